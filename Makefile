@@ -1,0 +1,59 @@
+# `make help` lists what there is. Everything runs in .venv, made on first use with the versions in requirements.lock.
+PYTHON ?= python3
+CONFIG ?= configs/default.yaml
+LOGDIR ?= runs
+RUN ?= last
+PORT ?= 6006
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+SOURCES := mnist_tb tests docs
+RULES := --line-length 120 --target-version py311
+CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train evaluate board test lint format screenshots lock clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the locked versions
+
+$(READY): requirements.lock setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=" % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	$(BIN)/python -c 'import torch, torchvision; print("torch", torch.__version__, "and torchvision", torchvision.__version__, "fit")'
+	@touch $(READY)
+
+train: $(READY)  ## train and evaluate: CONFIG=configs/digits.yaml ARGS="--set train.lr=0.01"
+	@$(BIN)/mnist-tb train --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
+
+evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
+	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
+
+board: $(READY)  ## TensorBoard over the runs, on localhost: PORT=6006
+	@$(BIN)/tensorboard --logdir $(LOGDIR) --port $(PORT) --reload_interval 1 \
+		--samples_per_plugin scalars=5000,images=100,histograms=200,text=100 $(ARGS)
+
+test: $(READY)  ## the whole test suite, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(READY)  ## style, likely mistakes, types
+	$(BIN)/ruff check $(RULES) $(CHECKS) $(SOURCES)
+	$(BIN)/ruff format --check $(RULES) $(SOURCES)
+	$(BIN)/mypy
+
+format: $(READY)  ## lay the code out
+	$(BIN)/ruff format $(RULES) $(SOURCES)
+
+screenshots: $(READY)  ## the README's picture, from a real run: needs Chromium
+	$(BIN)/python docs/screenshots.py --logdir $(LOGDIR)
+
+lock: $(READY)  ## write the versions in .venv to requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+clean:  ## remove caches and .venv; never runs or data
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

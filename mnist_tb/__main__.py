@@ -1,0 +1,7 @@
+"""`python -m mnist_tb` is the command mnist-tb."""
+
+import sys
+
+from mnist_tb.cli import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""The command line, thin: parse, call one function, print one summary.
+
+What is slow to import is imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from mnist_tb import __version__
+from mnist_tb.errors import InputError, TrainingError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, brought to the same clean end as Ctrl-C."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mnist-tb")
+def cli() -> None:
+    """Train a small CNN on MNIST and watch it learn in TensorBoard."""
+
+
+_logdir = click.option(
+    "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+)
+_data_root = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="MNIST_TB_DATA_ROOT",
+    show_envvar=True,
+    help="A folder that holds the dataset's files already; nothing is downloaded.",
+)
+
+
+@cli.command("train")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("configs/default.yaml"),
+    show_default=True,
+    help="The YAML file to train by.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override any key, e.g. --set train.lr=0.01. Repeatable.",
+)
+@click.option("--epochs", type=int, help="Short for --set train.epochs=…")
+@click.option("--batch-size", type=int, help="Short for --set train.batch_size=…")
+@click.option("--lr", type=float, help="Short for --set train.lr=…")
+@click.option("--seed", type=int, help="Short for --set seed=…")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--name", help="The run's short name.")
+@_logdir
+@_data_root
+def train_command(
+    config_path: Path, overrides: tuple[str, ...], logdir: Path, data_root: Path | None, **named: Any
+) -> None:
+    """Train, evaluate, and print where the run is."""
+    from mnist_tb import config as configuration
+    from mnist_tb.launch import launch
+    from mnist_tb.terminal import Terminal
+
+    keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr"}
+    options = {keys.get(name, name): value for name, value in named.items() if value is not None}
+    if data_root is not None:
+        options |= {"data.root": str(data_root), "data.download": False}
+    config = configuration.load(config_path, overrides, options)
+    run = launch(config, logdir, Terminal())
+    click.echo(f"\nThe run: {run.path}\nSee it:  tensorboard --logdir {logdir}  (or: make board)")
+
+
+@cli.command("evaluate")
+@click.argument("run")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_logdir
+@_data_root
+def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: Path | None) -> None:
+    """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""
+    from mnist_tb import reporting, runs
+    from mnist_tb.launch import evaluate_run
+    from mnist_tb.terminal import Terminal
+
+    found = runs.find(logdir, run)
+    dataset, evaluation = evaluate_run(found, split, device, None if data_root is None else str(data_root))
+    if as_json:
+        numbers = reporting.evaluation_numbers(evaluation, dataset.classes)
+        click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
+        return
+    terminal = Terminal()
+    terminal.evaluated(f"{found.name}: {split} images of {dataset.name}, best weights", evaluation, dataset.classes)
+    terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+
+
+def main(command: click.Command = cli, arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 and 143 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command.main(arguments, prog_name="mnist-tb", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except InputError as error:
+        return _say_error(error, 2)
+    except TrainingError as error:
+        return _say_error(error, 1)
+    except OSError as error:
+        return _say_error(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except click.Abort as error:  # click's word for Ctrl-C; the interruption itself is its cause
+        terminated = isinstance(error.__cause__, Terminated)
+        return _say_error("terminated", 143) if terminated else _say_error("interrupted", 130)
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _say_error(message: object, code: int) -> int:
+    click.echo(f"mnist-tb: {message}", err=True)
+    return code

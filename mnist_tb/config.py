@@ -1,0 +1,274 @@
+"""The configuration: typed, frozen, checked. YAML file + overrides → Config → YAML text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mnist_tb import strict_yaml
+from mnist_tb.errors import InputError
+from mnist_tb.strict_yaml import Document, KeyPath
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(_Group):
+    """Which images, and where they are."""
+
+    name: DatasetName = "mnist"
+    root: Annotated[str, Field(min_length=1)] = "data"
+    download: bool = True
+    mirror: Annotated[str, Field(pattern=r"^https?://[^\s]+/$")] | None = None
+    download_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    fallback: Literal["digits"] | None = "digits"
+    validation: Annotated[int, Field(ge=1)] = 5_000
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class Model(_Group):
+    """The network's size."""
+
+    channels: Annotated[
+        tuple[
+            Annotated[int, Field(ge=1, le=4096)],
+            Annotated[int, Field(ge=1, le=4096)],
+            Annotated[int, Field(ge=1, le=4096)],
+        ],
+        Field(strict=False),
+    ] = (16, 32, 64)
+
+
+class Optimizer(_Group):
+    """What follows the gradient."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class Schedule(_Group):
+    """How the learning rate moves: `train.lr` is its highest value."""
+
+    name: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class Train(_Group):
+    """How long, in what pieces, how fast."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    lr: Annotated[float, Field(gt=0)] = 0.001
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+
+
+class Tracking(_Group):
+    """What is written to the event file, and how often."""
+
+    enabled: bool = True
+    scalars_every: Annotated[int, Field(ge=1)] = 10
+    histograms_every: Annotated[int, Field(ge=0)] = 1
+    images_every: Annotated[int, Field(ge=0)] = 1
+
+
+class Config(_Group):
+    """Everything that decides a run. Immutable; `load` makes one, `dump` writes it."""
+
+    name: RunName = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Device = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    tracking: Tracking = Tracking()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _group_is_mapping(cls, value: Any, info: Any) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation
+        if _is_group(annotation) and not isinstance(value, (dict, _Group)):
+            raise ValueError("must be a group of keys, such as `train: {epochs: 10}`")
+        return value
+
+    @model_validator(mode="after")
+    def _fallback_is_another(self) -> Config:
+        if self.data.name == "digits" and self.data.fallback is not None:
+            # The built-in data cannot be missing; saying so keeps config.yaml of a fallen-back run exact.
+            object.__setattr__(self, "data", self.data.model_copy(update={"fallback": None}))
+        return self
+
+
+def load(path: Path, overrides: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Config:
+    """Read a configuration file and what it extends, then apply overrides.
+
+    overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
+    options: dotted key → value, from named options such as `--lr`; they win over `--set`.
+    Raises InputError naming the file and line, or the option, the key, and what would be right.
+    """
+    document = _read_with_extends(path, ())
+    values = document.values
+    values.setdefault("name", path.stem)
+    places = dict(document.places)
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise InputError(f"--set {text}: write it as key=value, such as --set train.lr=0.01")
+        source = f"--set {text}"
+        _put(values, key.strip(), strict_yaml.read_value(value, source), source)
+        _place(places, key.strip(), source)
+    for key, value in (options or {}).items():
+        _put(values, key, value, key)
+        _place(places, key, "--" + key.rpartition(".")[2].replace("_", "-"))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, places, str(path))) from None
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML; `load` on it gives an equal Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted key → value, in the order of the file: `{"train.lr": 0.001, …}`."""
+    return dict(_flatten(config.model_dump(mode="json"), ""))
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with some dotted keys set, such as to what `auto` became."""
+    nested = config.model_dump()
+    for key, value in values.items():
+        _put(nested, key, value, key)
+    return Config.model_validate(nested)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _read_with_extends(path: Path, seen: tuple[Path, ...]) -> Document:
+    if path.resolve() in seen:
+        raise InputError(f"{path}: extends goes round in a circle: {' → '.join(p.name for p in (*seen, path))}")
+    document = strict_yaml.read(path)
+    parent = document.values.pop("extends", None)
+    if parent is None:
+        return document
+    place = document.places[("extends",)]
+    if not isinstance(parent, str):
+        raise InputError(f"{place}: extends must be the name of one file, not {parent!r}")
+    parent_path = path.parent / parent
+    if not parent_path.is_file():
+        raise InputError(f"{place}: extends: {parent_path} does not exist")
+    base = _read_with_extends(parent_path, (*seen, path.resolve()))
+    return Document(_merge(base.values, document.values), {**base.places, **document.places})
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{source}: {group} is a single value, it has no key {last}")
+    values[last] = value
+
+
+def _place(places: dict[KeyPath, str], key: str, source: str) -> None:
+    """Note that a key, and any group that only this source made, comes from an option."""
+    parts = tuple(key.split("."))
+    places[parts] = source
+    for length in range(1, len(parts)):
+        places.setdefault(parts[:length], source)
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, _Group)
+
+
+def _suggest(key: str) -> str:
+    keys = list(flat(Config()))
+    known = [*keys, *(name for name, field in Config.model_fields.items() if _is_group(field.annotation))]
+    leaf = key.rpartition(".")[2]
+    same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
+    near = same_leaf or difflib.get_close_matches(key, known, 1, 0.6)
+    if not near:
+        leaves = {k.rpartition(".")[2]: k for k in known}
+        near = [leaves[k] for k in difflib.get_close_matches(leaf, list(leaves), 1, 0.6)]
+    return f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(keys)}"
+
+
+_LIMITS = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be {expected}",
+    "tuple_type": "must be a list",
+    "too_short": "must have {min_length} entries",
+    "too_long": "must have {max_length} entries",
+    "missing": "must have 3 entries",
+    "string_too_short": "must not be empty",
+}
+_PATTERNS = {
+    ("name",): "must be 1 to 40 letters, digits, dots, dashes or underscores, beginning with a letter or digit",
+    ("device",): "must be auto, cpu, cuda or cuda:N",
+    ("data", "mirror"): "must be a web address ending in a slash",
+}
+
+
+def _explain(error: ValidationError, places: dict[KeyPath, str], default_place: str) -> str:
+    """One sentence per problem, in the words of the file rather than of the validator."""
+    sentences = []
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"])
+        place = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), default_place)
+        key = ".".join(path)
+        if problem["type"] == "missing":  # an entry of a list too short
+            key = ".".join(path[:-1])
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"{place}: unknown key {key}{_suggest(key)}")
+            continue
+        if problem["type"] == "string_pattern_mismatch":
+            rule = _PATTERNS[path]
+        elif problem["type"] == "value_error":
+            rule = str(problem["ctx"]["error"])
+        else:
+            rule = _LIMITS.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+        sentences.append(f"{place}: {key} {rule}, not {_short(problem['input'])}")
+    return "\n".join(dict.fromkeys(sentences))
+
+
+def _short(value: Any) -> str:
+    text = "nothing (null)" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

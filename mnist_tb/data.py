@@ -1,0 +1,227 @@
+"""Datasets as tensors in memory: read, checked, split, and cut into batches."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mnist_tb import download
+from mnist_tb.config import Data
+from mnist_tb.errors import InputError
+
+_DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and what they show. images: uint8 [N, 28, 28]; labels: int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset in memory.
+
+    classes: the ten names, in the order of the labels.
+    mean, std: of the training pixels (validation left out), on the scale 0 to 1.
+    fallback_reason: why these are not the data that were asked for; None where they are.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean: float
+    std: float
+    fallback_reason: str | None = None
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """uint8 [N, 28, 28] → float32 [N, 1, 28, 28] with the training set's mean 0 and standard deviation 1."""
+        return images.unsqueeze(1).to(torch.float32).sub_(self.mean * 255).mul_(1 / (self.std * 255))
+
+    def to(self, device: torch.device) -> Dataset:
+        train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where a dataset keeps its IDX files, as torchvision lays them out below a root folder."""
+
+    folder: str
+    train: tuple[str, str]
+    test: tuple[str, str]
+    classes: tuple[str, ...] = _DIGITS
+    transposed: bool = False  # EMNIST stores each image with rows and columns exchanged
+
+
+_MNIST_TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+_MNIST_TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+_FAMILY = {
+    "mnist": _Files("MNIST", _MNIST_TRAIN, _MNIST_TEST),
+    "fashion_mnist": _Files("FashionMNIST", _MNIST_TRAIN, _MNIST_TEST, _CLOTHES),
+    "kmnist": _Files("KMNIST", _MNIST_TRAIN, _MNIST_TEST, _KANA),
+    "qmnist": _Files(
+        "QMNIST",
+        ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int"),
+        ("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int"),
+    ),
+    "emnist_digits": _Files(
+        "EMNIST",
+        ("emnist-digits-train-images-idx3-ubyte", "emnist-digits-train-labels-idx1-ubyte"),
+        ("emnist-digits-test-images-idx3-ubyte", "emnist-digits-test-labels-idx1-ubyte"),
+        transposed=True,
+    ),
+}
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """A CPU random generator of its own for each purpose, so that no use of one can move another."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def load(config: Data, say: Callable[[str], None] = lambda message: None) -> Dataset:
+    """Read the configured dataset into memory, downloading it first where that is allowed and needed.
+
+    say: receives one sentence before a wait that the user should know of.
+    Raises InputError where files are broken, or missing with no way (left) to get them.
+    """
+    if config.name == "digits":
+        return _split(config, _DIGITS, *_builtin_digits())
+    files = _FAMILY[config.name]
+    root = Path(config.root)
+    missing = [name for name in (*files.train, *files.test) if _locate(root, files.folder, name) is None]
+    if missing:
+        expected = root / files.folder / "raw"
+        if not config.download:
+            raise InputError(f"{root}: holds no {config.name}: {missing[0]} is not there (nor in {expected})")
+        say(f"Downloading {config.name} into {expected} …")
+        try:
+            download.fetch(config.name, root, expected, config.mirror, config.download_seconds)
+        except download.DownloadError as error:
+            if config.fallback is None:
+                raise InputError(
+                    f"{config.name} cannot be downloaded: {error}. Put its files into {expected}, point --data-root at"
+                    " them, or set data.fallback to digits"
+                ) from None
+            return replace(_split(config, _DIGITS, *_builtin_digits(), name="digits"), fallback_reason=str(error))
+    train, test = (_read_split(root, files, names) for names in (files.train, files.test))
+    return _split(config, files.classes, train, test)
+
+
+def batches(count: int, size: int, order: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+    """One epoch: a fresh permutation of 0 … count-1, int64, in pieces of `size`; the last may be smaller."""
+    yield from torch.randperm(count, generator=order).to(device).split(size)
+
+
+def _split(config: Data, classes: tuple[str, ...], train: Split, test: Split, name: str | None = None) -> Dataset:
+    """Hold the last images of a seeded shuffle out for validation, at most a sixth of them."""
+    held_out = min(config.validation, len(train) // 6)
+    order = torch.randperm(len(train), generator=generator(config.split_seed, "validation split"))
+    kept, held = order[: len(train) - held_out], order[len(train) - held_out :]
+    if len(held) == 0:
+        raise InputError(f"{config.name}: {len(train)} training images are too few to hold some out for validation")
+    training = Split(train.images[kept], train.labels[kept])
+    validation = Split(train.images[held], train.labels[held])
+    return Dataset(name or config.name, classes, training, validation, test, *_mean_and_std(training.images))
+
+
+def _mean_and_std(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of uint8 pixels on the scale 0 to 1; from integer counts, so exact in any order."""
+    counts = torch.bincount(images.reshape(-1), minlength=256).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return float(mean), max(float(std), 1e-3)  # images of one single grey would divide by zero
+
+
+def _builtin_digits() -> tuple[Split, Split]:
+    """scikit-learn's 1,797 digits, 8×8 in 17 grey levels, at MNIST's scale: 20×20 amid 28×28. A sixth is for the test.
+
+    https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
+    """
+    from sklearn.datasets import load_digits  # slow to import, and mostly not needed
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
+    large = functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
+    images = functional.pad(large, (4, 4, 4, 4)).squeeze(1).round().to(torch.uint8)
+    labels = torch.from_numpy(bunch.target).long()
+    order = torch.randperm(len(labels), generator=generator(0, "digits test split"))
+    tested, trained = order[: len(order) // 6], order[len(order) // 6 :]
+    return Split(images[trained], labels[trained]), Split(images[tested], labels[tested])
+
+
+def _read_split(root: Path, files: _Files, names: tuple[str, str]) -> Split:
+    image_path, label_path = (_locate(root, files.folder, name) for name in names)
+    if image_path is None or label_path is None:
+        raise InputError(f"{root}: the download left out {' or '.join(names)}")
+    images = read_idx(image_path, np.dtype(np.uint8), 3)
+    integers = np.dtype(">i4") if names[1].endswith("-int") else np.dtype(np.uint8)
+    labels = read_idx(label_path, integers, 2 if names[1].endswith("-int") else 1)
+    labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: the class, then where the digit comes from
+    if images.shape[1:] != (28, 28):
+        raise InputError(f"{image_path}: the images are {images.shape[1]}×{images.shape[2]}, not 28×28")
+    if len(images) != len(labels):
+        raise InputError(f"{label_path}: {len(labels)} labels for the {len(images)} images in {image_path.name}")
+    if len(images) == 0:
+        raise InputError(f"{image_path}: holds no images")
+    wrong = np.flatnonzero((labels < 0) | (labels > 9))
+    if len(wrong):
+        raise InputError(f"{label_path}: label {labels[wrong[0]]} at position {wrong[0]}, but labels are 0 to 9")
+    if files.transposed:
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
+    """Read an IDX file (gzipped where its name ends in .gz) of one element type and number of dimensions.
+
+    The format: two zero bytes, a type code, the number of dimensions, each size as a big-endian int32, the elements.
+    http://yann.lecun.com/exdb/mnist/ (at its end). Raises InputError where the file is anything else.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    magic = bytes([0, 0, {1: 0x08, 4: 0x0C}[dtype.itemsize], dimensions])
+    start = 4 + 4 * dimensions
+    if content[:4] != magic or len(content) < start:
+        raise InputError(
+            f"{path}: is no IDX file of this kind: it begins with {content[:4].hex(' ')}, not {magic.hex(' ')}"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, 4))
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize if min(shape) >= 0 else -1
+    if len(content) - start != expected:
+        raise InputError(
+            f"{path}: is truncated or too long: its header says {'×'.join(map(str, shape))} elements,"
+            f" {expected} bytes, but {len(content) - start} bytes follow"
+        )
+    return np.frombuffer(bytearray(content), dtype, offset=start).reshape(shape)
+
+
+def _locate(root: Path, folder: str, name: str) -> Path | None:
+    """The file below torchvision's folders or directly in the root, plain or gzipped."""
+    places = (root / folder / "raw", root / "raw", root)
+    candidates = (place / (name + suffix) for place in places for suffix in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,147 @@
+"""The run folder: create, find, list, read back. One run is one folder `0007-name` below the log folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_tb.errors import InputError
+
+_FOLDER = re.compile(r"^(\d{4,})-(.+)$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and the names of what lies in it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.png"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "mnist_cnn.pth"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The contents of metrics.json. Raises InputError where it is missing or broken."""
+        try:
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: is no run, it has no metrics.json") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.metrics}: cannot be read: {error}") from None
+        if not isinstance(metrics, dict):
+            raise InputError(f"{self.metrics}: is not a run's metrics: the top level is no mapping")
+        return metrics
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Replace metrics.json in one step; whoever reads it sees the old one or the new one, whole."""
+        text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(self.metrics, text.encode() + b"\n")
+
+    def update_metrics(self, **changes: Any) -> None:
+        """Set some keys of metrics.json and keep the rest."""
+        self.write_metrics({**self.read_metrics(), **changes})
+
+
+def create(logdir: Path, name: str) -> Run:
+    """Make the next run's folder: the highest number so far plus one, then the name.
+
+    Two trainings that start at once get different numbers: the log folder is locked while one is chosen.
+    Raises InputError where the log folder cannot be made or written.
+    """
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        with _locked(logdir):
+            numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
+            run = Run(logdir / f"{max(numbers, default=0) + 1:04d}-{name}")
+            run.path.mkdir()
+            (run.path / "checkpoints").mkdir()
+            return run
+    except OSError as error:
+        raise InputError(f"{logdir}: no run can be made here: {error.strerror}; choose another --logdir") from None
+
+
+def find(logdir: Path, which: str) -> Run:
+    """The run that is meant by a path, a folder's name, a number such as `7`, or `last`.
+
+    Raises InputError, naming the nearest runs there are, where none fits.
+    """
+    if "/" in which or which in (".", ".."):
+        if Path(which).is_dir():
+            return Run(Path(which))
+        raise InputError(f"{which}: no such run folder")
+    found = listing(logdir)
+    if which == "last" and found:
+        return found[-1]
+    for run in found:
+        number = _FOLDER.match(run.name)
+        if run.name == which or (which.isdigit() and number and int(number[1]) == int(which)):
+            return run
+    there = f"there are {', '.join(run.name for run in found[-5:])}" if found else "it has no runs yet"
+    raise InputError(f"{logdir}: no run called {which!r}; {there}")
+
+
+def listing(logdir: Path) -> list[Run]:
+    """All run folders below a log folder, oldest number first; an absent folder has none."""
+    if not logdir.is_dir():
+        return []
+    numbered = [
+        (int(match[1]), path) for path in logdir.iterdir() if (match := _FOLDER.match(path.name)) and path.is_dir()
+    ]
+    return [Run(path) for _, path in sorted(numbered)]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every instant, a power cut included, the path holds the old or the new content."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's advisory lock; the system lets go of it when the process ends, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

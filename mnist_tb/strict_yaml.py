@@ -1,0 +1,112 @@
+"""YAML read strictly: no duplicate keys, no aliases, `1e-3` is a number, every key remembers its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_tb.errors import InputError
+
+KeyPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A mapping as it stands in one file.
+
+    values: nested dicts, lists and scalars.
+    places: for every key's path, where it stands, as `file:line`.
+    """
+
+    values: dict[str, Any]
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and in two points nearer to YAML 1.2: floats without a dot, and no aliases (a small file could
+    otherwise grow without bound while it is read)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.get_event()
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read(path: Path) -> Document:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises InputError, naming file and line, where the file is missing, is no text, is no YAML, is empty, is no
+    mapping, or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file; a configuration is YAML in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    values, lines = _parse(text, str(path), with_line=True)
+    if values is None:
+        raise InputError(f"{path}: the file is empty; to take everything from elsewhere write `extends: default.yaml`")
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: the top level is {_kind(values)}, but must be a mapping such as `train: {{epochs: 10}}`"
+        )
+    return Document(values, {key: f"{path}:{line}" for key, line in lines.items()})
+
+
+def read_value(text: str, source: str) -> Any:
+    """Parse the right side of a `key=value`; `source` names the option in the message of the InputError."""
+    return _parse(text, source, with_line=False)[0]
+
+
+def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, int]]:
+    lines: dict[KeyPath, int] = {}
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return (None if node is None else _construct(loader, node, (), lines)), lines
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if with_line and error.problem_mark else ""
+        raise InputError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise InputError(f"{source}: not valid YAML: {reason}") from None
+
+
+def _construct(loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    if isinstance(node, yaml.CollectionNode) and not node.tag.endswith((":seq", ":map")):
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(loader, item, (*path, str(i)), lines) for i, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node, deep=True)
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        mark = key_node.start_mark
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is not a text", problem_mark=mark)
+        if key in mapping:
+            first = lines[(*path, key)]
+            raise yaml.MarkedYAMLError(
+                problem=f"the key '{key}' stands twice, first in line {first}", problem_mark=mark
+            )
+        lines[(*path, key)] = mark.line + 1
+        mapping[key] = _construct(loader, value_node, (*path, key), lines)
+    return mapping
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"the single value {value!r}"

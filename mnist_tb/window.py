@@ -1,0 +1,69 @@
+"""Means over the updates since the last point of the training curves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of one window. loss: in nats per image; accuracy: 0 to 1, both while the weights moved.
+
+    bad_update: which update of the window, from 0, was the first with a loss that is no finite number; None for none.
+    """
+
+    loss: float
+    accuracy: float
+    images_per_second: float
+    bad_update: int | None
+
+
+class Window:
+    """Gathers losses and hits on their device; only `close` waits for them."""
+
+    def __init__(self) -> None:
+        self._empty()
+
+    def _empty(self) -> None:
+        self._losses: list[Tensor] = []
+        self._hits: list[Tensor] = []
+        self._counts: list[int] = []
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
+        """One update: its mean loss over `count` images, and how many of them were right."""
+        self._losses.append(loss)
+        self._hits.append(hits)
+        self._counts.append(count)
+
+    def pause(self) -> None:
+        """Stop the clock, for an evaluation in between."""
+        self._seconds += time.perf_counter() - self._since
+
+    def resume(self) -> None:
+        """Start the clock again."""
+        self._since = time.perf_counter()
+
+    def close(self) -> Means:
+        """The means of all updates added, weighted by their images, and an empty window from here on."""
+        losses = torch.stack(self._losses).double().cpu()
+        counts = torch.tensor(self._counts, dtype=torch.float64)
+        hits = torch.stack(self._hits).sum().item()
+        self.pause()
+        bad = (~losses.isfinite()).nonzero()
+        means = Means(
+            loss=float((losses * counts).sum() / counts.sum()),
+            accuracy=hits / sum(self._counts),
+            images_per_second=sum(self._counts) / self._seconds,
+            bad_update=int(bad[0]) if len(bad) else None,
+        )
+        self._empty()
+        return means

@@ -1,0 +1,103 @@
+"""What several test files need: real MNIST where it is, small files in its real format, and one small finished run."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_tb import data
+from mnist_tb.cli import main
+from mnist_tb.config import Config, Data
+from mnist_tb.data import Dataset
+from mnist_tb.runs import Run, listing
+
+REPOSITORY = Path(__file__).parent.parent
+_GIVEN_ROOT = os.environ.pop("MNIST_TB_DATA_ROOT", None)  # tests say themselves where their data are
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder of the real MNIST: MNIST_TB_DATA_ROOT, or ../shared/mnist. Without it, CI fails and a person skips."""
+    root = Path(_GIVEN_ROOT) if _GIVEN_ROOT else REPOSITORY.parent / "shared" / "mnist"
+    if not (root / "MNIST" / "raw").is_dir():
+        message = f"real MNIST is not at {root}; set MNIST_TB_DATA_ROOT to the folder that holds MNIST/raw"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return data.load(Data(name="digits", fallback=None))
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """An IDX file as the format's page describes it: zero, zero, type, dimensions, sizes, elements, big-endian."""
+    code = {1: 0x08, 4: 0x0C}[array.dtype.itemsize]
+    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
+    content = header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path, digits: Dataset) -> Path:
+    """A data root with 130 training and 37 test images under MNIST's names: the last batch of most sizes is uneven."""
+    raw = tmp_path / "small" / "MNIST" / "raw"
+    for split, prefix, count in ((digits.train, "train", 130), (digits.test, "t10k", 37)):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", split.images[:count].numpy())
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", split.labels[:count].numpy().astype(np.uint8))
+    return tmp_path / "small"
+
+
+def read_events(run: Run) -> EventAccumulator:
+    """All that a run's event files hold, nothing sampled away."""
+    events = EventAccumulator(
+        str(run.path),
+        size_guidance=dict.fromkeys(("scalars", "images", "histograms", "compressedHistograms", "tensors", "audio"), 0),
+    )
+    return events.Reload()
+
+
+def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
+    events = read_events(run)
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+Train = Callable[..., Run]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train on the built-in digits through the command line, in this process; returns the run."""
+
+    def run_training(*arguments: str, code: int = 0, logdir: Path = tmp_path / "runs") -> Run:
+        config = str(REPOSITORY / "configs" / "digits.yaml")
+        assert main(arguments=["train", "--config", config, "--logdir", str(logdir), *arguments]) == code
+        return listing(logdir)[-1]
+
+    return run_training
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of three epochs on the built-in digits, with everything tracked. Do not change it."""
+    logdir = tmp_path_factory.mktemp("finished")
+    config = str(REPOSITORY / "configs" / "digits.yaml")
+    assert main(arguments=["train", "--config", config, "--logdir", str(logdir), "--epochs", "3"]) == 0
+    return listing(logdir)[-1]
+
+
+@pytest.fixture
+def small_config() -> Config:
+    return Config.model_validate(
+        {"device": "cpu", "precision": "fp32", "data": {"name": "digits"}, "train": {"epochs": 2}}
+    )

@@ -1,0 +1,331 @@
+"""The commands as a person types them: what a run leaves, what is printed, how bad input is answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, Train, read_events, scalars
+from PIL import Image
+from tensorboard.util import tensor_util
+
+from mnist_tb import checkpoint, data
+from mnist_tb.cli import main
+from mnist_tb.download import DownloadError
+from mnist_tb.model import CNN
+from mnist_tb.runs import Run, listing
+
+DIGITS = str(REPOSITORY / "configs" / "digits.yaml")
+
+
+def test_a_run_leaves_every_file_of_the_design(finished: Run) -> None:
+    names = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events == {
+        "config.yaml", "metrics.json", "results.png", "mnist_cnn.pth", "checkpoints/last.pt", "checkpoints/best.pt",
+    }  # fmt: skip
+    assert finished.name == "0001-digits"
+
+
+def test_metrics_hold_what_they_promise(finished: Run) -> None:
+    metrics = finished.read_metrics()
+    assert metrics["status"] == "completed"
+    assert metrics["dataset"] == "digits"
+    assert metrics["fallback_reason"] is None
+    assert metrics["parameters"] == 54_666
+    assert 1 <= metrics["best_epoch"] <= 3
+    for split in ("val", "test"):
+        assert 0.8 < metrics[split]["accuracy"] <= 1
+        assert 0 < metrics[split]["loss"] < 1
+    per_class = metrics["test"]["per_class"]
+    assert [row["class"] for row in per_class] == list("0123456789")
+    assert sum(row["support"] for row in per_class) == metrics["images"]["test"] == 299
+    assert np.trace(metrics["test"]["confusion"]) == round(metrics["test"]["accuracy"] * 299)
+    assert metrics["images_per_second"] == pytest.approx(3 * 1249 / metrics["train_seconds"])
+    assert metrics["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert metrics["precision"] in ("fp32", "bf16")
+    assert metrics["versions"]["torch"] == version("torch")
+    assert set(metrics["versions"]) == {"python", "mnist-tb", "torch", "torchvision", "tensorboard"}
+
+
+def test_weights_load_into_the_network(finished: Run) -> None:
+    model = CNN()
+    model.load_state_dict(torch.load(finished.weights, weights_only=True))
+
+
+def test_results_picture_is_a_picture(finished: Run) -> None:
+    with Image.open(finished.results) as picture:
+        assert picture.size[0] > 800
+
+
+def test_the_runs_configuration_repeats_the_run(finished: Run, tmp_path: Path) -> None:
+    assert main(arguments=["train", "--config", str(finished.config), "--logdir", str(tmp_path)]) == 0
+    again = listing(tmp_path)[-1]
+    assert again.name == finished.name
+    assert again.config.read_text() == finished.config.read_text()
+    first, second = (checkpoint.load(run.last_checkpoint)["model"] for run in (finished, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--epochs", "2")
+    out = capsys.readouterr().out
+    loss, accuracy = (dict(scalars(run)[f"{kind}/train"])[10] for kind in ("loss", "accuracy"))
+    assert f"Epoch: 0, Batch: 10, Loss: {loss:.4f}, Accuracy: {accuracy:.4f}\n" in out
+    assert "Epoch: 1, Batch: 20, Loss: " in out
+    assert f"The run: {run.path}\nSee it:  tensorboard --logdir {run.path.parent}" in out
+    assert "precision" in out
+    assert "Row: true class, column: predicted" in out
+
+
+def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", *arguments],
+        stdout=slave, stderr=slave, cwd=REPOSITORY, env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    try:
+        while chunk := os.read(master, 65536):
+            shown += chunk
+    except OSError:
+        pass  # the terminal's other end is closed: the training is over
+    finally:
+        os.close(master)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "images/s" in text
+    assert "/800" in text
+    assert "Batch:" not in text
+
+
+def test_fallback_is_said_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise DownloadError("the network is [bold]down[/bold]")
+
+    monkeypatch.setattr(data.download, "fetch", fail)
+    default = str(REPOSITORY / "configs" / "default.yaml")
+    data_root = f"data.root={tmp_path / 'data'}"
+    assert (
+        main(arguments=["train", "--config", default, "--logdir", str(tmp_path), "--set", data_root, "--epochs", "1"])
+        == 0
+    )
+    run = listing(tmp_path)[-1]
+    out = capsys.readouterr().out
+    assert (
+        "WARNING: Training on digits, not on mnist: mnist cannot be downloaded: the network is [bold]down[/bold]" in out
+    )
+    assert run.name == "0001-default-digits"
+    assert "name: digits" in run.config.read_text()
+    metrics = run.read_metrics()
+    assert (metrics["dataset"], metrics["fallback_reason"]) == ("digits", "the network is [bold]down[/bold]")
+    text = tensor_util.make_ndarray(read_events(run).Tensors("dataset")[0].tensor_proto)[0].decode()
+    assert "Not the data that were asked for" in text
+    assert "down" in text
+
+
+def test_small_files_in_the_real_format_train(
+    small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MNIST_TB_DATA_ROOT", str(small_mnist))
+    default = str(REPOSITORY / "configs" / "default.yaml")
+    assert main(arguments=["train", "--config", default, "--logdir", str(tmp_path / "runs"), "--epochs", "2"]) == 0
+    run = listing(tmp_path / "runs")[-1]
+    assert run.read_metrics()["dataset"] == "mnist"
+    assert [step for step, _ in scalars(run)["loss/train"]] == [4], "two updates an epoch, the second on 45 images"
+
+
+def test_evaluate_gives_the_same_result_again(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = finished.read_metrics()
+    events = read_events(finished).Tags()
+    assert main(arguments=["evaluate", "1", "--logdir", str(finished.path.parent), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["run"] == "0001-digits"
+    assert printed["accuracy"] == before["test"]["accuracy"]
+    assert printed["loss"] == pytest.approx(before["test"]["loss"])
+    assert printed["confusion"] == before["test"]["confusion"]
+    assert finished.read_metrics() == before
+    assert read_events(finished).Tags() == events
+
+
+def test_evaluate_prints_a_table_and_adds_other_splits(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--epochs", "1")
+    capsys.readouterr()
+    assert main(arguments=["evaluate", str(run.path), "--split", "train"]) == 0
+    out = capsys.readouterr().out
+    assert "0001-digits: train images of digits, best weights" in out
+    assert "precision" in out
+    assert run.read_metrics()["train"]["images"] == 1_249
+    assert "test" in run.read_metrics()
+
+
+def test_evaluate_adds_a_missing_test_result_to_the_event_file(train: Train) -> None:
+    run = train("--epochs", "1")
+    metrics = run.read_metrics()
+    del metrics["test"]
+    run.write_metrics(metrics)
+    for path in run.path.glob("events.*"):
+        path.unlink()
+    run.results.unlink()
+    assert main(arguments=["evaluate", str(run.path)]) == 0
+    assert scalars(run)["accuracy/test"] == [(20, pytest.approx(run.read_metrics()["test"]["accuracy"]))]
+    assert run.results.exists()
+
+
+def test_evaluate_module_is_the_command(finished: Run) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mnist_tb.evaluate", str(finished.path), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["images"] == 299
+
+
+def test_train_module_is_the_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mnist_tb.train", "--config", DIGITS, "--logdir", str(tmp_path),
+         "--epochs", "1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert listing(tmp_path)[0].read_metrics()["status"] == "completed"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
+def test_help_imports_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom mnist_tb.cli import main\n"
+        f"assert main(arguments={arguments!r}) == 0\n"
+        "heavy = {'torch', 'torchvision', 'tensorboard', 'sklearn', 'numpy', 'pydantic', 'rich', 'PIL'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["config", "runs", "errors", "strict_yaml", "download", "cli"])
+def test_light_modules_import_no_torch(module: str) -> None:
+    code = f"import sys, mnist_tb.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+BAD = {
+    "no such option": (["train", "--nope"], 2, "No such option"),
+    "no such command": (["nope"], 2, "No such command"),
+    "not a number": (["train", "--epochs", "ten"], 2, "'ten' is not a valid integer"),
+    "out of range": (
+        ["train", "--config", DIGITS, "--batch-size", "0"],
+        2,
+        "--batch-size: train.batch_size must be at",
+    ),
+    "no such file": (["train", "--config", "none.yaml"], 2, "none.yaml: no such file"),
+    "no such key": (["train", "--config", DIGITS, "--set", "train.lrr=1"], 2, "did you mean train.lr?"),
+    "no such gpu": (["train", "--config", DIGITS, "--device", "cuda:99"], 2, "device cuda:99: "),
+    "no such device": (["train", "--config", DIGITS, "--device", "tpu"], 2, "--device: device must be auto, cpu, cuda"),
+    "no data there": (["train", "--data-root", "/nowhere"], 2, "/nowhere: holds no mnist"),
+    "bad log folder": (["train", "--config", DIGITS, "--logdir", "/dev/null/runs"], 2, "no run can be made here"),
+    "bad name": (["train", "--config", DIGITS, "--name", "../up"], 2, "--name: name must be 1 to 40 letters"),
+    "no such run": (["evaluate", "77", "--logdir", "/nowhere"], 2, "/nowhere: no run called '77'"),
+    "no such split": (["evaluate", "1", "--split", "all"], 2, "'all' is not one of"),
+    "run is no run": (["evaluate", "/dev/"], 2, "is no run"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_gets_one_clear_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, code, said = BAD[kind]
+    monkeypatch.chdir(REPOSITORY)
+    if arguments[0] == "train" and "--logdir" not in arguments:
+        arguments = [*arguments, "--logdir", str(tmp_path / "runs")]
+    assert main(arguments=arguments) == code
+    error = capfd.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists(), "nothing half-made is left behind"
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other network", "no weights"])
+def test_evaluate_refuses_broken_weights(damage: str, train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--epochs", "1")
+    content = run.best_checkpoint.read_bytes()
+    if damage == "missing":
+        run.best_checkpoint.unlink()
+    elif damage == "truncated":
+        run.best_checkpoint.write_bytes(content[:1000])
+    elif damage == "other network":
+        checkpoint.save(run.best_checkpoint, {"model": CNN((1, 2, 3)).state_dict(), "step": 1})
+    else:
+        checkpoint.save(run.best_checkpoint, {"step": 1})
+    assert main(arguments=["evaluate", str(run.path)]) == 2
+    assert "best.pt: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Epoch: 2"):
+            break
+    run = listing(tmp_path)[0]
+    assert run.read_metrics()["status"] == "running"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert error.strip() == f"mnist-tb: {word}"
+    assert run.read_metrics()["status"] == "interrupted"
+    tags = read_events(run).Tags()
+    assert "loss/train" in tags["scalars"]
+    assert "_hparams_/session_end_info" not in tags["tensors"], "the run may go on, so its end stays open"
+
+
+def test_metrics_are_valid_json_at_every_moment(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "30"],
+        stdout=subprocess.DEVNULL, cwd=REPOSITORY,
+    )  # fmt: skip
+    seen: list[str] = []
+    while process.poll() is None:
+        for run in listing(tmp_path):
+            if run.metrics.exists():
+                seen.append(json.loads(run.metrics.read_text())["status"])
+        time.sleep(0.002)
+    assert process.returncode == 0
+    assert set(seen) == {"running", "completed"} or seen[-1] == "running"
+    assert len(seen) > 20
+
+
+def test_a_full_disk_is_reported(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, state: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    run = train("--epochs", "1", code=1)
+    assert capsys.readouterr().err == f"mnist-tb: {run.last_checkpoint}: No space left on device\n"
+    metrics = run.read_metrics()
+    assert metrics["status"] == "failed"
+    assert "No space left" in metrics["error"]
+    assert "_hparams_/session_end_info" in read_events(run).Tags()["tensors"]

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_tb import figures
+
+DIGITS = tuple("0123456789")
+GREEN, RED = (27, 122, 61), (214, 40, 40)
+
+
+def grid(labels: list[int], guesses: list[int], classes: tuple[str, ...] = DIGITS, **options: object) -> np.ndarray:
+    images = torch.full((len(labels), 28, 28), 200, dtype=torch.uint8)
+    probabilities = torch.nn.functional.one_hot(torch.tensor(guesses, dtype=torch.long), len(classes)).float()
+    return figures.predictions(images, torch.tensor(labels), probabilities, classes, **options)  # type: ignore[arg-type]
+
+
+def count(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((picture == colour).all(2).sum())
+
+
+def test_right_is_green_and_wrong_is_red() -> None:
+    right, wrong = grid([3], [3]), grid([3], [5])
+    assert right.dtype == np.uint8
+    assert count(right, GREEN) > 1000
+    assert count(right, RED) == 0
+    assert count(wrong, RED) > 1000
+    assert count(wrong, GREEN) == 0
+
+
+def test_caption_tells_predictions_apart() -> None:
+    assert not np.array_equal(grid([3], [5]), grid([3], [6]))
+    assert not np.array_equal(grid([3], [5]), grid([4], [5]))
+
+
+def test_image_is_shown_enlarged_and_unchanged() -> None:
+    assert count(grid([1], [1]), (200, 200, 200)) == (28 * 4) ** 2
+
+
+def test_grid_grows_by_rows_and_takes_a_title() -> None:
+    row, two, titled = grid([1] * 6, [1] * 6), grid([1] * 7, [1] * 7), grid([1] * 6, [1] * 6, title="A title")
+    assert row.shape[1] == two.shape[1] == titled.shape[1]
+    assert two.shape[0] > titled.shape[0] > row.shape[0]
+
+
+def test_no_images_give_an_empty_grid() -> None:
+    assert count(grid([], []), RED) == 0
+
+
+@pytest.mark.parametrize("names", [DIGITS, tuple(f"a long name {i}" for i in range(10))])
+def test_names_stay_inside_their_cell(names: tuple[str, ...]) -> None:
+    edge = grid([0], [1], names)[:, :8]
+    assert (edge == edge[0, 0]).all()
+
+
+def test_confusion_shades_hits_green_and_mistakes_red() -> None:
+    perfect = figures.confusion(torch.eye(10, dtype=torch.int64) * 100, DIGITS)
+    matrix = torch.eye(10, dtype=torch.int64) * 100
+    matrix[4, 9] = 3
+    mistaken = figures.confusion(matrix, DIGITS)
+    assert count(perfect, RED) == 0
+    assert count(mistaken, RED) > 1000
+    row, column = np.argwhere((mistaken == RED).all(2)).mean(0)
+    assert row < column, "true 4 taken for 9 is right of the diagonal"
+
+
+def test_confusion_makes_room_for_words() -> None:
+    matrix = torch.eye(10, dtype=torch.int64)
+    assert figures.confusion(matrix, ("T-shirt/top",) * 10).shape[1] > figures.confusion(matrix, DIGITS).shape[1]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from mnist_tb import metrics
+from mnist_tb.window import Window
+
+
+def test_confusion_by_hand() -> None:
+    labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
+    assert metrics.confusion_matrix(labels, predictions, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+
+
+def test_scores_by_hand() -> None:
+    scores = metrics.class_scores(torch.tensor([[1, 1, 0], [0, 1, 0], [1, 0, 2]]))
+    assert [s.precision for s in scores] == [1 / 2, 1 / 2, 1]
+    assert [s.recall for s in scores] == [1 / 2, 1, 2 / 3]
+    assert [s.f1 for s in scores] == pytest.approx([1 / 2, 2 / 3, 4 / 5])
+    assert [s.support for s in scores] == [2, 1, 3]
+
+
+def test_a_class_that_never_occurs_scores_0_without_a_division() -> None:
+    assert metrics.class_scores(torch.tensor([[2, 0], [0, 0]]))[1] == metrics.ClassScore(0.0, 0.0, 0.0, 0)
+
+
+def test_agrees_with_scikit_learn() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels, predictions = (torch.randint(0, 10, (500,), generator=random) for _ in range(2))
+    ours = metrics.confusion_matrix(labels, predictions, 10)
+    assert ours.tolist() == confusion_matrix(labels, predictions).tolist()
+    theirs = precision_recall_fscore_support(labels, predictions)
+    for i, score in enumerate(metrics.class_scores(ours)):
+        assert (score.precision, score.recall, score.f1) == pytest.approx([part[i] for part in theirs[:3]])
+        assert score.support == theirs[3][i]
+
+
+def test_correct_count_and_norm_by_hand() -> None:
+    logits = torch.tensor([[0.1, 0.9], [2.0, 1.0], [0.0, 5.0]])
+    assert metrics.correct_count(logits, torch.tensor([1, 1, 1])) == 2
+    assert metrics.norm([torch.tensor([3.0]), torch.tensor([[4.0], [12.0]])]) == 13
+
+
+def test_window_weighs_batches_by_their_images() -> None:
+    window = Window()
+    window.add(torch.tensor(1.0), torch.tensor(64), 64)
+    window.add(torch.tensor(3.0), torch.tensor(0), 16)
+    assert len(window) == 2
+    means = window.close()
+    assert means.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
+    assert means.accuracy == 64 / 80
+    assert means.bad_update is None
+    assert len(window) == 0
+
+
+def test_window_finds_the_first_bad_update() -> None:
+    window = Window()
+    for loss in (1.0, math.nan, math.inf):
+        window.add(torch.tensor(loss), torch.tensor(0), 8)
+    assert window.close().bad_update == 1
+
+
+def test_window_leaves_pauses_out_of_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 100.0, 103.0, 103.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    window = Window()
+    window.add(torch.tensor(1.0), torch.tensor(1), 50)
+    window.pause()
+    window.resume()
+    assert window.close().images_per_second == 10

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mnist_tb import checkpoint, runs
+from mnist_tb.errors import InputError
+from mnist_tb.runs import Run
+
+
+def test_numbers_count_on_from_the_highest(tmp_path: Path) -> None:
+    assert runs.create(tmp_path / "new" / "runs", "a").name == "0001-a"
+    (tmp_path / "new" / "runs" / "0041-left").mkdir()
+    (tmp_path / "new" / "runs" / "other").mkdir()
+    assert runs.create(tmp_path / "new" / "runs", "a").name == "0042-a"
+    (tmp_path / "new" / "runs" / "12345-far").mkdir()
+    assert runs.create(tmp_path / "new" / "runs", "b").name == "12346-b"
+
+
+def test_runs_started_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        names = list(pool.map(lambda i: runs.create(tmp_path, f"run{i % 3}").name, range(48)))
+    assert sorted(int(name[:4]) for name in names) == list(range(1, 49))
+
+
+@pytest.mark.parametrize("which", ["2", "0002", "0002-b", "last"])
+def test_find_by_number_name_or_last(which: str, tmp_path: Path) -> None:
+    runs.create(tmp_path, "a")
+    made = runs.create(tmp_path, "b")
+    assert runs.find(tmp_path, which) == made
+    assert runs.find(tmp_path, str(made.path)) == made
+
+
+@pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last"])
+def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):
+        runs.find(tmp_path / "runs", which)
+    if which != "last":
+        runs.create(tmp_path / "runs", "a")
+        with pytest.raises(InputError, match=r"no such run folder|there are 0001-a"):
+            runs.find(tmp_path / "runs", which)
+
+
+def test_listing_is_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+    for name in ("0010-b", "0009-c", "12345-a", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "0011-file").write_text("")
+    assert [run.name for run in runs.listing(tmp_path)] == ["0009-c", "0010-b", "12345-a"]
+
+
+def test_unwritable_log_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="no run can be made here: Not a directory"):
+        runs.create(tmp_path / "file" / "runs", "a")
+
+
+def test_metrics_are_replaced_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write_metrics({"status": "running"})
+    run.update_metrics(status="completed", epoch=3)
+    assert run.read_metrics() == {"status": "completed", "epoch": 3}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_failed_write_leaves_the_old_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    run.write_metrics({"status": "running"})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run.update_metrics(status="completed")
+    assert run.read_metrics() == {"status": "running"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\udcff"])
+def test_broken_metrics_are_explained(content: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        Run(tmp_path).read_metrics()
+
+
+def test_missing_metrics_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run"):
+        Run(tmp_path).read_metrics()
+
+
+def test_checkpoints_come_back(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a.pt", {"epoch": 3, "nested": {"x": [1, 2.5, "t", None]}})
+    assert checkpoint.load(tmp_path / "a.pt") == {"epoch": 3, "nested": {"x": [1, 2.5, "t", None]}}
+
+
+def test_broken_checkpoints_are_explained(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with pytest.raises(InputError, match="no such checkpoint"):
+        checkpoint.load(path)
+    checkpoint.save(path, {"epoch": 3})
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"not a checkpoint", json.dumps({}).encode()):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="no checkpoint of mnist_tb, or a broken one"):
+            checkpoint.load(path)
+
+
+def test_checkpoint_of_something_else_is_explained(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a.pt", [1])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="it holds a list"):
+        checkpoint.load(tmp_path / "a.pt")

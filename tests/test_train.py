@@ -1,0 +1,193 @@
+"""The training loop: what it writes, that watching it changes nothing, and how it ends when it cannot go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train, read_events, scalars
+
+from mnist_tb import checkpoint
+from mnist_tb.config import Optimizer, Schedule
+from mnist_tb.optim import build_optimizer, build_schedule
+from mnist_tb.runs import Run
+
+PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias",
+              "linear.weight", "linear.bias")  # fmt: skip
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run.last_checkpoint)["model"]
+
+
+def assert_same_weights(one: Run, other: Run) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_exact_set_of_tags(finished: Run) -> None:
+    tags = read_events(finished).Tags()
+    assert set(tags["scalars"]) == {
+        "loss/train", "loss/val", "loss/test", "accuracy/train", "accuracy/val", "accuracy/test",
+        "lr", "grad_norm", "throughput/images_per_second",
+    }  # fmt: skip
+    assert set(tags["images"]) == {"predictions/test", "results/test", "mistakes/test", "confusion/test"}
+    histograms = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in PARAMETERS}
+    texts = {"config", "dataset", "results"}
+    layout_and_hparams = {
+        "custom_scalars__config__",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+    assert set(tags["tensors"]) == histograms | texts | layout_and_hparams
+    assert tags["graph"] is True
+    assert len(list(finished.path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_points_stand_at_completed_updates(finished: Run) -> None:
+    curves = scalars(finished)  # 1,249 images in batches of 64: 20 updates an epoch, three epochs
+    training = [10, 20, 30, 40, 50, 60]
+    for tag in ("loss/train", "accuracy/train", "lr", "grad_norm", "throughput/images_per_second"):
+        assert [step for step, _ in curves[tag]] == training
+    for tag in ("loss/val", "accuracy/val"):
+        assert [step for step, _ in curves[tag]] == [0, 20, 40, 60]
+    best = finished.read_metrics()["best_step"]
+    assert [step for step, _ in curves["accuracy/test"]] == [best]
+    events = read_events(finished)
+    assert [e.step for e in events.Images("predictions/test")] == [0, 20, 40, 60]
+    assert [e.step for e in events.Tensors("weights/conv1.weight")] == [0, 20, 40, 60]
+    assert [e.step for e in events.Tensors("gradients/conv1.weight")] == [20, 40, 60]
+
+
+def test_curves_hold_what_the_metrics_file_says(finished: Run) -> None:
+    curves, metrics = scalars(finished), finished.read_metrics()
+    assert curves["accuracy/test"][0][1] == pytest.approx(metrics["test"]["accuracy"])
+    assert curves["loss/test"][0][1] == pytest.approx(metrics["test"]["loss"])
+    best = max(curves["accuracy/val"][1:], key=lambda point: point[1])
+    assert metrics["val"]["accuracy"] == pytest.approx(best[1])
+    assert curves["lr"][0][1] == pytest.approx(0.001)
+
+
+def test_the_last_window_is_written_though_it_is_short(train: Train) -> None:
+    run = train("--set", "tracking.scalars_every=15", "--epochs", "1")  # 20 updates
+    assert [step for step, _ in scalars(run)["loss/train"]] == [15, 20]
+
+
+def test_windows_go_on_over_the_end_of_an_epoch(train: Train) -> None:
+    run = train("--set", "tracking.scalars_every=15", "--epochs", "2")
+    assert [step for step, _ in scalars(run)["loss/train"]] == [15, 30, 40]
+
+
+def test_watching_changes_nothing(train: Train) -> None:
+    """Bit-identical weights on the CPU, however much is tracked and evaluated."""
+    watched = train("--epochs", "2")
+    assert_same_weights(watched, train("--epochs", "2", "--set", "tracking.enabled=false"))
+    assert_same_weights(watched, train("--epochs", "2", "--set", "train.evaluate_every=0"))
+    assert_same_weights(watched, train("--epochs", "2", "--set", "tracking.histograms_every=0"))
+    assert_same_weights(watched, train("--epochs", "2", "--set", "tracking.scalars_every=3"))
+
+
+def test_same_seed_gives_the_same_scalars_and_another_does_not(train: Train) -> None:
+    first, again, other = (scalars(train("--epochs", "1", "--seed", seed)) for seed in ("5", "5", "6"))
+    for curves in (first, again, other):
+        del curves["throughput/images_per_second"]
+    assert first == again
+    assert first != other
+
+
+def test_untracked_run_writes_no_event_file_but_all_else(train: Train) -> None:
+    run = train("--epochs", "1", "--set", "tracking.enabled=false")
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoints", "config.yaml", "metrics.json", "mnist_cnn.pth", "results.png",
+    ]  # fmt: skip
+    assert run.read_metrics()["status"] == "completed"
+
+
+def test_never_evaluating_still_evaluates_at_the_end(train: Train) -> None:
+    run = train("--epochs", "2", "--set", "train.evaluate_every=0")
+    assert [step for step, _ in scalars(run)["loss/val"]] == [40]
+    assert run.read_metrics()["best_epoch"] == 2
+
+
+def test_pictures_and_histograms_can_be_switched_off(train: Train) -> None:
+    run = train("--epochs", "1", "--set", "tracking.images_every=0", "--set", "tracking.histograms_every=0")
+    tags = read_events(run).Tags()
+    assert "predictions/test" not in tags["images"]
+    assert "results/test" in tags["images"]
+    assert not any(tag.startswith(("weights/", "gradients/")) for tag in tags["tensors"])
+
+
+def test_best_weights_are_kept_by_validation(train: Train) -> None:
+    """With a learning rate that is too high the last epoch is not the best one, and the best one is kept."""
+    run = train("--epochs", "6", "--lr", "0.02")
+    curve = scalars(run)["accuracy/val"][1:]
+    losses = dict(scalars(run)["loss/val"])
+    best = max(curve, key=lambda point: (point[1], -losses[point[0]]))
+    metrics = run.read_metrics()
+    assert (metrics["best_step"], metrics["best_epoch"]) == (best[0], best[0] // 20)
+    kept = checkpoint.load(run.best_checkpoint)
+    assert (kept["step"], kept["epoch"]) == (best[0], best[0] // 20)
+    plain = torch.load(run.weights, weights_only=True)
+    assert all(torch.equal(kept["model"][name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("every", ["1", "7"])
+def test_loss_that_is_no_number_stops_the_run(every: str, train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--lr", "1e30", "--set", f"tracking.scalars_every={every}", "--set", "precision=fp32", code=1)
+    assert capsys.readouterr().err == (
+        "mnist-tb: the training loss is no finite number at step 2, with learning rate 1e+30: try a smaller train.lr\n"
+    )
+    metrics = run.read_metrics()
+    assert metrics["status"] == "failed"
+    assert "step 2" in metrics["error"]
+    events = read_events(run)
+    assert [e.step for e in events.Scalars("loss/val")] == [0], "what was written before is intact"
+    assert "_hparams_/session_end_info" in events.Tags()["tensors"]
+
+
+def test_validation_loss_that_is_no_number_stops_the_run(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--lr", "1e30", "--set", "tracking.scalars_every=100", "--set", "precision=fp32", code=1)
+    assert "the validation loss is no finite number at step 20" in capsys.readouterr().err
+    assert run.read_metrics()["status"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_optimisers_are_the_named_ones(name: str) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = build_optimizer(Optimizer(name=name, weight_decay=0.1), [parameter], 0.5)  # type: ignore[arg-type]
+    assert type(optimizer).__name__.lower() == name
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.1)
+
+
+def test_schedules_begin_peak_and_end_where_they_should() -> None:
+    def rates(schedule: Schedule) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.5)
+        moving = build_schedule(schedule, optimizer, 0.5, 100)
+        seen = []
+        for _ in range(100):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            moving.step()
+        return seen
+
+    assert set(rates(Schedule(name="constant"))) == {0.5}
+    cosine = rates(Schedule(name="cosine"))
+    assert cosine[0] == 0.5
+    assert cosine[50] == pytest.approx(0.25)
+    assert cosine == sorted(cosine, reverse=True)
+    assert cosine[-1] < 0.001
+    cycle = rates(Schedule(name="one_cycle", warmup=0.25))
+    assert max(cycle) == pytest.approx(0.5, rel=1e-3)
+    assert cycle.index(max(cycle)) == 24
+    assert cycle[0] == pytest.approx(0.02)
+    assert cycle[-1] < 0.01
+
+
+@pytest.mark.parametrize("config", ["one_cycle", "sgd"])
+def test_recipes_train(config: str, tmp_path: Path, train: Train) -> None:
+    path = Path(__file__).parent.parent / "configs" / f"{config}.yaml"
+    run = train("--config", str(path), "--set", "data.name=digits", "--epochs", "2")
+    rates = [value for _, value in scalars(run)["lr"]]
+    assert len(set(rates)) == len(rates), "the schedule moves"
