@@ -1,0 +1,112 @@
+"""The README, the Makefile and the command line say the same."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from mnist_tb import config as configuration
+from mnist_tb import reporting
+from mnist_tb.cli import cli
+from mnist_tb.config import Config
+from mnist_tb.model import CNN
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+] + [text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(("make ", ".venv/bin/mnist-tb "))]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (REPOSITORY / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_every_command_in_the_readme_exists(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert words[1] in make_targets()
+        arguments = next((shlex.split(word[5:]) for word in words if word.startswith("ARGS=")), [])
+        assert words[1] == "train" or not arguments
+        check_options("train", arguments)
+        for word in words[2:]:
+            if word.startswith("CONFIG=configs/"):
+                assert (REPOSITORY / word[7:]).is_file()
+    else:
+        assert words[0] == ".venv/bin/mnist-tb"
+        check_options(words[1], words[2:])
+
+
+def check_options(command: str, arguments: list[str]) -> None:
+    known = {option for parameter in cli.commands[command].params for option in parameter.opts} | {"--help"}
+    for i, word in enumerate(arguments):
+        if word.startswith("--"):
+            assert word in known
+        if word == "--set":
+            key, _, value = arguments[i + 1].partition("=")
+            configuration.load(REPOSITORY / "configs" / "default.yaml", [f"{key}={value}"])
+
+
+def test_every_option_of_train_is_in_its_help_and_every_key_in_the_default_file() -> None:
+    default = (REPOSITORY / "configs" / "default.yaml").read_text()
+    for key in configuration.flat(Config()):
+        assert re.search(rf"^(# |  )?{key.rpartition('.')[2]}: +\S.*# \S", default, re.M), key
+    for command in cli.commands.values():
+        assert command.help
+
+
+def test_readme_names_what_there_is() -> None:
+    for path in re.findall(r"\]\(([^)]+)\)", README):
+        assert (REPOSITORY / path).exists()
+    for name in re.findall(r"mnist_tb/\w+\.py", README):
+        assert (REPOSITORY / name).is_file()
+    for name in re.findall(r"^\| `(\w+\.yaml)` \|", README, re.M):
+        assert name == "config.yaml" or (REPOSITORY / "configs" / name).is_file()
+    written = {value for key, value in vars(reporting).items() if key.isupper() and isinstance(value, str)}
+    shown = set(re.findall(r"`((?:loss|accuracy|predictions|results|mistakes|confusion|throughput)/\w+)`", README))
+    assert shown <= written
+    assert f"{sum(p.numel() for p in CNN().parameters()):,} parameters" in README
+    assert f"the same {reporting.SAMPLES} test images" in README
+
+
+def test_make_help_lists_every_target() -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert {line.split()[1] for line in done.stdout.splitlines()} == make_targets()
+
+
+def test_ci_calls_the_same_commands_as_people() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert re.findall(r"^make .*", script, re.M) == ["make test", "make lint"]
+
+
+def test_no_two_tags_are_the_same() -> None:
+    tags = [value for key, value in vars(reporting).items() if key.isupper() and isinstance(value, str)]
+    assert len(tags) == len(set(tags))
+
+
+def test_imports_point_one_way() -> None:
+    """No module imports, directly or not, one that imports it."""
+    imports = {}
+    for path in (REPOSITORY / "mnist_tb").glob("*.py"):
+        text = re.sub(r'if __name__ == "__main__":.*', "", path.read_text(), flags=re.S)
+        names = re.findall(r"from mnist_tb\.(\w+) import|from mnist_tb import ([\w, ]+)", text)
+        found = {
+            single or part.split(" as ")[0].strip() for single, many in names for part in (many or single).split(",")
+        }
+        imports[path.stem] = {name for name in found if (Path(path.parent) / f"{name}.py").exists()}
+
+    def reached(name: str, seen: frozenset[str]) -> set[str]:
+        assert name not in seen, f"a circle through {name}"
+        return set().union(*(reached(other, seen | {name}) for other in imports[name])) | imports[name]
+
+    for name in imports:
+        reached(name, frozenset())
