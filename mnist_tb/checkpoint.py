@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is executed. Raises InputError where it is missing or broken."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's advice on files that are none of ours
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: is no checkpoint of mnist_tb, or a broken one: {reason}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise InputError(f"{path}: is no checkpoint of mnist_tb, or it is broken") from None
     if not isinstance(state, dict):
         raise InputError(f"{path}: is no checkpoint of mnist_tb: it holds a {type(state).__name__}")
     return state

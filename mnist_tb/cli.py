@@ -5,8 +5,12 @@ What is slow to import is imported inside the commands, so that --help answers a
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
+import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,10 +19,6 @@ import click
 
 from mnist_tb import __version__
 from mnist_tb.errors import InputError, TrainingError
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, brought to the same clean end as Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,7 +32,7 @@ _logdir = click.option(
 )
 _data_root = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    metavar="FOLDER",
     envvar="MNIST_TB_DATA_ROOT",
     show_envvar=True,
     help="A folder that holds the dataset's files already; nothing is downloaded.",
@@ -64,20 +64,25 @@ _data_root = click.option(
 @_logdir
 @_data_root
 def train_command(
-    config_path: Path, overrides: tuple[str, ...], logdir: Path, data_root: Path | None, **named: Any
+    config_path: Path, overrides: tuple[str, ...], logdir: Path, data_root: str | None, **named: Any
 ) -> None:
     """Train, evaluate, and print where the run is."""
     from mnist_tb import config as configuration
     from mnist_tb.launch import launch
     from mnist_tb.terminal import Terminal
 
-    keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr"}
-    options = {keys.get(name, name): value for name, value in named.items() if value is not None}
+    keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr", "data_root": "data.root"}
+    options = [
+        (f"--{name.replace('_', '-')}", keys.get(name, name), value)
+        for name, value in (*named.items(), ("data_root", data_root))
+        if value is not None
+    ]
     if data_root is not None:
-        options |= {"data.root": str(data_root), "data.download": False}
+        options.append(("--data-root", "data.download", False))
     config = configuration.load(config_path, overrides, options)
     run = launch(config, logdir, Terminal())
-    click.echo(f"\nThe run: {run.path}\nSee it:  tensorboard --logdir {logdir}  (or: make board)")
+    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+    click.echo(f"\nThe run: {run.path}\nSee it:  make board LOGDIR={logdir}  or  {tensorboard} --logdir {logdir}")
 
 
 @cli.command("evaluate")
@@ -87,28 +92,33 @@ def train_command(
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @_logdir
 @_data_root
-def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: Path | None) -> None:
+def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: str | None) -> None:
     """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""
     from mnist_tb import reporting, runs
-    from mnist_tb.launch import evaluate_run
+    from mnist_tb.launch import add_evaluation, evaluate_run
     from mnist_tb.terminal import Terminal
 
     found = runs.find(logdir, run)
-    dataset, evaluation = evaluate_run(found, split, device, None if data_root is None else str(data_root))
+    dataset, evaluation = evaluate_run(found, split, device, data_root)
     if as_json:
         numbers = reporting.evaluation_numbers(evaluation, dataset.classes)
         click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
-        return
-    terminal = Terminal()
-    terminal.evaluated(f"{found.name}: {split} images of {dataset.name}, best weights", evaluation, dataset.classes)
-    terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+    else:
+        terminal = Terminal()
+        terminal.evaluated(f"{found.name}: {split} images of {dataset.name}, best weights", evaluation, dataset.classes)
+        terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+    add_evaluation(found, split, dataset, evaluation)
 
 
 def main(command: click.Command = cli, arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 and 143 interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
+    interruption = Interruption()
     try:
-        command.main(arguments, prog_name="mnist-tb", standalone_mode=False)
+        with interruption:
+            command.main(arguments, prog_name="mnist-tb", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -118,14 +128,40 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
         return _say_error(error, 1)
     except OSError as error:
         return _say_error(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except click.Abort as error:  # click's word for Ctrl-C; the interruption itself is its cause
-        terminated = isinstance(error.__cause__, Terminated)
-        return _say_error("terminated", 143) if terminated else _say_error("interrupted", 130)
+    except (KeyboardInterrupt, click.Abort):  # click's word for it
+        return _say_error("interrupted", 130) if interruption.number == signal.SIGINT else _say_error("terminated", 143)
     return 0
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+class Interruption:
+    """Brings Ctrl-C and SIGTERM to the same clean end: the first raises KeyboardInterrupt in the main thread.
+
+    While that is cleaned up after, another one ends the process at once, but not within half a second of the first:
+    two may come from one press of the keys, by way of make, say.
+    """
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+        self._first: float | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._come) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *error: object) -> None:
+        for (
+            number,
+            handler,
+        ) in self._before.items():  # after an interruption only the exit is left, let it be undisturbed
+            signal.signal(number, handler if self._first is None else signal.SIG_IGN)
+
+    def _come(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self.number = now, signal.Signals(number)
+            raise KeyboardInterrupt
+        if now - self._first > 0.5:
+            os._exit(128 + number)
 
 
 def _say_error(message: object, code: int) -> int:

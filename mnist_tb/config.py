@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from mnist_tb import strict_yaml
 from mnist_tb.errors import InputError
 from mnist_tb.strict_yaml import Document, KeyPath
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:(0|[1-9][0-9]?))$")]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
 
@@ -29,7 +30,7 @@ class Data(_Group):
     name: DatasetName = "mnist"
     root: Annotated[str, Field(min_length=1)] = "data"
     download: bool = True
-    mirror: Annotated[str, Field(pattern=r"^https?://[^\s]+/$")] | None = None
+    mirror: Annotated[str, Field(pattern=r"^https?://[^\s\[\]]+/$")] | None = None
     download_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     fallback: Literal["digits"] | None = "digits"
     validation: Annotated[int, Field(ge=1)] = 5_000
@@ -112,27 +113,25 @@ class Config(_Group):
         return self
 
 
-def load(path: Path, overrides: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Config:
+def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Config:
     """Read a configuration file and what it extends, then apply overrides.
 
     overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
-    options: dotted key → value, from named options such as `--lr`; they win over `--set`.
+    options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they win over `--set`.
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
     document = _read_with_extends(path, ())
     values = document.values
-    values.setdefault("name", path.stem)
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:40])
     places = dict(document.places)
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise InputError(f"--set {text}: write it as key=value, such as --set train.lr=0.01")
         source = f"--set {text}"
-        _put(values, key.strip(), strict_yaml.read_value(value, source), source)
-        _place(places, key.strip(), source)
-    for key, value in (options or {}).items():
-        _put(values, key, value, key)
-        _place(places, key, "--" + key.rpartition(".")[2].replace("_", "-"))
+        _put(values, key.strip(), strict_yaml.read_value(value, source), source, places)
+    for option, key, value in options:
+        _put(values, key, value, option, places)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -153,7 +152,7 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy with some dotted keys set, such as to what `auto` became."""
     nested = config.model_dump()
     for key, value in values.items():
-        _put(nested, key, value, key)
+        _put(nested, key, value, key, {})
     return Config.model_validate(nested)
 
 
@@ -190,21 +189,20 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        values = values.setdefault(group, {})
-        if not isinstance(values, dict):
-            raise InputError(f"{source}: {group} is a single value, it has no key {last}")
-    values[last] = value
-
-
-def _place(places: dict[KeyPath, str], key: str, source: str) -> None:
-    """Note that a key, and any group that only this source made, comes from an option."""
+def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict[KeyPath, str]) -> None:
+    """Set a dotted key, and note that it, and any group made for it, comes from `source`."""
     parts = tuple(key.split("."))
-    places[parts] = source
+    group: Any = values
     for length in range(1, len(parts)):
+        group = group.setdefault(parts[length - 1], {})
+        if not isinstance(group, dict):
+            place = places.get(parts[:length])
+            raise InputError(
+                f"{source}: {'.'.join(parts[:length])} is no group of keys{f' (see {place})' if place else ''}"
+            )
         places.setdefault(parts[:length], source)
+    group[parts[-1]] = value
+    places[parts] = source
 
 
 def _is_group(annotation: Any) -> bool:
@@ -270,5 +268,8 @@ def _explain(error: ValidationError, places: dict[KeyPath, str], default_place: 
 
 
 def _short(value: Any) -> str:
-    text = "nothing (null)" if value is None else repr(value)
+    try:
+        text = "nothing (null)" if value is None else repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

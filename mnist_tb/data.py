@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,9 +53,13 @@ class Dataset:
     std: float
     fallback_reason: str | None = None
 
-    def inputs(self, images: Tensor) -> Tensor:
-        """uint8 [N, 28, 28] → float32 [N, 1, 28, 28] with the training set's mean 0 and standard deviation 1."""
-        return images.unsqueeze(1).to(torch.float32).sub_(self.mean * 255).mul_(1 / (self.std * 255))
+    def inputs(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """uint8 [N, 28, 28] → dtype [N, 1, 28, 28] with the training set's mean 0 and standard deviation 1."""
+        return images.unsqueeze(1).to(torch.float32).sub_(self.mean * 255).mul_(1 / (self.std * 255)).to(dtype)
+
+    def train_batch(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The training images at `index`, int64 [B]: inputs, dtype [B, 1, 28, 28], and labels, int64 [B]."""
+        return self.inputs(self.train.images[index], dtype), self.train.labels[index]
 
     def to(self, device: torch.device) -> Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
@@ -110,7 +115,10 @@ def load(config: Data, say: Callable[[str], None] = lambda message: None) -> Dat
         return _split(config, _DIGITS, *_builtin_digits())
     files = _FAMILY[config.name]
     root = Path(config.root)
-    missing = [name for name in (*files.train, *files.test) if _locate(root, files.folder, name) is None]
+    try:
+        missing = [name for name in (*files.train, *files.test) if _locate(root, files.folder, name) is None]
+    except OSError as error:
+        raise InputError(f"{root}: cannot be looked into: {error.strerror}") from None
     if missing:
         expected = root / files.folder / "raw"
         if not config.download:
@@ -202,7 +210,7 @@ def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     magic = bytes([0, 0, {1: 0x08, 4: 0x0C}[dtype.itemsize], dimensions])
     start = 4 + 4 * dimensions

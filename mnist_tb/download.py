@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from mnist_tb.errors import InputError
 
 SILENCE_SECONDS = 30.0
 """Without a new byte for this long, a download is given up; name look-ups have no limit of their own."""
@@ -24,14 +27,16 @@ def fetch(name: str, root: Path, destination: Path, mirror: str | None, seconds:
 
     Until all are there and right, nothing is in `destination`; on failure nothing is left behind.
     seconds: the limit for the whole; `SILENCE_SECONDS` is one for standing still.
-    Raises DownloadError.
+    Raises DownloadError, and InputError where the folder cannot be written.
     """
-    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    made: list[Path] = []
     try:
+        made = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
     except OSError as error:
-        raise DownloadError(f"{root} cannot be written: {error.strerror}") from None
+        _remove_empty(made)
+        raise InputError(f"{root}: the data cannot be downloaded to here: {error.strerror}") from None
     try:
         _run_limited(
             [sys.executable, "-m", "mnist_tb.download", name, str(temporary), mirror or ""], temporary, seconds
@@ -40,10 +45,17 @@ def fetch(name: str, root: Path, destination: Path, mirror: str | None, seconds:
         for file in sorted(temporary.glob("*/raw/**/*")):
             if file.is_file() and file.suffix not in (".gz", ".zip"):
                 os.replace(file, destination / file.name)
-        made = []
+    except OSError as error:
+        raise InputError(f"{destination}: the data cannot be put here: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Take back folders that were made for nothing; one that holds something by now stays."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
             folder.rmdir()
 
 

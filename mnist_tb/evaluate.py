@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -39,19 +38,14 @@ class Evaluation:
         return metrics.confusion_matrix(self.labels, self.predictions, self.probabilities.shape[1])
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """The arithmetic of the forward pass: products in bf16, or all of it in fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def evaluate(model: nn.Module, dataset: Dataset, split: Split, precision: str) -> Evaluation:
-    """Score a network on every image of a split, once, in evaluation mode; the model's mode is put back after."""
-    was_training = model.training
-    model.eval()
+def evaluate(network: nn.Module, dataset: Dataset, split: Split) -> Evaluation:
+    """Score a network on every image of a split, once, in evaluation mode; the network's mode is put back after."""
+    was_training = network.training
+    network.eval()
     try:
-        logits = predict(model, dataset, split.images, precision)
+        logits = predict(network, dataset, split.images)
     finally:
-        model.train(was_training)
+        network.train(was_training)
     labels = split.labels
     loss = functional.cross_entropy(logits, labels)
     correct = metrics.correct_count(logits, labels)
@@ -59,11 +53,10 @@ def evaluate(model: nn.Module, dataset: Dataset, split: Split, precision: str) -
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, dataset: Dataset, images: Tensor, precision: str) -> Tensor:
-    """uint8 [N, 28, 28] → logits, float32 [N, C], on the images' device. Leaves the model's mode as it is."""
-    with autocast(images.device, precision):
-        parts = [model(dataset.inputs(part)) for part in images.split(_BATCH)]
-    return torch.cat(parts).float()
+def predict(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
+    """uint8 [N, 28, 28] → logits, float32 [N, C], on the images' device. Leaves the network's mode as it is."""
+    dtype = next(network.parameters()).dtype
+    return torch.cat([network(dataset.inputs(part, dtype)) for part in images.split(_BATCH)]).float()
 
 
 if __name__ == "__main__":

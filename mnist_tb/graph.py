@@ -12,8 +12,15 @@ from collections.abc import Sequence
 import torch
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2, tensor_shape_pb2, versions_pb2
 from torch import nn
-from torch.fx import Node, symbolic_trace
+from torch.fx import GraphModule, Node, Tracer
 from torch.fx.passes.shape_prop import ShapeProp
+
+
+class _LayerTracer(Tracer):
+    """Takes every module without modules in it for a layer, torch's own or not."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return next(m.children(), None) is None
 
 
 def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
@@ -21,7 +28,7 @@ def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
 
     Parameters appear as nodes of their own that feed their layer, so that their sizes can be read off.
     """
-    traced = symbolic_trace(model)
+    traced = GraphModule(model, _LayerTracer().trace(model))
     example = torch.zeros(*input_shape, device=next(model.parameters()).device)
     was_training = model.training
     with torch.inference_mode():

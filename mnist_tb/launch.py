@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from mnist_tb import config as configuration
-from mnist_tb import data, reporting, runs
+from mnist_tb import data, memory, reporting, runs
 from mnist_tb.checkpoint import load as load_checkpoint
 from mnist_tb.checkpoint import save as save_checkpoint
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.evaluate import Evaluation, evaluate, predict
-from mnist_tb.model import CNN, build
+from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import Tracker
@@ -37,51 +37,82 @@ def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
     Everything the user can have wrong is found before the run's folder is made. Raises InputError for that and
     TrainingError for what fails later; the run is then marked failed, and interrupted where the user stopped it.
     """
+    memory.keep_freed_memory()
     config = resolve_hardware(config)
     device = torch.device(config.device)
     dataset = data.load(config.data, terminal.say)
     config = _resolve_data(config, dataset, terminal)
-    dataset = dataset.to(device)
-    model = build(config.model.channels, config.seed, device)
-    run = runs.create(logdir, config.name)
-    run.write_metrics(reporting.facts(config, dataset, model, _versions()))
-    runs.write_atomically(run.config, configuration.dump(config).encode())
-    terminal.say(
-        f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, on {config.device} in {config.precision}"
-    )
-    with _tracked(run, config.tracking.enabled) as tracker, terminal:
-        reporting.beginning(tracker, config, dataset, model, run.name)
-        terminal.begin(config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size))
-        job = Job(config, run, dataset, tracker, terminal)
-        _finish(job, model, train(job, model))
+    with _memory_errors():
+        dataset = dataset.to(device)
+        model = build(config.model.channels, config.seed, device)
+        run = runs.create(logdir, config.name)
+        with _status(run), run.in_use(), Tracker(run.path if config.tracking.enabled else None) as tracker, terminal:
+            run.write_metrics(reporting.facts(config, dataset, model, _versions()))
+            runs.write_atomically(run.config, configuration.dump(config).encode())
+            hardware = f"on {config.device} in {config.precision}"
+            terminal.say(f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {hardware}")
+            with _end_in_events(tracker):
+                reporting.beginning(tracker, config, dataset, model, run.name)
+                terminal.begin(config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size))
+                job = Job(config, run, dataset, tracker, terminal)
+                _finish(job, model, train(job, model))
     return run
 
 
 def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tuple[Dataset, Evaluation]:
-    """Evaluate a run's best weights on `train`, `validation` or `test`, on the run's own data.
+    """Evaluate a run's best weights on `train`, `validation` or `test`, on the run's own data; writes nothing.
 
-    The numbers are added to metrics.json; to the event file too, where that has no test result yet.
-    Raises InputError where the run, its data or its weights are missing or broken.
+    Raises InputError where the run, its data or its weights are missing, broken or do not belong together.
     """
     metrics = run.read_metrics()
-    config = configuration.load(run.config, options={"device": device, "data.fallback": None})
-    if data_root is not None:
-        config = configuration.changed(config, {"data.root": data_root, "data.download": False})
-    config = resolve_hardware(config)
+    config = resolve_hardware(_run_config(run, device, data_root))
     dataset = data.load(config.data).to(torch.device(config.device))
+    if dataset.name != metrics.get("dataset"):
+        raise InputError(
+            f"{run.config}: the data are {dataset.name}, but the run was trained on {metrics.get('dataset')}"
+            f" (says {run.metrics.name})"
+        )
+    model = _best_model(run, config)
+    return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
+
+
+def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluation) -> None:
+    """Add an evaluation of the best weights to metrics.json, and to the event file a test result it has not got yet.
+
+    Raises InputError where the run is in use, OSError where it cannot be written.
+    """
+    with run.in_use():
+        config = _run_config(run, dataset_device(dataset), None)
+        if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
+            step = load_checkpoint(run.best_checkpoint)["step"]
+            with Tracker(run.path) as tracker:
+                job = Job(resolve_hardware(config), run, dataset, tracker, Terminal())
+                _report_result(job, in_precision(_best_model(run, config), job.config.precision), evaluation, step)
+        key = "val" if split == "validation" else split
+        run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
+
+
+def dataset_device(dataset: Dataset) -> str:
+    """The device that holds a dataset, as the configuration names it."""
+    return str(dataset.test.labels.device)
+
+
+def _run_config(run: Run, device: str, data_root: str | None) -> Config:
+    options: list[tuple[str, str, object]] = [("--device", "device", device), ("evaluate", "data.fallback", None)]
+    if data_root is not None:
+        options += [("--data-root", "data.root", data_root), ("--data-root", "data.download", False)]
+    return configuration.load(run.config, options=options)
+
+
+def _best_model(run: Run, config: Config) -> CNN:
     model = build(config.model.channels, config.seed, torch.device(config.device))
     best = load_checkpoint(run.best_checkpoint)
     try:
         model.load_state_dict(best["model"])
-    except (KeyError, RuntimeError, TypeError):
+        int(best["step"])
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError):
         raise InputError(f"{run.best_checkpoint}: the weights do not fit the network in {run.config}") from None
-    evaluation = evaluate(model, dataset, getattr(dataset, split), config.precision)
-    if split == "test" and "test" not in metrics and config.tracking.enabled:
-        with Tracker(run.path) as tracker:
-            _report_result(Job(config, run, dataset, tracker, Terminal()), model, evaluation, int(best["step"]))
-    key = "val" if split == "validation" else split
-    run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
-    return dataset, evaluation
+    return model
 
 
 def resolve_hardware(config: Config) -> Config:
@@ -117,32 +148,51 @@ def _resolve_data(config: Config, dataset: Dataset, terminal: Terminal) -> Confi
         f"{config.data.name} cannot be downloaded: {dataset.fallback_reason}\n"
         f"This run's results are those of the built-in {dataset.name}. With the files at hand: --data-root FOLDER.",
     )
-    name = f"{config.name[: 39 - len(dataset.name)]}-{dataset.name}"
+    short = config.name.removesuffix(f"-{dataset.name}").removesuffix(dataset.name)
+    name = f"{short[: 39 - len(dataset.name)]}-{dataset.name}" if short else dataset.name
     return configuration.changed(config, {"name": name, "data.name": dataset.name, "data.fallback": None})
 
 
 @contextmanager
-def _tracked(run: Run, enabled: bool) -> Iterator[Tracker]:
-    """A tracker, and afterwards the true status in both places: the event file and metrics.json.
-
-    An interrupted run's end stays open in the event file: TensorBoard keeps the first end it reads, and the run may
-    go on.
-    """
+def _status(run: Run) -> Iterator[None]:
+    """Afterwards, the true status in metrics.json, also where all failed before it was first written."""
     try:
-        with Tracker(run.path if enabled else None) as tracker:
-            try:
-                yield tracker
-                tracker.status("completed")
-            except Exception:
-                with suppress(TrainingError):
-                    tracker.status("failed")
-                raise
+        yield
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # the latter: nobody reads our output any more
+        status = "interrupted" if stopped else "failed"
         with suppress(OSError, InputError):  # the disk may be what failed; the first error is the one to tell
-            run.update_metrics(status=status, error=str(error) or status, ended=time.time())
+            known = run.read_metrics() if run.metrics.exists() else {}
+            run.write_metrics({**known, "status": status, "error": str(error) or status, "ended": time.time()})
         raise
     run.update_metrics(status="completed", ended=time.time())
+
+
+@contextmanager
+def _end_in_events(tracker: Tracker) -> Iterator[None]:
+    """Afterwards, the end of the run in the event file.
+
+    An interrupted run's end stays open there: TensorBoard keeps the first end it reads, and the run may go on.
+    """
+    try:
+        yield
+    except Exception:
+        with suppress(TrainingError):
+            tracker.status("failed")
+        raise
+    tracker.status("completed")
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn torch's several ways of saying that the memory is full into one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if not full:
+            raise
+        raise TrainingError("the memory is full: try a smaller train.batch_size or model.channels") from None
 
 
 def _finish(job: Job, model: CNN, trained: Trained) -> None:
@@ -150,13 +200,11 @@ def _finish(job: Job, model: CNN, trained: Trained) -> None:
     model.load_state_dict(trained.best.weights)
     plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
     save_checkpoint(job.run.weights, plain)
-    evaluation = evaluate(model, job.dataset, job.dataset.test, job.config.precision)
-    _report_result(job, model, evaluation, trained.best.step)
+    network = in_precision(model, job.config.precision)
+    evaluation = evaluate(network, job.dataset, job.dataset.test)
+    _report_result(job, network, evaluation, trained.best.step)
     classes = job.dataset.classes
     job.run.update_metrics(
-        best_epoch=trained.best.epoch,
-        best_step=trained.best.step,
-        val=reporting.evaluation_numbers(trained.best.validation, classes),
         test=reporting.evaluation_numbers(evaluation, classes),
         train_seconds=trained.seconds,
         images_per_second=trained.images_per_second,
@@ -167,10 +215,10 @@ def _finish(job: Job, model: CNN, trained: Trained) -> None:
     job.terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
 
 
-def _report_result(job: Job, model: CNN, evaluation: Evaluation, step: int) -> None:
+def _report_result(job: Job, network: CNN, evaluation: Evaluation, step: int) -> None:
     """The result in pictures and numbers: results.png and the event file."""
     samples = draw_samples(job.dataset.test, _SHOWN, job.config.seed, "samples shown")
-    probabilities = predict(model, job.dataset, samples.images, job.config.precision).softmax(1).cpu()
+    probabilities = predict(network, job.dataset, samples.images).softmax(1).cpu()
     sheet = reporting.result_sheet(job.dataset, samples, probabilities, evaluation)
     Image.fromarray(sheet).save(job.run.results)
     reporting.result(job.tracker, step, job.dataset, evaluation, sheet)

@@ -1,11 +1,26 @@
-"""The CNN."""
+"""The CNN, and its parameters as one vector."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeatureLinear(nn.Linear):
+    """A linear layer over feature maps [N, C, H, W]; its weight is that of `nn.Linear` after `nn.Flatten`.
+
+    The maps lie in memory as [N, H, W, C]. Bringing the weight into that order, and not every image into the other,
+    gives the same sums without a copy of the activations.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, channels, height, width = x.shape
+        weight = self.weight.view(-1, channels, height, width).permute(0, 2, 3, 1).flatten(1)
+        return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
 class CNN(nn.Module):
@@ -20,21 +35,20 @@ class CNN(nn.Module):
         first, second, third = channels
         self.conv1 = nn.Conv2d(1, first, 3, padding=1)
         self.pool1 = nn.MaxPool2d(2)
-        self.relu1 = nn.ReLU()
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(first, second, 3, padding=1)
         self.pool2 = nn.MaxPool2d(2)
-        self.relu2 = nn.ReLU()
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(second, third, 3, padding=1)
-        self.relu3 = nn.ReLU()
-        self.flatten = nn.Flatten()
-        self.linear = nn.Linear(7 * 7 * third, classes)
+        self.relu3 = nn.ReLU(inplace=True)
+        self.linear = FeatureLinear(7 * 7 * third, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [N, 1, 28, 28] → logits, float [N, classes]."""
+        """[N, 1, 28, 28] → logits [N, classes], in the parameters' dtype."""
         x = self.relu1(self.pool1(self.conv1(x)))
         x = self.relu2(self.pool2(self.conv2(x)))
         x = self.relu3(self.conv3(x))
-        logits: Tensor = self.linear(self.flatten(x))
+        logits: Tensor = self.linear(x)
         return logits
 
 
@@ -48,3 +62,31 @@ def build(channels: Sequence[int], seed: int, device: torch.device) -> CNN:
 
 def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def in_precision(model: CNN, precision: str) -> CNN:
+    """The network that computes in a precision: the model itself in fp32, else a copy of it in bf16."""
+    return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
+
+
+def as_vector(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Each tensor as one dimension in the order of its memory, channels last: views, not copies, where it lies so."""
+    return [(t.permute(0, 2, 3, 1) if t.dim() == 4 else t).reshape(-1) for t in tensors]
+
+
+def flatten(model: nn.Module) -> nn.Parameter:
+    """Move all parameters into one vector, of which they and their gradients are views from then on."""
+    parameters = list(model.parameters())
+    vector = nn.Parameter(torch.cat(as_vector(p.detach() for p in parameters)))
+    vector.grad = torch.zeros_like(vector)
+    sizes = [p.numel() for p in parameters]
+    for p, part, gradient in zip(parameters, vector.detach().split(sizes), vector.grad.split(sizes), strict=True):
+        p.data, p.grad = _shaped(part, p), _shaped(gradient, p)
+    return vector
+
+
+def _shaped(part: Tensor, like: Tensor) -> Tensor:
+    if like.dim() != 4:
+        return part.view(like.shape)
+    outputs, inputs, height, width = like.shape
+    return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)

@@ -83,7 +83,7 @@ def validation(tracker: Tracker, step: int, evaluation: Evaluation) -> None:
 def histograms(tracker: Tracker, step: int, model: nn.Module) -> None:
     """The distribution of every parameter, and of its gradient in the last update where there was one."""
     weights = {WEIGHTS + name: parameter for name, parameter in model.named_parameters()}
-    gradients = {GRADIENTS + name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {GRADIENTS + name: p.grad for name, p in model.named_parameters() if step and p.grad is not None}
     tracker.histograms(step, {**weights, **gradients})
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,24 @@ class Run:
         write_atomically(self.metrics, text.encode() + b"\n")
 
     def update_metrics(self, **changes: Any) -> None:
-        """Set some keys of metrics.json and keep the rest."""
-        self.write_metrics({**self.read_metrics(), **changes})
+        """Set some keys of metrics.json and keep the rest, also where another process does the same."""
+        with _locked(self.path):
+            self.write_metrics({**self.read_metrics(), **changes})
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the run for this process. Raises InputError where another one has it.
+
+        The lock is the system's, on the folder of checkpoints: it ends with the process, however that ends.
+        """
+        descriptor = os.open(self.last_checkpoint.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise InputError(f"{self.path}: this run is in use by another process; wait until it has ended") from None
+        finally:
+            os.close(descriptor)
 
 
 def create(logdir: Path, name: str) -> Run:
@@ -105,7 +122,7 @@ def find(logdir: Path, which: str) -> Run:
         return found[-1]
     for run in found:
         number = _FOLDER.match(run.name)
-        if run.name == which or (which.isdigit() and number and int(number[1]) == int(which)):
+        if which in (run.name, number and number[1].lstrip("0"), number and number[1]):
             return run
     there = f"there are {', '.join(run.name for run in found[-5:])}" if found else "it has no runs yet"
     raise InputError(f"{logdir}: no run called {which!r}; {there}")
@@ -122,13 +139,20 @@ def listing(logdir: Path) -> list[Run]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant, a power cut included, the path holds the old or the new content."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write a file so that at every instant, a power cut included, the path holds the old or the new content.
+
+    Raises OSError that names the path; nothing is then left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,4 +1,4 @@
-"""YAML read strictly: no duplicate keys, no aliases, `1e-3` is a number, every key remembers its line."""
+"""YAML read strictly: no duplicate keys, no aliases, no surprising numbers, every key remembers its line."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and in two points nearer to YAML 1.2: floats without a dot, and no aliases (a small file could
-    otherwise grow without bound while it is read)."""
+    """Safe, with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30`, `010` and `no` are no surprises.
+
+    No aliases either: with them a small file can grow without bound while it is read.
+    https://yaml.org/spec/1.2.2/#103-core-schema
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -37,9 +40,23 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, dropped
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(node.value)
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+for _kind_of_scalar, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind_of_scalar}", re.compile(f"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read(path: Path) -> Document:
@@ -80,8 +97,8 @@ def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, 
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if with_line and error.problem_mark else ""
         raise InputError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         raise InputError(f"{source}: not valid YAML: {reason}") from None
 
 

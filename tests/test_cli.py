@@ -24,6 +24,7 @@ from mnist_tb.cli import main
 from mnist_tb.download import DownloadError
 from mnist_tb.model import CNN
 from mnist_tb.runs import Run, listing
+from mnist_tb.update import Updater
 
 DIGITS = str(REPOSITORY / "configs" / "digits.yaml")
 
@@ -84,7 +85,7 @@ def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pyt
     loss, accuracy = (dict(scalars(run)[f"{kind}/train"])[10] for kind in ("loss", "accuracy"))
     assert f"Epoch: 0, Batch: 10, Loss: {loss:.4f}, Accuracy: {accuracy:.4f}\n" in out
     assert "Epoch: 1, Batch: 20, Loss: " in out
-    assert f"The run: {run.path}\nSee it:  tensorboard --logdir {run.path.parent}" in out
+    assert f"The run: {run.path}\nSee it:  make board LOGDIR={run.path.parent}  or  " in out
     assert "precision" in out
     assert "Row: true class, column: predicted" in out
 
@@ -234,6 +235,10 @@ BAD = {
     ),
     "no such file": (["train", "--config", "none.yaml"], 2, "none.yaml: no such file"),
     "no such key": (["train", "--config", DIGITS, "--set", "train.lrr=1"], 2, "did you mean train.lr?"),
+    "odd gpu": (["train", "--config", DIGITS, "--device", "cuda:01"], 2, "--device: device must be auto, cpu, cuda"),
+    "data root too long": (["train", "--data-root", "x" * 300], 2, "cannot be looked into: File name too long"),
+    "empty data root": (["train", "--data-root", ""], 2, "--data-root: data.root must not be empty"),
+    "unwritable data root": (["train", "--set", "data.root=/dev/null/x"], 2, "the data cannot be downloaded to here"),
     "no such gpu": (["train", "--config", DIGITS, "--device", "cuda:99"], 2, "device cuda:99: "),
     "no such device": (["train", "--config", DIGITS, "--device", "tpu"], 2, "--device: device must be auto, cpu, cuda"),
     "no data there": (["train", "--data-root", "/nowhere"], 2, "/nowhere: holds no mnist"),
@@ -300,6 +305,80 @@ def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, t
     assert "_hparams_/session_end_info" not in tags["tensors"], "the run may go on, so its end stays open"
 
 
+def test_evaluate_refuses_a_run_that_is_being_trained(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--epochs", "1")
+    before = run.metrics.read_text()
+    with run.in_use():
+        assert main(arguments=["evaluate", str(run.path)]) == 2
+    assert "in use by another process" in capsys.readouterr().err
+    assert run.metrics.read_text() == before
+
+
+def test_evaluate_refuses_data_that_are_not_the_runs(
+    train: Train, small_mnist: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--epochs", "1")
+    before = run.metrics.read_text()
+    run.config.write_text(run.config.read_text().replace("name: digits\n  root", "name: mnist\n  root"))
+    assert main(arguments=["evaluate", str(run.path), "--data-root", str(small_mnist)]) == 2
+    assert "the data are mnist, but the run was trained on digits" in capsys.readouterr().err
+    assert run.metrics.read_text() == before
+
+
+def test_full_memory_is_one_sentence(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr(Updater, "__call__", full)
+    run = train("--epochs", "1", code=1)
+    assert "the memory is full: try a smaller train.batch_size" in capsys.readouterr().err
+    assert run.read_metrics()["status"] == "failed"
+
+
+def test_a_bug_is_not_hidden(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Updater, "__call__", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train("--epochs", "1")
+
+
+def test_many_signals_end_the_run_once(tmp_path: Path) -> None:
+    """One press of Ctrl-C can arrive several times; the run is still marked, and nothing is a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Epoch: 2"):
+            break
+    for _ in range(30):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+    _, error = process.communicate(timeout=30)
+    assert (process.returncode, error.strip()) == (130, "mnist-tb: interrupted")
+    assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
+
+
+def test_closed_output_marks_the_run_interrupted(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) != 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
+
+
 def test_metrics_are_valid_json_at_every_moment(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "30"],
@@ -314,6 +393,23 @@ def test_metrics_are_valid_json_at_every_moment(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert set(seen) == {"running", "completed"} or seen[-1] == "running"
     assert len(seen) > 20
+
+
+def test_a_really_full_disk_is_reported(tmp_path: Path) -> None:
+    """No file may grow beyond 300 kB: the second checkpoint, with the optimiser's state, does."""
+    limit = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "from mnist_tb.cli import main; sys.exit(main())"
+    )
+    arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "1"]
+    done = subprocess.run([sys.executable, "-c", limit, *arguments], capture_output=True, text=True)
+    run = listing(tmp_path)[0]
+    assert done.returncode == 1
+    assert done.stderr == f"mnist-tb: {run.last_checkpoint}: File too large\n"
+    assert run.read_metrics()["status"] == "failed"
+    assert not [path for path in run.path.rglob(".*") if path.is_file()], "no half-written file is left"
+    assert "loss/train" in read_events(run).Tags()["scalars"]
 
 
 def test_a_full_disk_is_reported(

@@ -62,13 +62,13 @@ def test_config_is_frozen() -> None:
 
 WRONG = {
     "name": ["[a]", "../up", "''", "'a b'", "x" * 41],
-    "seed": ["a", "-1", "1.5", "9223372036854775808", "true"],
-    "device": ["gpu", "3", "cuda:x"],
+    "seed": ["a", "-1", "1.5", "9223372036854775808", "true", "0x" + "f" * 5000, "2020-01-01"],
+    "device": ["gpu", "3", "cuda:x", "cuda:01", "cuda:100"],
     "precision": ["fp16", "16"],
     "data.name": ["cifar10", "1"],
     "data.root": ["''", "3"],
     "data.download": ["1", "maybe"],
-    "data.mirror": ["ftp://x/", "http://x", "7"],
+    "data.mirror": ["ftp://x/", "http://x", "http://[/", "7"],
     "data.download_seconds": ["0", "x", "0.5"],
     "data.fallback": ["mnist", "true"],
     "data.validation": ["0", "many"],
@@ -79,11 +79,11 @@ WRONG = {
     "optimizer.momentum": ["1", "-0.1", "x"],
     "schedule.name": ["step", "1"],
     "schedule.warmup": ["0", "1", "x"],
-    "train.epochs": ["0", "2.5", "x", "'3'"],
+    "train.epochs": ["0", "2.5", "x", "'3'", "1:30", "3_0"],
     "train.batch_size": ["0", "-64", "x"],
     "train.lr": ["0", "-1", "x", ".nan", ".inf", "null"],
     "train.evaluate_every": ["-1", "x"],
-    "tracking.enabled": ["1", "sometimes"],
+    "tracking.enabled": ["1", "sometimes", "yes", "off"],
     "tracking.scalars_every": ["0", "x"],
     "tracking.histograms_every": ["-1", "x"],
     "tracking.images_every": ["-1", "x"],
@@ -144,6 +144,9 @@ def test_several_problems_are_all_said() -> None:
         ("train: null\n", "must be a group of keys"),
         ("a: " + "[" * 5000, "not valid YAML"),
         ("seed: \x00\n", "not valid YAML"),
+        ("seed: !!bool abc\n", "not valid YAML"),
+        ("seed: !!timestamp abc\n", "not valid YAML"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
     ],
 )
 def test_broken_file_is_explained(text: str, said: str, tmp_path: Path) -> None:
@@ -171,14 +174,29 @@ def test_numbers_without_a_dot_are_numbers() -> None:
     assert load("train.lr=1").train.lr == 1.0
 
 
+def test_leading_zeros_and_other_bases_are_those_of_yaml_1_2() -> None:
+    assert load("train.epochs=010").train.epochs == 10
+    assert load("seed=0x10").seed == 16
+    assert load("seed=0o17").seed == 15
+
+
+def test_a_single_value_in_the_place_of_a_group_is_named_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "seed: 1\ntrain: 5\n")
+    assert refusal("train.lr=0.1", path=path) == f"--set train.lr=0.1: train is no group of keys (see {path}:2)"
+
+
+def test_a_file_name_that_is_no_run_name_is_made_one(tmp_path: Path) -> None:
+    assert load(path=written(tmp_path, "seed: 1\n", "my configuration.yaml")).name == "my-configuration"
+
+
 def test_later_overrides_and_named_options_win() -> None:
     assert load("seed=1", "seed=2").seed == 2
-    assert configuration.load(DEFAULT, ["train.lr=1"], {"train.lr": 2.0}).train.lr == 2.0
+    assert configuration.load(DEFAULT, ["train.lr=1"], [("--lr", "train.lr", 2.0)]).train.lr == 2.0
 
 
 def test_named_option_is_named_in_the_message() -> None:
     with pytest.raises(InputError, match=r"^--batch-size: train\.batch_size must be at least 1, not 0$"):
-        configuration.load(DEFAULT, [], {"train.batch_size": 0})
+        configuration.load(DEFAULT, [], [("--batch-size", "train.batch_size", 0)])
 
 
 def test_extends_states_only_the_differences(tmp_path: Path) -> None:

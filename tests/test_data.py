@@ -143,6 +143,15 @@ def test_broken_gzip_is_named(small_mnist: Path) -> None:
     assert f"{path}.gz: cannot be read" in refusal(small_mnist)
 
 
+def test_damaged_gzip_is_named(small_mnist: Path) -> None:
+    path = small_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    packed = bytearray(gzip.compress(path.read_bytes()))
+    packed[500:600] = b"\xff" * 100
+    path.unlink()
+    path.with_name(path.name + ".gz").write_bytes(packed)
+    assert f"{path}.gz: cannot be read" in refusal(small_mnist)
+
+
 def test_counts_and_sizes_must_fit(small_mnist: Path, digits: Dataset) -> None:
     raw = small_mnist / "MNIST" / "raw"
     write_idx(raw / "train-labels-idx1-ubyte", np.zeros(129, np.uint8))

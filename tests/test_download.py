@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from conftest import REPOSITORY
 from mnist_tb import data, download
 from mnist_tb.config import Data
 from mnist_tb.download import DownloadError, fetch
+from mnist_tb.errors import InputError
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -141,8 +143,16 @@ def test_closed_port_is_reported(tmp_path: Path) -> None:
 
 def test_unwritable_root_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be downloaded to here: Not a directory"):
         fetch("mnist", tmp_path / "file" / "data", tmp_path, None, 5)
+
+
+def test_two_failing_downloads_at_once_both_fall_back(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.status = 403
+    root = tmp_path / "new" / "data"
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(pool.map(lambda i: data.load(Data(root=str(root), mirror=mirror.url)), range(2)))
+    assert [dataset.name for dataset in loaded] == ["digits", "digits"]
 
 
 def test_mirror_for_a_dataset_without_one_is_refused(tmp_path: Path) -> None:

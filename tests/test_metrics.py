@@ -47,28 +47,30 @@ def test_correct_count_and_norm_by_hand() -> None:
 
 def test_window_weighs_batches_by_their_images() -> None:
     window = Window()
-    window.add(torch.tensor(1.0), torch.tensor(64), 64)
-    window.add(torch.tensor(3.0), torch.tensor(0), 16)
+    window.add(torch.tensor(1.0), torch.tensor(64), 64, 0.1)
+    window.add(torch.tensor(3.0), torch.tensor(0), 16, 0.1)
     assert len(window) == 2
+    assert window.first_bad() is None
+    assert window.last_lr == 0.1
     means = window.close()
     assert means.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
     assert means.accuracy == 64 / 80
-    assert means.bad_update is None
     assert len(window) == 0
 
 
 def test_window_finds_the_first_bad_update() -> None:
     window = Window()
-    for loss in (1.0, math.nan, math.inf):
-        window.add(torch.tensor(loss), torch.tensor(0), 8)
-    assert window.close().bad_update == 1
+    assert window.first_bad() is None
+    for loss, lr in ((1.0, 0.1), (math.nan, 0.2), (math.inf, 0.3)):
+        window.add(torch.tensor(loss), torch.tensor(0), 8, lr)
+    assert window.first_bad() == (1, 0.2)
 
 
 def test_window_leaves_pauses_out_of_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 100.0, 103.0, 103.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     window = Window()
-    window.add(torch.tensor(1.0), torch.tensor(1), 50)
+    window.add(torch.tensor(1.0), torch.tensor(1), 50, 0.1)
     window.pause()
     window.resume()
     assert window.close().images_per_second == 10

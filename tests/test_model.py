@@ -5,11 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mnist_tb import config as configuration
 from mnist_tb import model as models
+from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.evaluate import evaluate
 from mnist_tb.model import CNN
-from mnist_tb.train import update
+from mnist_tb.update import Updater
 
 CPU = torch.device("cpu")
 
@@ -18,13 +20,19 @@ def test_parameter_count() -> None:
     assert models.parameter_count(CNN()) == 54_666
 
 
+def test_relu_after_pooling_is_relu_before_pooling_to_the_bit() -> None:
+    x = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    pool = functional.max_pool2d
+    assert torch.equal(functional.relu(pool(x, 2)), pool(functional.relu(x), 2))
+
+
 def test_same_function_as_relu_before_pooling() -> None:
     model = models.build((16, 32, 64), 0, CPU)
     x = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = functional.max_pool2d(functional.relu(model.conv1(x)), 2)
     y = functional.max_pool2d(functional.relu(model.conv2(y)), 2)
-    y = model.linear(functional.relu(model.conv3(y)).flatten(1))
-    assert torch.equal(model(x), y)
+    y = functional.linear(functional.relu(model.conv3(y)).flatten(1), model.linear.weight, model.linear.bias)
+    assert torch.allclose(model(x), y, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 7, 64])
@@ -47,39 +55,88 @@ def test_weights_follow_the_seed_and_leave_the_global_random_state() -> None:
 def test_weights_load_into_a_plain_definition_of_the_network() -> None:
     plain = nn.Sequential()
     for name, layer in CNN().named_children():
+        if name == "linear":
+            plain.add_module("flatten", nn.Flatten())
+            layer = nn.Linear(7 * 7 * 64, 10)
         plain.add_module(name, layer)
-    plain.load_state_dict(models.build((16, 32, 64), 0, CPU).state_dict())
+    model = models.build((16, 32, 64), 0, CPU)
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(plain(x), model(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_overfits_one_batch(precision: str, digits: Dataset) -> None:
-    model = models.build((16, 32, 64), 0, CPU)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
-    images, labels = digits.train.images[:64], digits.train.labels[:64]
+def test_overfits_one_batch(precision: str, digits: Dataset, small_config: Config) -> None:
+    update = Updater(configuration.changed(small_config, {"precision": precision}), CNN(), digits)
+    index = torch.arange(64)
     for _ in range(60):
-        update(model, optimizer, digits, images, labels, precision)
-    loss, hits = update(model, optimizer, digits, images, labels, precision)
+        update(index, 1e-3)
+    loss, hits = update(index, 1e-3)
     assert hits == 64
     assert loss < 0.05
+
+
+def autocast_update(
+    model: CNN, optimizer: torch.optim.Optimizer, data: Dataset, index: torch.Tensor, bf16: bool
+) -> None:
+    """The update as the textbook writes it."""
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(data.inputs(data.train.images[index]))
+    functional.cross_entropy(logits.float(), data.train.labels[index]).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_update_is_the_textbooks(
+    precision: str, name: str, kind: type[torch.optim.Optimizer], digits: Dataset, small_config: Config
+) -> None:
+    """One vector and a bf16 copy give what separate parameters under autocast give."""
+    config = configuration.changed(small_config, {"precision": precision, "optimizer.name": name})
+    ours, textbook = (models.build((16, 32, 64), 0, CPU) for _ in range(2))
+    update = Updater(config, ours, digits)
+    optimizer = kind(textbook.parameters(), lr=1e-3, weight_decay=0.0)  # type: ignore[call-arg]
+    for start in (0, 64, 128):
+        index = torch.arange(start, start + 64)
+        update(index, 1e-3)
+        autocast_update(textbook, optimizer, digits, index, precision == "bf16")
+    for one, other in zip(ours.parameters(), textbook.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(one, other, atol=2e-6)
+        assert torch.allclose(one.grad, other.grad, atol=1e-6)
+
+
+def test_parameters_become_views_of_one_vector() -> None:
+    model = models.build((16, 32, 64), 0, CPU)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vector = models.flatten(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert vector.numel() == 54_666
+    with torch.no_grad():
+        vector.zero_()
+    assert all(not parameter.any() for parameter in model.parameters())
+    assert model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_evaluation_puts_the_mode_back(digits: Dataset) -> None:
     model = models.build((16, 32, 64), 0, CPU)
     for mode in (True, False):
         model.train(mode)
-        evaluate(model, digits, digits.test, "fp32")
+        evaluate(model, digits, digits.test)
         assert model.training is mode
 
 
 def test_evaluation_runs_in_evaluation_mode(digits: Dataset) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(784, 10)).train()
-    assert evaluate(model, digits, digits.test, "fp32").loss == evaluate(model, digits, digits.test, "fp32").loss
+    assert evaluate(model, digits, digits.test).loss == evaluate(model, digits, digits.test).loss
 
 
 def test_evaluation_counts_every_image_once_also_in_an_uneven_last_batch(digits: Dataset) -> None:
     model = models.build((16, 32, 64), 3, CPU)
     split = digits.train  # 1,249 images: two batches of 500 and one of 249
-    result = evaluate(model, digits, split, "fp32")
+    result = evaluate(model, digits, split)
     with torch.no_grad():
         logits = model(digits.inputs(split.images))
     assert result.probabilities.shape == (1_249, 10)

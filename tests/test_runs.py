@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def test_find_by_number_name_or_last(which: str, tmp_path: Path) -> None:
     assert runs.find(tmp_path, str(made.path)) == made
 
 
-@pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last"])
+@pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last", "²", "9" * 5000])
 def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):
         runs.find(tmp_path / "runs", which)
@@ -66,6 +68,27 @@ def test_metrics_are_replaced_whole_and_leave_nothing_beside_them(tmp_path: Path
     assert os.listdir(tmp_path) == ["metrics.json"]
 
 
+def test_processes_that_update_at_once_lose_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write_metrics({"status": "running"})
+    code = (
+        "import sys; from pathlib import Path; from mnist_tb.runs import Run\n"
+        "for i in range(60): Run(Path(sys.argv[1])).update_metrics(**{sys.argv[2] + str(i): i})"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(run.read_metrics()) == 121
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_run_in_use_is_refused_to_others_until_it_is_free(tmp_path: Path) -> None:
+    run = runs.create(tmp_path, "a")
+    with run.in_use(), pytest.raises(InputError, match="in use by another process"), run.in_use():
+        pass
+    with run.in_use():
+        pass
+
+
 def test_a_failed_write_leaves_the_old_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path)
     run.write_metrics({"status": "running"})
@@ -74,9 +97,10 @@ def test_a_failed_write_leaves_the_old_metrics(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space.*metrics\.json"):
         run.update_metrics(status="completed")
     assert run.read_metrics() == {"status": "running"}
+    assert os.listdir(tmp_path) == ["metrics.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\udcff"])
@@ -104,7 +128,7 @@ def test_broken_checkpoints_are_explained(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"not a checkpoint", json.dumps({}).encode()):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no checkpoint of mnist_tb, or a broken one"):
+        with pytest.raises(InputError, match="is no checkpoint of mnist_tb, or it is broken"):
             checkpoint.load(path)
 
 
