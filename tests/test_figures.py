@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +66,27 @@ def test_confusion_shades_hits_green_and_mistakes_red() -> None:
     assert count(mistaken, RED) > 1000
     row, column = np.argwhere((mistaken == RED).all(2)).mean(0)
     assert row < column, "true 4 taken for 9 is right of the diagonal"
+
+
+def test_drawing_on_another_thread_starts_no_second_team_of_threads() -> None:
+    """A torch operation shared out by OpenMP there would slow the training down for good."""
+    big = torch.rand(2_000, 2_000)
+    (big + big).sum()  # the first team, this thread's
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def draw() -> None:
+        grid([1] * 18, [2] * 18)
+        figures.confusion(torch.eye(10, dtype=torch.int64), DIGITS)
+        seen.append(threads())
+
+    seen: list[int] = []
+    before = threads()
+    thread = threading.Thread(target=draw)
+    thread.start()
+    thread.join()
+    assert seen == [before + 1]
 
 
 def test_confusion_makes_room_for_words() -> None:
