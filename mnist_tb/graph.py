@@ -8,12 +8,12 @@ https://docs.pytorch.org/docs/stable/fx.html
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2, tensor_shape_pb2, versions_pb2
 from torch import nn
-from torch.fx import GraphModule, Node, Tracer
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx import GraphModule, Interpreter, Node, Tracer
 
 
 class _LayerTracer(Tracer):
@@ -21,6 +21,15 @@ class _LayerTracer(Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None
+
+
+class _ShapeReader(Interpreter):
+    """Runs the network and notes every result's shape (torch's own ShapeProp imports the compiler for that)."""
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = list(result.shape) if isinstance(result, torch.Tensor) else []
+        return result
 
 
 def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
@@ -32,7 +41,7 @@ def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
     example = torch.zeros(*input_shape, device=next(model.parameters()).device)
     was_training = model.training
     with torch.inference_mode():
-        ShapeProp(traced.eval()).propagate(example)
+        _ShapeReader(traced.eval()).run(example)
     model.train(was_training)
     modules = dict(traced.named_modules())
     nodes: list[node_def_pb2.NodeDef] = []
@@ -61,8 +70,8 @@ def _name(node: Node) -> str:
 
 
 def _shape(node: Node) -> list[int]:
-    meta = node.meta.get("tensor_meta")
-    return list(meta.shape) if meta is not None else []
+    shape: list[int] = node.meta["shape"]
+    return shape
 
 
 def _node(name: str, op: str, inputs: list[str], shape: list[int], settings: str = "") -> node_def_pb2.NodeDef:

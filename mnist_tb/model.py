@@ -74,15 +74,15 @@ def as_vector(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [(t.permute(0, 2, 3, 1) if t.dim() == 4 else t).reshape(-1) for t in tensors]
 
 
-def flatten(model: nn.Module) -> nn.Parameter:
-    """Move all parameters into one vector, of which they and their gradients are views from then on."""
+def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Move all parameters into one vector [P], of which they are views from then on; likewise their gradients."""
     parameters = list(model.parameters())
-    vector = nn.Parameter(torch.cat(as_vector(p.detach() for p in parameters)))
-    vector.grad = torch.zeros_like(vector)
+    vector = torch.cat(as_vector(p.detach() for p in parameters))
+    gradient = torch.zeros_like(vector)
     sizes = [p.numel() for p in parameters]
-    for p, part, gradient in zip(parameters, vector.detach().split(sizes), vector.grad.split(sizes), strict=True):
-        p.data, p.grad = _shaped(part, p), _shaped(gradient, p)
-    return vector
+    for p, part, gradient_part in zip(parameters, vector.split(sizes), gradient.split(sizes), strict=True):
+        p.data, p.grad = _shaped(part, p), _shaped(gradient_part, p)
+    return vector, gradient
 
 
 def _shaped(part: Tensor, like: Tensor) -> Tensor:

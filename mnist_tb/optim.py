@@ -4,17 +4,69 @@ from __future__ import annotations
 
 import math
 
-from torch import nn, optim
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from mnist_tb.config import Optimizer, Schedule
 
 
-def build_optimizer(config: Optimizer, vector: nn.Parameter, lr: float) -> optim.Optimizer:
-    """A torch optimiser for all parameters as one vector: one fused kernel updates them."""
-    if config.name == "sgd":
-        return optim.SGD([vector], lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
-    kind = optim.AdamW if config.name == "adamw" else optim.Adam
-    return kind([vector], lr, weight_decay=config.weight_decay, fused=True)
+class VectorOptimizer:
+    """Adam, AdamW or SGD on one vector: torch's functional forms, fused, with torch's default constants.
+
+    The classes around them (`torch.optim.Adam`, …) give the same numbers, but making one imports torch's compiler,
+    which takes a second at start-up.
+    https://docs.pytorch.org/docs/stable/optim.html
+    """
+
+    def __init__(self, config: Optimizer, vector: Tensor) -> None:
+        self._config = config
+        self._vector = vector
+        self._first = torch.zeros_like(vector)  # Adam's first moment, or SGD's momentum
+        self._second = torch.zeros_like(vector)
+        self._count = torch.zeros((), device=vector.device)
+
+    def step(self, gradient: Tensor, lr: float) -> None:
+        """Move the vector against its gradient, both float32 [P], in place."""
+        config = self._config
+        if config.name == "sgd":
+            # Zeros for the momentum are what torch begins with: its first buffer is the first gradient, undampened.
+            sgd(
+                [self._vector],
+                [gradient],
+                [self._first],
+                fused=True,
+                weight_decay=config.weight_decay,
+                momentum=config.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
+            return
+        move = adamw if config.name == "adamw" else adam
+        move(
+            [self._vector],
+            [gradient],
+            [self._first],
+            [self._second],
+            [],
+            [self._count],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=config.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint needs to go on: tensors only."""
+        return {"first": self._first, "second": self._second, "count": self._count}
 
 
 def learning_rate(config: Schedule, highest: float, step: int, steps: int) -> float:

@@ -133,7 +133,7 @@ def look(job: Job, state: State, watched: Split) -> None:
     if last or _due(state.epoch, config.train.evaluate_every):
         validation = evaluate(state.update.network, dataset, dataset.validation)
         if not math.isfinite(validation.loss):
-            raise _diverged("validation", state.step, state.update.optimizer.param_groups[0]["lr"])
+            raise _diverged("validation", state.step)
         reporting.validation(tracker, state.step, validation)
         job.terminal.validated(state.epoch, validation)
         if state.epoch and (state.best is None or _better(validation, state.best.validation)):
@@ -154,10 +154,9 @@ def _better(one: Evaluation, other: Evaluation) -> bool:
     return (one.accuracy, -one.loss) > (other.accuracy, -other.loss)
 
 
-def _diverged(where: str, step: int, lr: float) -> TrainingError:
-    return TrainingError(
-        f"the {where} loss is no finite number at step {step}, with learning rate {lr:g}: try a smaller train.lr"
-    )
+def _diverged(where: str, step: int, lr: float | None = None) -> TrainingError:
+    rate = "" if lr is None else f", with learning rate {lr:g}"
+    return TrainingError(f"the {where} loss is no finite number at step {step}{rate}: try a smaller train.lr")
 
 
 def _state_dict(state: State) -> dict[str, object]:

@@ -11,7 +11,7 @@ from mnist_tb import model as models
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
-from mnist_tb.optim import build_optimizer
+from mnist_tb.optim import VectorOptimizer
 
 
 class Updater:
@@ -26,11 +26,11 @@ class Updater:
 
     def __init__(self, config: Config, model: CNN, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._vector = models.flatten(model)
+        self._vector, self._gradient = models.flatten(model)
         self.network = models.in_precision(model, config.precision).train()
-        self._copy = None if self.network is model else models.flatten(self.network).detach()
+        self._copy = None if self.network is model else models.flatten(self.network)[0]
         self._leaves = list(self.network.parameters())
-        self.optimizer = build_optimizer(config.optimizer, self._vector, config.train.lr)
+        self.optimizer = VectorOptimizer(config.optimizer, self._vector)
 
     def __call__(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """Update once, on the training images at `index`, int64 [B].
@@ -42,13 +42,12 @@ class Updater:
         logits = self.network(inputs).float()
         loss = functional.cross_entropy(logits, labels)
         gradients = torch.autograd.grad(loss, self._leaves)
-        torch.cat(models.as_vector(gradients), out=self._vector.grad)
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
+        torch.cat(models.as_vector(gradients), out=self._gradient)
+        self.optimizer.step(self._gradient, lr)
         self.refresh()
         return loss.detach(), metrics.correct_count(logits.detach(), labels)
 
     def refresh(self) -> None:
         """Bring the computing copy to the model's weights; needed only where these were changed from outside."""
         if self._copy is not None:
-            self._copy.copy_(self._vector.detach())
+            self._copy.copy_(self._vector)

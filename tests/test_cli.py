@@ -218,6 +218,29 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom mnist_tb.cli import main\n"
+        "assert main(arguments=sys.argv[1:]) == 0\n"
+        "slow = {'torch._dynamo', 'torchvision', 'sklearn', 'matplotlib', 'sympy'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+    default = str(REPOSITORY / "configs" / "default.yaml")
+    arguments = [
+        "train",
+        "--config",
+        default,
+        "--data-root",
+        str(small_mnist),
+        "--logdir",
+        str(tmp_path),
+        "--epochs",
+        "1",
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("module", ["config", "runs", "errors", "strict_yaml", "download", "cli"])
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, mnist_tb.{module}; sys.exit('torch' in sys.modules)"

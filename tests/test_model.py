@@ -111,12 +111,13 @@ def test_update_is_the_textbooks(
 def test_parameters_become_views_of_one_vector() -> None:
     model = models.build((16, 32, 64), 0, CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    vector = models.flatten(model)
+    vector, gradient = models.flatten(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert vector.numel() == 54_666
-    with torch.no_grad():
-        vector.zero_()
+    vector.zero_()
+    gradient.fill_(2)
     assert all(not parameter.any() for parameter in model.parameters())
+    assert all((parameter.grad == 2).all() for parameter in model.parameters())
     assert model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from mnist_tb import checkpoint
 from mnist_tb.config import Optimizer, Schedule
-from mnist_tb.optim import build_optimizer, learning_rate
+from mnist_tb.optim import VectorOptimizer, learning_rate
 from mnist_tb.runs import Run
 from mnist_tb.window import Window
 
@@ -167,16 +167,27 @@ def test_validation_loss_that_is_no_number_stops_the_run(
 ) -> None:
     monkeypatch.setattr(Window, "first_bad", lambda self: None)  # as if the last update alone had gone wrong
     run = train("--lr", "1e30", "--set", "tracking.scalars_every=100", "--set", "precision=fp32", code=1)
-    assert "the validation loss is no finite number at step 20" in capsys.readouterr().err
+    assert "the validation loss is no finite number at step 20: try a smaller train.lr" in capsys.readouterr().err
     assert run.read_metrics()["status"] == "failed"
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_optimisers_are_the_named_ones(name: str) -> None:
-    vector = torch.nn.Parameter(torch.ones(3))
-    optimizer = build_optimizer(Optimizer(name=name, weight_decay=0.1), vector, 0.5)  # type: ignore[arg-type]
-    assert type(optimizer).__name__.lower() == name
-    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.1)
+def test_optimisers_are_torchs(name: str, decay: float) -> None:
+    start = torch.linspace(-1, 1, 9)
+    theirs = torch.nn.Parameter(start.clone())
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    reference = kind([theirs], lr=0.1, weight_decay=decay, **options)  # type: ignore[arg-type]
+    ours = start.clone()
+    optimizer = VectorOptimizer(Optimizer(name=name, weight_decay=decay), ours)  # type: ignore[arg-type]
+    for step in range(5):
+        gradient = torch.sin(torch.arange(9.0) + step)
+        theirs.grad = gradient.clone()
+        reference.param_groups[0]["lr"] = 0.1 / (step + 1)
+        reference.step()
+        optimizer.step(gradient.clone(), 0.1 / (step + 1))
+    assert torch.allclose(ours, theirs.detach(), atol=1e-6)
 
 
 def torchs_rates(kind: str, steps: int, warmup: float) -> list[float]:
