@@ -99,15 +99,18 @@ def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: P
     from mnist_tb.terminal import Terminal
 
     found = runs.find(logdir, run)
-    dataset, evaluation = evaluate_run(found, split, device, data_root)
-    if as_json:
-        numbers = reporting.evaluation_numbers(evaluation, dataset.classes)
-        click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
-    else:
-        terminal = Terminal()
-        terminal.evaluated(f"{found.name}: {split} images of {dataset.name}, best weights", evaluation, dataset.classes)
-        terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
-    add_evaluation(found, split, dataset, evaluation)
+    with found.in_use():
+        dataset, evaluation = evaluate_run(found, split, device, data_root)
+        if as_json:
+            numbers = reporting.evaluation_numbers(evaluation, dataset.classes)
+            click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
+        else:
+            terminal = Terminal()
+            terminal.evaluated(
+                f"{found.name}: {split} images of {dataset.name}, best weights", evaluation, dataset.classes
+            )
+            terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+        add_evaluation(found, split, dataset, evaluation)
 
 
 def main(command: click.Command = cli, arguments: list[str] | None = None) -> int:

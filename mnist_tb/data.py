@@ -59,7 +59,8 @@ class Dataset:
 
     def train_batch(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The training images at `index`, int64 [B]: inputs, dtype [B, 1, 28, 28], and labels, int64 [B]."""
-        return self.inputs(self.train.images[index], dtype), self.train.labels[index]
+        images, labels = self.train.images.index_select(0, index), self.train.labels.index_select(0, index)
+        return self.inputs(images, dtype), labels
 
     def to(self, device: torch.device) -> Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))

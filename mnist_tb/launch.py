@@ -40,6 +40,7 @@ def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
     memory.keep_freed_memory()
     config = resolve_hardware(config)
     device = torch.device(config.device)
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
     dataset = data.load(config.data, terminal.say)
     config = _resolve_data(config, dataset, terminal)
     with _memory_errors():
@@ -67,10 +68,11 @@ def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tu
     metrics = run.read_metrics()
     config = resolve_hardware(_run_config(run, device, data_root))
     dataset = data.load(config.data).to(torch.device(config.device))
-    if dataset.name != metrics.get("dataset"):
+    found, known = (dataset.name, reporting.image_counts(dataset)), (metrics.get("dataset"), metrics.get("images"))
+    if found != known:
         raise InputError(
-            f"{run.config}: the data are {dataset.name}, but the run was trained on {metrics.get('dataset')}"
-            f" (says {run.metrics.name})"
+            f"{run.path}: the data found are {found[0]} with {found[1]} images, but the run was trained on {known[0]}"
+            f" with {known[1]}"
         )
     model = _best_model(run, config)
     return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
@@ -79,22 +81,16 @@ def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tu
 def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluation) -> None:
     """Add an evaluation of the best weights to metrics.json, and to the event file a test result it has not got yet.
 
-    Raises InputError where the run is in use, OSError where it cannot be written.
+    Raises OSError where the run cannot be written.
     """
-    with run.in_use():
-        config = _run_config(run, dataset_device(dataset), None)
-        if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
-            step = load_checkpoint(run.best_checkpoint)["step"]
-            with Tracker(run.path) as tracker:
-                job = Job(resolve_hardware(config), run, dataset, tracker, Terminal())
-                _report_result(job, in_precision(_best_model(run, config), job.config.precision), evaluation, step)
-        key = "val" if split == "validation" else split
-        run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
-
-
-def dataset_device(dataset: Dataset) -> str:
-    """The device that holds a dataset, as the configuration names it."""
-    return str(dataset.test.labels.device)
+    config = resolve_hardware(_run_config(run, str(dataset.test.labels.device), None))
+    if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
+        step = int(load_checkpoint(run.best_checkpoint)["step"])
+        network = in_precision(_best_model(run, config), config.precision)
+        with Tracker(run.path) as tracker:
+            _report_result(Job(config, run, dataset, tracker, Terminal()), network, evaluation, step)
+    key = "val" if split == "validation" else split
+    run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
 
 
 def _run_config(run: Run, device: str, data_root: str | None) -> Config:

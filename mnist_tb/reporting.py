@@ -134,6 +134,11 @@ def evaluation_numbers(evaluation: Evaluation, classes: tuple[str, ...]) -> dict
     }
 
 
+def image_counts(dataset: Dataset) -> dict[str, int]:
+    """How many images each split has, under the names that metrics.json uses."""
+    return {"train": len(dataset.train), "val": len(dataset.validation), "test": len(dataset.test)}
+
+
 def _worst_mistakes(evaluation: Evaluation) -> Tensor:
     """Indices of the wrongly predicted images, those first of which the network was surest."""
     wrong = (evaluation.predictions != evaluation.labels).nonzero().squeeze(1)
@@ -187,7 +192,7 @@ def facts(config: Config, dataset: Dataset, model: nn.Module, versions: Mapping[
         "started": time.time(),
         "dataset": dataset.name,
         "fallback_reason": dataset.fallback_reason,
-        "images": {"train": len(dataset.train), "val": len(dataset.validation), "test": len(dataset.test)},
+        "images": image_counts(dataset),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": config.seed,
         "device": config.device,

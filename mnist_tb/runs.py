@@ -76,11 +76,14 @@ class Run:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the run for this process. Raises InputError where another one has it.
+        """Keep the run for this process. Raises InputError where another one has it, or it is no run.
 
         The lock is the system's, on the folder of checkpoints: it ends with the process, however that ends.
         """
-        descriptor = os.open(self.last_checkpoint.parent, os.O_RDONLY)
+        try:
+            descriptor = os.open(self.last_checkpoint.parent, os.O_RDONLY)
+        except OSError:
+            raise InputError(f"{self.path}: is no run, it has no folder of checkpoints") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield

@@ -125,6 +125,7 @@ def look(job: Job, state: State, watched: Split) -> None:
     config, run, dataset, tracker = job.config, job.run, job.dataset, job.tracker
     stop_if_diverged(state)
     last = state.epoch == config.train.epochs
+    news: dict[str, object] = {"epoch": state.epoch, "step": state.step}
     if tracker.enabled and _due(state.epoch, config.tracking.histograms_every):
         reporting.histograms(tracker, state.step, state.model)
     if tracker.enabled and _due(state.epoch, config.tracking.images_every):
@@ -141,8 +142,8 @@ def look(job: Job, state: State, watched: Split) -> None:
             state.best = Best(weights, validation, state.epoch, state.step)
             checkpoint.save(run.best_checkpoint, {"model": weights, "epoch": state.epoch, "step": state.step})
             numbers = reporting.evaluation_numbers(validation, dataset.classes)
-            run.update_metrics(best_epoch=state.epoch, best_step=state.step, val=numbers)
-        run.update_metrics(epoch=state.epoch, step=state.step)
+            news |= {"best_epoch": state.epoch, "best_step": state.step, "val": numbers}
+    run.update_metrics(**news)
     checkpoint.save(run.last_checkpoint, _state_dict(state))
 
 

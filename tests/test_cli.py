@@ -344,7 +344,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(
     before = run.metrics.read_text()
     run.config.write_text(run.config.read_text().replace("name: digits\n  root", "name: mnist\n  root"))
     assert main(arguments=["evaluate", str(run.path), "--data-root", str(small_mnist)]) == 2
-    assert "the data are mnist, but the run was trained on digits" in capsys.readouterr().err
+    assert "the data found are mnist with {'train': 109, 'val': 21, 'test': 37} images, but" in capsys.readouterr().err
     assert run.metrics.read_text() == before
 
 
@@ -419,7 +419,7 @@ def test_metrics_are_valid_json_at_every_moment(tmp_path: Path) -> None:
 
 
 def test_a_really_full_disk_is_reported(tmp_path: Path) -> None:
-    """No file may grow beyond 300 kB: the second checkpoint, with the optimiser's state, does."""
+    """No file may grow beyond 300 kB: a checkpoint with the optimiser's state does."""
     limit = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
@@ -432,7 +432,7 @@ def test_a_really_full_disk_is_reported(tmp_path: Path) -> None:
     assert done.stderr == f"mnist-tb: {run.last_checkpoint}: File too large\n"
     assert run.read_metrics()["status"] == "failed"
     assert not [path for path in run.path.rglob(".*") if path.is_file()], "no half-written file is left"
-    assert "loss/train" in read_events(run).Tags()["scalars"]
+    assert "loss/val" in read_events(run).Tags()["scalars"]
 
 
 def test_a_full_disk_is_reported(
