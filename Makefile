@@ -4,16 +4,17 @@ CONFIG ?= configs/default.yaml
 LOGDIR ?= runs
 RUN ?= last
 PORT ?= 6006
+DATA ?= data
 ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
-SOURCES := mnist_tb tests docs
+SOURCES := mnist_tb tests docs benchmarks
 RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate board test lint format screenshots lock clean
+.PHONY: help setup train evaluate board test bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,16 @@ board: $(READY)  ## TensorBoard over the runs, on localhost: PORT=6006
 
 test: $(READY)  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+bench: .venv/peers  ## time whole trainings against other trackers: needs MNIST (DATA=folder)
+	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)
+
+accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), half an hour
+	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)
+
+.venv/peers: $(READY) benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r benchmarks/requirements.txt
+	@touch .venv/peers
 
 lint: $(READY)  ## style, likely mistakes, types
 	$(BIN)/ruff check $(RULES) $(CHECKS) $(SOURCES)

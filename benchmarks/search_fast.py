@@ -1,0 +1,48 @@
+"""The search behind configs/fast.yaml: short one-cycle trainings, judged on validation alone.
+
+`python benchmarks/search_fast.py --data-root FOLDER` prints a line a setting: mean validation accuracy and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CONFIG = Path(__file__).parent.parent / "configs" / "default.yaml"
+
+
+def validate(settings: dict[str, object], seed: int, data_root: str) -> tuple[float, float]:
+    """Validation accuracy and training seconds of one training."""
+    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as logdir:
+        arguments = ["--config", str(CONFIG), "--logdir", logdir, "--data-root", data_root, "--seed", str(seed)]
+        command = [sys.executable, "-m", "mnist_tb", "train", *arguments, *overrides]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        metrics = json.loads(next(Path(logdir).glob("*/metrics.json")).read_text())
+    return metrics["val"]["accuracy"], metrics["train_seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", default=os.environ.get("MNIST_TB_DATA_ROOT", "data"))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[100, 101])
+    parser.add_argument("--epochs", type=int, nargs="*", default=[2, 3])
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 128])
+    parser.add_argument("--lrs", type=float, nargs="*", default=[4e-3, 8e-3])
+    options = parser.parse_args()
+    for epochs, size, lr in itertools.product(options.epochs, options.batch_sizes, options.lrs):
+        settings = {"schedule.name": "one_cycle", "train.epochs": epochs, "train.batch_size": size, "train.lr": lr}
+        results = [validate(settings, seed, options.data_root) for seed in options.seeds]
+        accuracy, seconds = (statistics.mean(values) for values in zip(*results, strict=True))
+        print(f"{epochs} epochs, batch size {size}, lr {lr:g}: validation {accuracy:.4f}, {seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
