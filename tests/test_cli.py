@@ -61,8 +61,11 @@ def test_metrics_hold_what_they_promise(finished: Run) -> None:
 
 
 def test_weights_load_into_the_network(finished: Run) -> None:
+    weights = torch.load(finished.weights, weights_only=True)
     model = CNN()
-    model.load_state_dict(torch.load(finished.weights, weights_only=True))
+    model.load_state_dict(weights)
+    assert torch.equal(model.linear.weight, weights["linear.weight"])
+    assert weights["linear.weight"].shape == (10, 3136)
 
 
 def test_results_picture_is_a_picture(finished: Run) -> None:
