@@ -382,7 +382,7 @@ def test_many_signals_end_the_run_once(tmp_path: Path) -> None:
     for line in process.stdout:
         if line.startswith("Epoch: 2"):
             break
-    for _ in range(30):
+    for _ in range(10):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
     _, error = process.communicate(timeout=30)
