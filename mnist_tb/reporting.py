@@ -15,6 +15,7 @@ from mnist_tb import figures, graph, metrics
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.evaluate import Evaluation
+from mnist_tb.model import parameter_count
 from mnist_tb.tracking import Picture, Tracker
 from mnist_tb.window import Means
 
@@ -193,7 +194,7 @@ def facts(config: Config, dataset: Dataset, model: nn.Module, versions: Mapping[
         "dataset": dataset.name,
         "fallback_reason": dataset.fallback_reason,
         "images": image_counts(dataset),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameter_count(model),
         "seed": config.seed,
         "device": config.device,
         "precision": config.precision,

@@ -44,10 +44,6 @@ class Updater:
         gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat(models.as_vector(gradients), out=self._gradient)
         self.optimizer.step(self._gradient, lr)
-        self.refresh()
-        return loss.detach(), metrics.correct_count(logits.detach(), labels)
-
-    def refresh(self) -> None:
-        """Bring the computing copy to the model's weights; needed only where these were changed from outside."""
         if self._copy is not None:
             self._copy.copy_(self._vector)
+        return loss.detach(), metrics.correct_count(logits.detach(), labels)

@@ -307,18 +307,26 @@ def test_evaluate_refuses_broken_weights(damage: str, train: Train, capsys: pyte
     assert "best.pt: " in capsys.readouterr().err
 
 
+def endless_training(logdir: Path) -> subprocess.Popen[str]:
+    """A training in a process of its own that does not end by itself."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(logdir), "--epochs", "9999"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read the output up to the first line that begins so."""
+    assert process.stdout is not None
+    assert any(line.startswith(beginning) for line in process.stdout)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Epoch: 2"):
-            break
+    process = endless_training(tmp_path)
+    read_until(process, "Epoch: 2")
     run = listing(tmp_path)[0]
     assert run.read_metrics()["status"] == "running"
     process.send_signal(number)
@@ -374,14 +382,8 @@ def test_a_bug_is_not_hidden(train: Train, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_many_signals_end_the_run_once(tmp_path: Path) -> None:
     """One press of Ctrl-C can arrive several times; the run is still marked, and nothing is a traceback."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Epoch: 2"):
-            break
+    process = endless_training(tmp_path)
+    read_until(process, "Epoch: 2")
     for _ in range(10):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
@@ -391,12 +393,9 @@ def test_many_signals_end_the_run_once(tmp_path: Path) -> None:
 
 
 def test_closed_output_marks_the_run_interrupted(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "9999"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
+    process = endless_training(tmp_path)
+    read_until(process, "Run ")
     assert process.stdout is not None
-    process.stdout.readline()
     process.stdout.close()
     assert process.wait(60) != 0
     assert process.stderr is not None
