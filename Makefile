@@ -44,7 +44,7 @@ test: $(READY)  ## the whole test suite, with coverage
 bench: .venv/peers  ## time whole trainings against other trackers: needs MNIST (DATA=folder)
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)
 
-accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), half an hour
+accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)
 
 .venv/peers: $(READY) benchmarks/requirements.txt

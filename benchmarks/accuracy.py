@@ -60,7 +60,8 @@ def report(results: dict[str, list[Result]]) -> str:
         low, high = (100 * bound for bound in test.confidence_interval(0.95))
         lines += [
             "",
-            f"bf16 against fp32: a difference of {low:+.3f} to {high:+.3f} points (95 % confidence interval, Welch's t,"
+            "bf16 against fp32, both through the same update: a difference of"
+            f" {low:+.3f} to {high:+.3f} points (95 % confidence interval, Welch's t,"
             f" p = {test.pvalue:.2f}).",
         ]
     return "\n".join(lines) + "\n"
