@@ -128,13 +128,24 @@ def confusion(matrix: Tensor, classes: Sequence[str]) -> np.ndarray:
             pen.rectangle((left, top, left + cell - 2, top + cell - 2), fill=shade)
             number = int(counts[row, column])
             ink = "white" if strength > 0.5 else (_INK if number else (205, 205, 205))
-            pen.text((left + cell / 2 - 1, top + cell / 2 - 1), str(number), ink, _font(_NAME), anchor="mm")
+            pen.text(
+                (left + cell / 2 - 1, top + cell / 2 - 1),
+                str(number),
+                ink,
+                _fitting(str(number), cell - 8),
+                anchor="mm",
+            )
     for i, name in enumerate(classes):
         middle = margin + i * cell + cell / 2
         pen.text((margin - 8, middle), name, _INK, _font(21), anchor="rm")
         _column_name(sheet, name, middle, margin)
     pen.text((margin, size + 8), "row: true class, column: predicted", _FAINT, _font(21), anchor="lm")
     return np.asarray(sheet)
+
+
+def _fitting(text: str, room: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font, of 21 pixels at most, in which a text is no wider than the room."""
+    return next((_font(size) for size in range(21, 8, -1) if _font(size).getlength(text) <= room), _font(8))
 
 
 def _column_name(sheet: Image.Image, name: str, middle: float, margin: int) -> None:

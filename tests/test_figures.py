@@ -92,6 +92,18 @@ assert seen == [before + 1], (seen, before)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("number", [9, 980, 1_135, 24_000])
+def test_counts_stay_inside_their_cell(number: int) -> None:
+    """The shade of the first cell, a hit, shows on both sides of its count."""
+    picture = figures.confusion(torch.eye(10, dtype=torch.int64) * number, DIGITS).astype(int)
+    rows, columns = np.nonzero((picture[..., 1] - picture[..., 0] > 60) & (picture[..., 0] < 120))
+    top, left = rows.min(), columns[rows == rows.min()].min()
+    cell = picture[top : top + 49, left : left + 49]
+    assert (cell[:, :3] == cell[0, 0]).all()
+    assert (cell[:, -3:] == cell[0, 0]).all()
+    assert (cell != cell[0, 0]).any(), "the count is there"
+
+
 def test_confusion_makes_room_for_words() -> None:
     matrix = torch.eye(10, dtype=torch.int64)
     assert figures.confusion(matrix, ("T-shirt/top",) * 10).shape[1] > figures.confusion(matrix, DIGITS).shape[1]
