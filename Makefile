@@ -41,8 +41,10 @@ board: $(READY)  ## TensorBoard over the runs, on localhost: PORT=6006
 test: $(READY)  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-bench: .venv/peers  ## time whole trainings against other trackers: needs MNIST (DATA=folder)
+bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)
+	$(BIN)/python benchmarks/tracking.py --data-root $(DATA)
+	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)

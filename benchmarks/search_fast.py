@@ -32,10 +32,10 @@ def validate(settings: dict[str, object], seed: int, data_root: str) -> tuple[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", default=os.environ.get("MNIST_TB_DATA_ROOT", "data"))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[100, 101])
-    parser.add_argument("--epochs", type=int, nargs="*", default=[2, 3])
-    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[64, 128])
-    parser.add_argument("--lrs", type=float, nargs="*", default=[4e-3, 8e-3])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[100, 101, 102])
+    parser.add_argument("--epochs", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[32, 64, 128, 256])
+    parser.add_argument("--lrs", type=float, nargs="*", default=[4e-3, 8e-3, 1.6e-2])
     options = parser.parse_args()
     for epochs, size, lr in itertools.product(options.epochs, options.batch_sizes, options.lrs):
         settings = {"schedule.name": "one_cycle", "train.epochs": epochs, "train.batch_size": size, "train.lr": lr}

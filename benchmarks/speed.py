@@ -1,6 +1,6 @@
 """Whole trainings against the peers: interleaved rounds, one process each, medians and paired ratios.
 
-`make bench` runs it; the result is benchmarks/speed.md.
+`make bench` runs it; the result is a section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -8,22 +8,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from results import machine, spread, table, write_section
 
 HERE = Path(__file__).parent
 FLOP_PER_IMAGE = 11.7e6
 """Forward and backward pass of the network, the first layer's unneeded input gradient left out."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to train: arguments for Python, to which data root, log folder, seed and epochs are added."""
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,30 +44,38 @@ class Result:
     test_accuracy: float
 
 
-def ours(*overrides: str) -> list[str]:
-    config = str(HERE.parent / "configs" / "default.yaml")
-    return ["-m", "mnist_tb", "train", "--config", config, *(word for o in overrides for word in ("--set", o))]
+def ours(*overrides: str, config: str = "default", **environment: str) -> Contestant:
+    path = str(HERE.parent / "configs" / f"{config}.yaml")
+    settings = [word for override in overrides for word in ("--set", override)]
+    return Contestant(["-m", "mnist_tb", "train", "--config", path, *settings], environment)
+
+
+def peer(script: str) -> Contestant:
+    return Contestant([str(HERE / "peers" / script)])
 
 
 CONTESTANTS = {
     "(a) mnist_tb, everything tracked": ours(),
     "(b) mnist_tb, tracking off": ours("tracking.enabled=false"),
-    "(a32) mnist_tb in fp32, tracked": ours("precision=fp32"),
-    "(c) plain PyTorch + SummaryWriter": [str(HERE / "peers" / "plain.py")],
-    "(d) Lightning + TensorBoardLogger": [str(HERE / "peers" / "pl.py")],
-    "(e) Ignite + TensorboardLogger": [str(HERE / "peers" / "ig.py")],
-    "(f) the old design: JSON for its own page": [str(HERE / "peers" / "page.py")],
+    "(a32) mnist_tb in fp32": ours("precision=fp32"),
+    "(a0) mnist_tb without a C++ compiler": ours(MNIST_TB_KERNELS="off"),
+    "(c) plain PyTorch + SummaryWriter": peer("plain.py"),
+    "(d) Lightning + TensorBoardLogger": peer("pl.py"),
+    "(e) Ignite + TensorboardLogger": peer("ig.py"),
+    "(f) the old design: JSON for its own page": peer("page.py"),
 }
 
 
-def run(command: list[str], data_root: str, epochs: int | None, seed: int) -> Result:
+def run(contestant: Contestant, data_root: str, epochs: int | None, seed: int) -> Result:
     """One training in a process of its own, in an empty log folder; epochs: None for the configuration's own."""
     folder = Path(tempfile.mkdtemp())
     arguments = ["--data-root", data_root, "--logdir", str(folder / "log"), "--seed", str(seed)]
     arguments += [] if epochs is None else ["--epochs", str(epochs)]
+    command = [sys.executable, *contestant.command, *arguments]
     start = time.perf_counter()
     with open(folder / "out", "wb") as out:
-        process = subprocess.Popen([sys.executable, *command, *arguments], stdout=out, stderr=subprocess.STDOUT)
+        environment = {**os.environ, **contestant.environment}
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
     whole = time.perf_counter() - start
     text = (folder / "out").read_text()
@@ -90,69 +105,59 @@ def matrix_peak(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / statistics.median(times)
 
 
-def report(results: dict[str, list[Result]], epochs: int, peaks: tuple[float, float]) -> str:
-    """The tables, in Markdown."""
+def report(results: dict[str, list[Result]], epochs: int, peaks: list[tuple[float, float]]) -> str:
+    """The section, in Markdown."""
     first = next(iter(results))
-    rounds = len(results[first])
-    lines = [
-        "# Speed",
-        "",
-        f"{rounds} interleaved rounds, {epochs} epochs each, batch size 64, Adam 0.001, the 55,000/5,000 split of",
-        "MNIST, the same network; every training a process of its own. Training seconds: from before the first update",
-        "to after the last evaluation on validation, tracking included. Medians, [least to most]; ratios are of the",
-        "same round.",
-        "",
-        f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "tensorboard", "lightning"))
-        + f", pytorch-ignite {version('pytorch-ignite')}.",
-        f"A 2048³ matrix product reaches {peaks[0] / 1e9:.0f} GFLOP/s in fp32 and {peaks[1] / 1e9:.0f} in bf16.",
-        "",
-        "| | training s | images/s | ratio to (a) | whole process s | peak memory MB | log MB | test accuracy |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    fp32, bf16 = (statistics.median(peak) for peak in zip(*peaks, strict=True))
+    rows = []
     for name, runs in results.items():
         seconds = [r.seconds for r in runs]
         ratios = [r.seconds / a.seconds for r, a in zip(runs, results[first], strict=True)]
-        lines.append(
-            f"| {name} | {spread(seconds, '.1f')} | {epochs * 55_000 / statistics.median(seconds):,.0f}"
-            f" | {spread(ratios, '.2f')} | {statistics.median(r.whole for r in runs):.1f}"
-            f" | {statistics.median(r.memory for r in runs):,.0f} | {statistics.median(r.events for r in runs):.2f}"
-            f" | {statistics.mean(r.test_accuracy for r in runs):.2%} |"
+        rows.append(
+            [
+                name,
+                spread(seconds, ".1f"),
+                f"{epochs * 55_000 / statistics.median(seconds):,.0f}",
+                spread(ratios, ".2f"),
+                f"{statistics.median(r.whole for r in runs):.1f}",
+                f"{statistics.median(r.memory for r in runs):,.0f}",
+                f"{statistics.median(r.events for r in runs):.2f}",
+                f"{statistics.mean(r.test_accuracy for r in runs):.2%}",
+            ]
         )
+    header = ["", "training s", "images/s", "time against (a)", "process s", "memory MB", "log MB", "test accuracy"]
     rate = epochs * 55_000 / statistics.median(r.seconds for r in results[first]) * FLOP_PER_IMAGE
-    lines += [
-        "",
-        f"(a) computes at {rate / 1e9:.0f} GFLOP/s, {rate / peaks[1]:.0%} of the bf16 matrix product's rate.",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"""
+{machine()}
 
+{len(results[first])} interleaved rounds, {epochs} epochs each, batch size 64, Adam 0.001, the 55,000/5,000 split of
+MNIST, the same network; every training a process of its own. Training seconds: from before the first update to after
+the last evaluation on validation, tracking included. Medians, [least to most]; ratios are of the same round. Memory:
+peak of the process. Peers read their data in the training process: with 1 or 2 persistent loader workers each was slower here.
 
-def spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]"
+{table(header, rows)}
 
-
-def cpu() -> str:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+A 2048³ matrix product, measured between the rounds, reaches {fp32 / 1e9:.0f} GFLOP/s in fp32 and {bf16 / 1e9:.0f} in
+bf16. (a) computes at {rate / 1e9:.0f} GFLOP/s over its whole training: {rate / bf16:.0%} of that.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", default=os.environ.get("MNIST_TB_DATA_ROOT", "data"))
-    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="the letters of the contestants, such as a c")
-    parser.add_argument("--out", type=Path, default=HERE / "speed.md")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", nargs="*", help="letters, such as a b")
     options = parser.parse_args()
     chosen = {n: c for n, c in CONTESTANTS.items() if not options.only or n[1:].partition(")")[0] in options.only}
     results: dict[str, list[Result]] = {name: [] for name in chosen}
+    peaks = []
     for seed in range(options.rounds):
-        for name, command in chosen.items():
-            results[name].append(run(command, options.data_root, options.epochs, seed))
+        for name, contestant in chosen.items():
+            results[name].append(run(contestant, options.data_root, options.epochs, seed))
             print(f"round {seed + 1}: {name}: {results[name][-1]}", flush=True)
-    options.out.write_text(report(results, options.epochs, (matrix_peak(torch.float32), matrix_peak(torch.bfloat16))))
-    print(options.out.read_text())
+        peaks.append((matrix_peak(torch.float32), matrix_peak(torch.bfloat16)))
+    write_section("Whole trainings against the peers", report(results, options.epochs, peaks))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_tb import metrics
+from mnist_tb import kernels, metrics
 from mnist_tb.data import Dataset, Split
 
-_BATCH = 500
+_BATCH = {"cpu": 500, "cuda": 10_000}
 """Images at once: larger is no faster on a CPU, and costs cache."""
 
 
@@ -55,8 +55,13 @@ def evaluate(network: nn.Module, dataset: Dataset, split: Split) -> Evaluation:
 @torch.inference_mode()
 def predict(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
     """uint8 [N, 28, 28] → logits, float32 [N, C], on the images' device. Leaves the network's mode as it is."""
+    parts = images.split(_BATCH.get(images.device.type, 500))
+    fast = kernels.find(network)
+    if fast is not None:
+        parameters = kernels.vector(network)
+        return torch.cat([fast.logits(parameters, dataset.inputs(part)) for part in parts])
     dtype = next(network.parameters()).dtype
-    return torch.cat([network(dataset.inputs(part, dtype)) for part in images.split(_BATCH)]).float()
+    return torch.cat([network(dataset.inputs(part, dtype)) for part in parts]).float()
 
 
 if __name__ == "__main__":

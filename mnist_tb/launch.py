@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from mnist_tb import config as configuration
-from mnist_tb import data, memory, reporting, runs
+from mnist_tb import data, kernels, memory, reporting, runs
 from mnist_tb.checkpoint import load as load_checkpoint
 from mnist_tb.checkpoint import save as save_checkpoint
 from mnist_tb.config import Config
@@ -51,6 +51,8 @@ def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
             run.write_metrics(reporting.facts(config, dataset, model, _versions()))
             runs.write_atomically(run.config, configuration.dump(config).encode())
             hardware = f"on {config.device} in {config.precision}"
+            if device.type == "cpu" and kernels.find(in_precision(model, config.precision)) is None:
+                hardware += ", by torch alone: no kernels could be compiled for it"
             terminal.say(f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {hardware}")
             with _end_in_events(tracker):
                 reporting.beginning(tracker, config, dataset, model, run.name)

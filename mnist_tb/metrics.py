@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,3 @@ def class_scores(confusion: Tensor) -> list[ClassScore]:
     f1 = 2 * hits / (taken + support).clamp(min=1)
     columns = (precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     return [ClassScore(*row) for row in zip(*columns, strict=True)]
-
-
-def norm(tensors: list[Tensor]) -> Tensor:
-    """The Euclidean norm of all elements of all tensors together: float [], on their device."""
-    return nn.utils.get_total_norm(tensors)

@@ -28,8 +28,11 @@ class VectorOptimizer:
         self._second = torch.zeros_like(vector)
         self._count = torch.zeros((), device=vector.device)
 
-    def step(self, gradient: Tensor, lr: float) -> None:
-        """Move the vector against its gradient, both float32 [P], in place."""
+    def step(self, gradient: Tensor, lr: float | Tensor) -> None:
+        """Move the vector against its gradient, both float32 [P], in place.
+
+        A learning rate that is a tensor, float32 [], is read where it lies, on the vector's device.
+        """
         config = self._config
         if config.name == "sgd":
             # Zeros for the momentum are what torch begins with: its first buffer is the first gradient, undampened.

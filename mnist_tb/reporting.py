@@ -64,13 +64,13 @@ def beginning(tracker: Tracker, config: Config, dataset: Dataset, model: nn.Modu
     tracker.graph(graph.draw(model, (1, 1, 28, 28)))
 
 
-def training(tracker: Tracker, step: int, means: Means, lr: float, grad_norm: Tensor) -> None:
+def training(tracker: Tracker, step: int, means: Means) -> None:
     """One point on each training curve."""
-    values: dict[str, float | Tensor] = {
+    values = {
         LOSS_TRAIN: means.loss,
         ACCURACY_TRAIN: means.accuracy,
-        LR: lr,
-        GRAD_NORM: grad_norm,
+        LR: means.lr,
+        GRAD_NORM: means.grad_norm,
         THROUGHPUT: means.images_per_second,
     }
     tracker.scalars(step, values)

@@ -100,7 +100,7 @@ class Tracker:
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
         """The distribution of each tensor's elements, NaN and infinities left out. The tensors are copied here."""
-        copies = {tag: value.detach().to("cpu", torch.float32, copy=True) for tag, value in values.items()}
+        copies = {tag: value.detach().clone() for tag, value in values.items()}
         self._note_summary(step, lambda: [v for tag, value in copies.items() for v in _histogram(tag, value)])
 
     def images(self, step: int, pictures: Mapping[str, Callable[[], Picture]]) -> None:
@@ -222,7 +222,7 @@ def _scalar(tag: str, value: float | torch.Tensor) -> Any:
 
 
 def _histogram(tag: str, value: torch.Tensor) -> Any:
-    numbers = value.numpy().ravel()
+    numbers = value.to("cpu", torch.float32).numpy().ravel()
     return histogram_summary.histogram_pb(tag, numbers[np.isfinite(numbers)]).value
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mnist_tb import checkpoint, metrics, reporting
+from mnist_tb import checkpoint, reporting
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split, batches, generator
 from mnist_tb.errors import TrainingError
@@ -19,8 +20,8 @@ from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import Tracker
-from mnist_tb.update import Updater
-from mnist_tb.window import Window
+from mnist_tb.update import GraphUpdater, Updater, updater
+from mnist_tb.window import Means, Window
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,31 @@ class Best:
     step: int
 
 
+@dataclass(frozen=True)
+class Point:
+    """A point of the training curves, after update `step`, batch `batch` (from 1) of epoch `epoch` (from 0).
+
+    means: waits until the numbers have left the device.
+    """
+
+    epoch: int
+    batch: int
+    step: int
+    size: int
+    means: Callable[[], Means]
+
+
 @dataclass
 class State:
-    """All that training changes. epoch, step: how many are complete."""
+    """All that training changes. epoch, step: how many are complete. point: the last one, not yet written."""
 
     model: CNN
-    update: Updater
+    update: Updater | GraphUpdater
     order: torch.Generator
     window: Window
     epoch: int = 0
     step: int = 0
+    point: Point | None = None
     best: Best | None = None
 
 
@@ -74,7 +90,7 @@ def train(job: Job, model: CNN) -> Trained:
     config, dataset = job.config, job.dataset
     count, size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
     steps = epochs * math.ceil(count / size)
-    state = State(model, Updater(config, model, dataset), generator(config.seed, "order of the images"), Window())
+    state = State(model, updater(config, model, dataset), generator(config.seed, "order of the images"), Window())
     watched = draw_samples(dataset.test, reporting.SAMPLES, config.seed, "watched samples")
 
     look(job, state, watched)
@@ -104,26 +120,37 @@ def draw_samples(split: Split, count: int, seed: int, purpose: str) -> Split:
 
 
 def report(job: Job, state: State, batch: int) -> None:
-    """Write the window's means as one point of the training curves, and begin the next window."""
-    stop_if_diverged(state)
-    lr, means = state.window.last_lr, state.window.close()
-    gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
-    reporting.training(job.tracker, state.step, means, lr, metrics.norm(gradients))
-    job.terminal.trained(state.epoch, batch, state.step, means)
+    """Close the window: its means are a point of the training curves, written one window later.
+
+    By then they have left the device, which need not wait for that.
+    """
+    write_point(job, state)
+    size, means = len(state.window), state.window.close(state.update.gradient)
+    state.point = Point(state.epoch, batch, state.step, size, means)
 
 
-def stop_if_diverged(state: State) -> None:
-    """Raise TrainingError where an update since the last point had a loss that is no finite number."""
-    bad = state.window.first_bad()
+def write_point(job: Job, state: State) -> None:
+    """Write the point that waits, if one does. Raises TrainingError where its window has a loss that is not finite."""
+    point, state.point = state.point, None
+    if point is not None:
+        means = point.means()
+        _stop_at(means.first_bad, point.step - point.size)
+        reporting.training(job.tracker, point.step, means)
+        job.terminal.trained(point.epoch, point.batch, point.step, means)
+
+
+def _stop_at(bad: tuple[int, float] | None, before: int) -> None:
+    """Raise TrainingError where there is a bad loss in a window that begins after `before` updates."""
     if bad is not None:
         place, lr = bad
-        raise _diverged("training", state.step - len(state.window) + 1 + place, lr)
+        raise _diverged("training", before + place + 1, lr)
 
 
 def look(job: Job, state: State, watched: Split) -> None:
     """Between epochs: write what is due, evaluate, keep the weights if they are the best so far, save a checkpoint."""
     config, run, dataset, tracker = job.config, job.run, job.dataset, job.tracker
-    stop_if_diverged(state)
+    write_point(job, state)
+    _stop_at(state.window.first_bad(), state.step - len(state.window))
     last = state.epoch == config.train.epochs
     news: dict[str, object] = {"epoch": state.epoch, "step": state.step}
     if tracker.enabled and _due(state.epoch, config.tracking.histograms_every):

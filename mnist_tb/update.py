@@ -2,48 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_tb import metrics
+from mnist_tb import kernels, metrics
 from mnist_tb import model as models
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.optim import VectorOptimizer
 
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does on the device, without doing it, and returns a function that does it."""
+
 
 class Updater:
     """Takes optimiser updates on a model, whose weights stay in fp32.
 
-    In bf16 a copy of the network computes, and is refreshed from the fp32 weights after each update: what autocast
-    does, without its casts of every weight in every step. All parameters are one vector, so that the copy, the
-    gradient's way back and the optimiser are one operation each.
+    All parameters are one vector, so that the gradient, the optimiser and the copy in bf16 are one operation each. The
+    copy computes, and is refreshed from the fp32 weights after each update: what autocast does, without its casts of
+    every weight in every step. Forward and backward pass are `kernels` where these can be had, else torch's.
 
     network: what computes; the same weights as the model, in the configured precision.
+    gradient: of the last update, float32 [P]; the gradients of the model's parameters are views of it.
     """
 
     def __init__(self, config: Config, model: CNN, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._vector, self._gradient = models.flatten(model)
+        self._vector, self.gradient = models.flatten(model)
         self.network = models.in_precision(model, config.precision).train()
-        self._copy = None if self.network is model else models.flatten(self.network)[0]
+        self._computing = self._vector if self.network is model else models.flatten(self.network)[0]
         self._leaves = list(self.network.parameters())
+        self._kernels = kernels.find(self.network)
         self.optimizer = VectorOptimizer(config.optimizer, self._vector)
 
-    def __call__(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, index: Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Update once, on the training images at `index`, int64 [B].
 
-        Returns the mean loss and the number of right predictions, both from before the update and on the device. The
-        gradients stay in the model's parameters.
+        Returns the mean loss and the number of right predictions, both from before the update and on the device.
         """
-        inputs, labels = self._dataset.train_batch(index, self._leaves[0].dtype)
+        if self._kernels is not None:
+            inputs, labels = self._dataset.train_batch(index, torch.float32)
+            loss, hits = self._kernels.step(self._computing, inputs, labels, self.gradient)
+        else:
+            loss, hits = self._differentiate(*self._dataset.train_batch(index, self._computing.dtype))
+        self.optimizer.step(self.gradient, lr)
+        if self._computing is not self._vector:
+            self._computing.copy_(self._vector)
+        return loss, hits
+
+    def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs).float()
         loss = functional.cross_entropy(logits, labels)
         gradients = torch.autograd.grad(loss, self._leaves)
-        torch.cat(models.as_vector(gradients), out=self._gradient)
-        self.optimizer.step(self._gradient, lr)
-        if self._copy is not None:
-            self._copy.copy_(self._vector)
+        torch.cat(models.as_vector(gradients), out=self.gradient)
         return loss.detach(), metrics.correct_count(logits.detach(), labels)
+
+    def state(self) -> list[Tensor]:
+        """All tensors that an update changes, but for the gradient."""
+        return [self._vector, self._computing, *self.optimizer.state_dict().values()]
+
+
+class GraphUpdater:
+    """The updates of an `Updater` on CUDA, with every kernel of one recorded in a graph and launched by one call.
+
+    On a network as small as this a GPU waits for the launches otherwise. A batch of another size than the recorded one,
+    such as the last of an epoch, takes the way without a graph, through the same weights.
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+
+    def __init__(self, updater: Updater, size: int, device: torch.device, capture: Capture) -> None:
+        self._updater = updater
+        self.network, self.optimizer = updater.network, updater.optimizer
+        self._index = torch.zeros(size, dtype=torch.int64, device=device)
+        self._lr = torch.zeros((), device=device)
+        self._loss = torch.zeros((), device=device)
+        self._hits = torch.zeros((), dtype=torch.int64, device=device)
+        before = [tensor.clone() for tensor in updater.state()]
+        self._replay = capture(self._update)
+        for tensor, value in zip(updater.state(), before, strict=True):  # what warming up has changed
+            tensor.copy_(value)
+
+    @property
+    def gradient(self) -> Tensor:
+        """As in `Updater`."""
+        return self._updater.gradient
+
+    def __call__(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """As in `Updater`."""
+        self._lr.fill_(lr)
+        if len(index) != len(self._index):
+            return self._updater(index, self._lr)
+        self._index.copy_(index)
+        self._replay()
+        return self._loss.clone(), self._hits.clone()
+
+    def _update(self) -> None:
+        loss, hits = self._updater(self._index, self._lr)
+        self._loss.copy_(loss)
+        self._hits.copy_(hits)
+
+
+def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
+    """A `Capture` by a CUDA graph, after three runs of the work in which libraries set themselves up."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def updater(config: Config, model: CNN, dataset: Dataset) -> Updater | GraphUpdater:
+    """The quickest way to update the model on its device."""
+    plain = Updater(config, model, dataset)
+    device, size = dataset.train.labels.device, config.train.batch_size
+    if device.type != "cuda" or len(dataset.train) < size:
+        return plain
+    return GraphUpdater(plain, size, device, record_cuda_graph)

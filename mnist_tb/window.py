@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +12,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Means:
-    """Of one window. loss: in nats per image; accuracy: 0 to 1, both while the weights moved."""
+    """Of one window. loss: in nats per image; accuracy: 0 to 1, both while the weights moved.
+
+    lr, grad_norm: of the last update.
+    first_bad: the first update, counted from 0, whose loss is no finite number, and its learning rate; None for none.
+    """
 
     loss: float
     accuracy: float
+    lr: float
+    grad_norm: float
     images_per_second: float
+    first_bad: tuple[int, float] | None
 
 
 class Window:
-    """Gathers losses and hits on their device; only `first_bad` and `close` wait for them."""
+    """Gathers losses and hits on their device; nothing here waits for that but `first_bad`."""
 
     def __init__(self) -> None:
         self._empty()
@@ -42,11 +50,6 @@ class Window:
         self._counts.append(count)
         self._lrs.append(lr)
 
-    @property
-    def last_lr(self) -> float:
-        """The learning rate of the update added last."""
-        return self._lrs[-1]
-
     def pause(self) -> None:
         """Stop the clock, for an evaluation in between."""
         self._seconds += time.perf_counter() - self._since
@@ -56,22 +59,52 @@ class Window:
         self._since = time.perf_counter()
 
     def first_bad(self) -> tuple[int, float] | None:
-        """The first update, counted from 0, whose loss is no finite number, and its learning rate; None for none."""
-        if not self._losses:
-            return None
-        bad = (~torch.stack(self._losses).isfinite()).nonzero().flatten().tolist()
-        return (bad[0], self._lrs[bad[0]]) if bad else None
+        """As in `Means`, of the updates added so far."""
+        return _first_bad(torch.stack(self._losses).tolist(), self._lrs) if self._losses else None
 
-    def close(self) -> Means:
-        """The means of all updates added, weighted by their images, and an empty window from here on."""
-        losses = torch.stack(self._losses).double().cpu()
-        counts = torch.tensor(self._counts, dtype=torch.float64)
-        hits = torch.stack(self._hits).sum().item()
+    def close(self, gradient: Tensor) -> Callable[[], Means]:
+        """The means of all updates added, weighted by their images, and an empty window from here on.
+
+        gradient: of the last update, any shape. The numbers leave the device while it goes on computing; the function
+        returned waits for them.
+        """
         self.pause()
-        means = Means(
-            loss=float((losses * counts).sum() / counts.sum()),
-            accuracy=hits / sum(self._counts),
-            images_per_second=sum(self._counts) / self._seconds,
-        )
+        size, counts, lrs, seconds = len(self), self._counts, self._lrs, self._seconds
+        hits = torch.stack(self._hits).float()  # exact to 16 million images a batch
+        read = _leave_device(torch.cat([torch.stack(self._losses), hits, torch.linalg.vector_norm(gradient)[None]]))
         self._empty()
+
+        def means() -> Means:
+            numbers = read()
+            losses, images = numbers[:size], sum(counts)
+            return Means(
+                loss=sum(loss * count for loss, count in zip(losses, counts, strict=True)) / images,
+                accuracy=sum(numbers[size : 2 * size]) / images,
+                lr=lrs[-1],
+                grad_norm=numbers[-1],
+                images_per_second=images / seconds,
+                first_bad=_first_bad(losses, lrs),
+            )
+
         return means
+
+
+def _first_bad(losses: list[float], lrs: list[float]) -> tuple[int, float] | None:
+    bad = next((i for i, loss in enumerate(losses) if not -float("inf") < loss < float("inf")), None)
+    return None if bad is None else (bad, lrs[bad])
+
+
+def _leave_device(numbers: Tensor) -> Callable[[], list[float]]:
+    """Start copying a vector to the CPU; the function returned waits until it is there."""
+    if not numbers.is_cuda:
+        return numbers.tolist
+    copy = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True).copy_(numbers, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        values: list[float] = copy.tolist()
+        return values
+
+    return read

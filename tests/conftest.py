@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,18 @@ def mnist_root() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return root
+
+
+@pytest.fixture(scope="session")
+def compiler() -> str:
+    """A C++ compiler for the kernels. Without one, CI fails and a person skips: torch then does all by itself."""
+    found = shutil.which(os.environ.get("CXX") or "c++")
+    if found is None:
+        message = "no C++ compiler (Debian: apt-get install g++)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -39,31 +39,42 @@ def test_agrees_with_scikit_learn() -> None:
         assert score.support == theirs[3][i]
 
 
-def test_correct_count_and_norm_by_hand() -> None:
+def test_correct_count_by_hand() -> None:
     logits = torch.tensor([[0.1, 0.9], [2.0, 1.0], [0.0, 5.0]])
     assert metrics.correct_count(logits, torch.tensor([1, 1, 1])) == 2
-    assert metrics.norm([torch.tensor([3.0]), torch.tensor([[4.0], [12.0]])]) == 13
 
 
 def test_window_weighs_batches_by_their_images() -> None:
     window = Window()
     window.add(torch.tensor(1.0), torch.tensor(64), 64, 0.1)
-    window.add(torch.tensor(3.0), torch.tensor(0), 16, 0.1)
+    window.add(torch.tensor(3.0), torch.tensor(0), 16, 0.2)
     assert len(window) == 2
     assert window.first_bad() is None
-    assert window.last_lr == 0.1
-    means = window.close()
+    means = window.close(torch.tensor([3.0, 4.0, 12.0]))()
     assert means.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
     assert means.accuracy == 64 / 80
+    assert (means.lr, means.grad_norm, means.first_bad) == (0.2, 13, None)
     assert len(window) == 0
 
 
-def test_window_finds_the_first_bad_update() -> None:
+def test_a_closed_window_keeps_its_numbers_while_the_next_one_fills() -> None:
+    window, gradient = Window(), torch.ones(1)
+    window.add(torch.tensor(1.0), torch.tensor(2), 4, 0.1)
+    first = window.close(gradient)
+    window.add(torch.tensor(5.0), torch.tensor(4), 4, 0.3)
+    gradient.fill_(7)
+    means = first()
+    assert (means.loss, means.accuracy, means.lr, means.grad_norm) == (1, 0.5, 0.1, 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_window_finds_the_first_bad_update(bad: float) -> None:
     window = Window()
     assert window.first_bad() is None
-    for loss, lr in ((1.0, 0.1), (math.nan, 0.2), (math.inf, 0.3)):
+    for loss, lr in ((1.0, 0.1), (bad, 0.2), (math.inf, 0.3)):
         window.add(torch.tensor(loss), torch.tensor(0), 8, lr)
     assert window.first_bad() == (1, 0.2)
+    assert window.close(torch.ones(1))().first_bad == (1, 0.2)
 
 
 def test_window_leaves_pauses_out_of_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,4 +84,4 @@ def test_window_leaves_pauses_out_of_the_throughput(monkeypatch: pytest.MonkeyPa
     window.add(torch.tensor(1.0), torch.tensor(1), 50, 0.1)
     window.pause()
     window.resume()
-    assert window.close().images_per_second == 10
+    assert window.close(torch.ones(1))().images_per_second == 10

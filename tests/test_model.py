@@ -5,13 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_tb import config as configuration
 from mnist_tb import model as models
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.evaluate import evaluate
 from mnist_tb.model import CNN
-from mnist_tb.update import Updater
 
 CPU = torch.device("cpu")
 
@@ -63,49 +60,6 @@ def test_weights_load_into_a_plain_definition_of_the_network() -> None:
     plain.load_state_dict(model.state_dict())
     x = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(plain(x), model(x), atol=1e-6)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_overfits_one_batch(precision: str, digits: Dataset, small_config: Config) -> None:
-    update = Updater(configuration.changed(small_config, {"precision": precision}), CNN(), digits)
-    index = torch.arange(64)
-    for _ in range(60):
-        update(index, 1e-3)
-    loss, hits = update(index, 1e-3)
-    assert hits == 64
-    assert loss < 0.05
-
-
-def autocast_update(
-    model: CNN, optimizer: torch.optim.Optimizer, data: Dataset, index: torch.Tensor, bf16: bool
-) -> None:
-    """The update as the textbook writes it."""
-    optimizer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model(data.inputs(data.train.images[index]))
-    functional.cross_entropy(logits.float(), data.train.labels[index]).backward()
-    optimizer.step()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-def test_update_is_the_textbooks(
-    precision: str, name: str, kind: type[torch.optim.Optimizer], digits: Dataset, small_config: Config
-) -> None:
-    """One vector and a bf16 copy give what separate parameters under autocast give."""
-    config = configuration.changed(small_config, {"precision": precision, "optimizer.name": name})
-    ours, textbook = (models.build((16, 32, 64), 0, CPU) for _ in range(2))
-    update = Updater(config, ours, digits)
-    optimizer = kind(textbook.parameters(), lr=1e-3, weight_decay=0.0)  # type: ignore[call-arg]
-    for start in (0, 64, 128):
-        index = torch.arange(start, start + 64)
-        update(index, 1e-3)
-        autocast_update(textbook, optimizer, digits, index, precision == "bf16")
-    for one, other in zip(ours.parameters(), textbook.parameters(), strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.allclose(one, other, atol=2e-6)
-        assert torch.allclose(one.grad, other.grad, atol=1e-6)
 
 
 def test_parameters_become_views_of_one_vector() -> None:

@@ -1,0 +1,475 @@
+// The whole network on the CPU, forward and backward, a few images at a time, which stay in the core's own cache all the
+// while. kernels.py compiles this file for the machine it runs on and says what the two functions at the end do.
+//
+// REAL is float, or bf16 (the upper half of a float); C1, C2, C3 are the channels of the convolutions, multiples of 16.
+// Activations lie as [row, column, channel], and those that a convolution reads have a border of zeros around them.
+// All sums are floats. Images are shared out in BLOCKS fixed parts, whose sums are added in order: the number of threads
+// changes no bit of the result. A NaN stays one on every way, so that a diverged training is seen as such.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+constexpr int LANES = 16, TAPS = 9, CLASSES = 10, SIDE = 28, MID = 14, LOW = 7;
+constexpr int BLOCKS = 8;  // parts of a batch
+constexpr int GROUP = 8;   // images that are in the cache at once
+
+typedef uint16_t bf16;
+typedef REAL real;
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+template <class V> static inline V load(const void *from) {
+    V value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+template <class V> static inline void store(void *to, V value) { memcpy(to, &value, sizeof value); }
+
+static inline floats get(const float *from) { return load<floats>(from); }
+static inline floats get(const bf16 *from) { return (floats)(__builtin_convertvector(load<halves>(from), words) << 16); }
+static inline void put(float *to, floats value) { store(to, value); }
+static inline void put(bf16 *to, floats value) {
+    const words bits = (words)value;
+    words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to the nearest, ties to even
+    rounded = value != value ? (bits >> 16) | 0x40 : rounded;    // a NaN stays one
+    store(to, __builtin_convertvector(rounded, halves));
+}
+static inline float get_one(const float *from) { return *from; }
+static inline float get_one(const bf16 *from) {
+    const uint32_t bits = (uint32_t)*from << 16;
+    return load<float>(&bits);
+}
+
+// A unit is what one lane multiplies at a time: a float, or a pair of bf16, whose two products are added up.
+constexpr int STEP = 4 / sizeof(real);
+typedef uint32_t unit;
+
+static inline floats add_products(floats sum, words lanes, unit same) {
+    if constexpr (STEP == 1) return sum + (floats)lanes * load<float>(&same);
+#ifdef __AVX512BF16__
+    return (floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)lanes, (__m512bh)_mm512_set1_epi32(same));
+#else
+    static_assert(STEP == 1, "bf16 needs a CPU with AVX-512 BF16");
+#endif
+}
+
+#ifdef __AVX512F__
+constexpr int MOST_VECTORS = 2;  // vectors of sums beside each other: as many as there are registers for
+#else
+constexpr int MOST_VECTORS = 1;
+#endif
+template <int OUT> constexpr int VECTORS = OUT % (MOST_VECTORS * LANES) ? 1 : MOST_VECTORS;
+
+// ---- The weights, in the orders in which the loops want them
+
+template <int IN, int OUT> struct Packed {  // [outputs / TILE][tap][inputs / STEP][TILE] units
+    static constexpr int TILE = VECTORS<OUT> * LANES;
+    alignas(64) unit value[OUT * TAPS * IN / STEP];
+    unit *at(int o, int t, int i) { return value + ((o / TILE * TAPS + t) * (IN / STEP) + i / STEP) * TILE + o % TILE; }
+};
+
+static struct {
+    Packed<C1, C2> second;
+    Packed<C2, C3> third;
+    Packed<C2, C1> second_back;
+    Packed<C3, C2> third_back;
+    alignas(64) float first[TAPS][C1];
+    alignas(64) real linear[CLASSES][LOW * LOW * C3];
+    alignas(64) float bias1[C1], bias2[C2], bias3[C3], bias4[CLASSES];
+} weights;
+
+// Where each parameter lies in the vector of all: convolutions as [output, row, column, input], the linear layer as
+// torch has it, [class, channel, row, column].
+constexpr long W1 = 0, B1 = W1 + C1 * TAPS, W2 = B1 + C1, B2 = W2 + C2 * TAPS * C1, W3 = B2 + C2;
+constexpr long B3 = W3 + C3 * TAPS * C2, W4 = B3 + C3, B4 = W4 + CLASSES * LOW * LOW * C3, PARAMETERS = B4 + CLASSES;
+
+template <int IN, int OUT>
+static void pack(const real *from, Packed<IN, OUT> &to, Packed<OUT, IN> &back) {
+#pragma omp for schedule(static) nowait
+    for (int o = 0; o < OUT; o += STEP)
+        for (int t = 0; t < TAPS; t++)
+            for (int i = 0; i < IN; i += STEP) {
+                real square[STEP][STEP], turned[STEP][STEP];
+                for (int a = 0; a < STEP; a++)
+                    for (int b = 0; b < STEP; b++)
+                        turned[b][a] = square[a][b] = from[((o + a) * TAPS + t) * IN + i + b];
+                for (int a = 0; a < STEP; a++) {
+                    memcpy(to.at(o + a, t, i), square[a], sizeof(unit));
+                    memcpy(back.at(i + a, TAPS - 1 - t, o), turned[a], sizeof(unit));
+                }
+            }
+}
+
+static void pack_all(const real *from) {
+    pack(from + W2, weights.second, weights.second_back);
+    pack(from + W3, weights.third, weights.third_back);
+#pragma omp for schedule(static) nowait
+    for (int k = 0; k < CLASSES; k++)
+        for (int c = 0; c < C3; c++)
+            for (int p = 0; p < LOW * LOW; p++)
+                weights.linear[k][p * C3 + c] = from[W4 + (k * C3 + c) * LOW * LOW + p];
+#pragma omp single
+    {
+        for (int t = 0; t < TAPS; t++)
+            for (int c = 0; c < C1; c++) weights.first[t][c] = get_one(from + W1 + c * TAPS + t);
+        for (int c = 0; c < C1; c++) weights.bias1[c] = get_one(from + B1 + c);
+        for (int c = 0; c < C2; c++) weights.bias2[c] = get_one(from + B2 + c);
+        for (int c = 0; c < C3; c++) weights.bias3[c] = get_one(from + B3 + c);
+        for (int k = 0; k < CLASSES; k++) weights.bias4[k] = get_one(from + B4 + k);
+    }
+}
+
+// ---- A thread's images and what becomes of them
+
+template <int SIZE, int CHANNELS> struct Bordered {
+    static constexpr int ROW = (SIZE + 2) * CHANNELS;
+    alignas(64) real value[(SIZE + 3) * ROW];  // a row more than needed: `Pairs` reads one pixel past the end
+    const real *row(int y) const { return value + y * ROW; }
+    real *pixel(int y, int x) { return value + (y + 1) * ROW + (x + 1) * CHANNELS; }
+};
+
+struct Image {
+    float input[SIDE + 2][SIDE + 2];
+    Bordered<MID, C1> first;
+    Bordered<LOW, C2> second;
+    alignas(64) real third[LOW * LOW * C3];
+    uint8_t first_place[MID * MID * C1], second_place[LOW * LOW * C2];  // which of four the pooling took; 4: none
+    float logits[CLASSES];                                              // and then their gradient
+    Bordered<LOW, C3> third_gradient;
+    Bordered<MID, C2> second_gradient;  // before the pooling
+    alignas(64) float first_gradient[MID * MID * C1];
+};
+
+// ReLU of the largest of four, and which one that is: 0 to 3, or 4 where the ReLU is shut.
+static inline floats relu_of_largest(floats a, floats b, floats c, floats d, ints *which) {
+    const ints zero = {};
+    floats most = a;
+    ints place = zero, higher = (b > most) | (b != b);
+    most = higher ? b : most, place = higher ? zero + 1 : place;
+    higher = (c > most) | (c != c);
+    most = higher ? c : most, place = higher ? zero + 2 : place;
+    higher = (d > most) | (d != d);
+    most = higher ? d : most, place = higher ? zero + 3 : place;
+    const ints shut = most <= 0;
+    *which = shut ? zero + 4 : place;
+    return shut ? floats{} : most;
+}
+static inline void put_place(uint8_t *to, ints place) { store(to, __builtin_convertvector(place, bytes)); }
+static inline ints get_place(const uint8_t *from) { return __builtin_convertvector(load<bytes>(from), ints); }
+
+// One row of a 3×3 convolution, from three rows with borders: 7 pixels and VECTORS of outputs are summed in registers.
+template <int IN, int OUT, int WIDTH>
+static inline void convolve_row(const real *in, const Packed<IN, OUT> &packed, float (*out)[OUT]) {
+    constexpr int PIXELS = 7, VS = VECTORS<OUT>, ROW = (WIDTH + 2) * IN;
+    for (int x = 0; x < WIDTH; x += PIXELS)
+        for (int o = 0; o < OUT; o += VS * LANES) {
+            floats sum[PIXELS][VS] = {};
+            const unit *w = packed.value + o * TAPS * IN / STEP;
+            for (int t = 0; t < TAPS; t++) {
+                const real *from = in + t / 3 * ROW + (x + t % 3) * IN;
+                for (int i = 0; i < IN; i += STEP, w += VS * LANES) {
+                    words lanes[VS];
+                    for (int v = 0; v < VS; v++) lanes[v] = load<words>(w + v * LANES);
+#pragma GCC unroll 7
+                    for (int p = 0; p < PIXELS; p++) {
+                        const unit same = load<unit>(from + p * IN + i);
+                        for (int v = 0; v < VS; v++) sum[p][v] = add_products(sum[p][v], lanes[v], same);
+                    }
+                }
+            }
+            for (int p = 0; p < PIXELS; p++)
+                for (int v = 0; v < VS; v++) put(&out[x + p][o + v * LANES], sum[p][v]);
+        }
+}
+
+static void forward(const float *input, Image &image) {
+    for (int y = 0; y < SIDE; y++) memcpy(&image.input[y + 1][1], input + y * SIDE, SIDE * sizeof(float));
+    for (int c = 0; c < C1; c += LANES) {
+        floats tap[TAPS];
+        for (int t = 0; t < TAPS; t++) tap[t] = get(&weights.first[t][c]);
+        for (int y = 0; y < MID; y++)
+            for (int x = 0; x < MID; x++) {
+                floats sum[4] = {};
+#pragma GCC unroll 4
+                for (int s = 0; s < 4; s++)
+#pragma GCC unroll 9
+                    for (int t = 0; t < TAPS; t++)
+                        sum[s] += tap[t] * image.input[2 * y + s / 2 + t / 3][2 * x + s % 2 + t % 3];
+                const floats bias = get(weights.bias1 + c);
+                ints place;
+                put(image.first.pixel(y, x) + c,
+                    relu_of_largest(sum[0] + bias, sum[1] + bias, sum[2] + bias, sum[3] + bias, &place));
+                put_place(image.first_place + (y * MID + x) * C1 + c, place);
+            }
+    }
+    for (int y = 0; y < LOW; y++) {
+        alignas(64) float above[MID][C2], below[MID][C2];
+        convolve_row<C1, C2, MID>(image.first.row(2 * y), weights.second, above);
+        convolve_row<C1, C2, MID>(image.first.row(2 * y + 1), weights.second, below);
+        for (int x = 0; x < LOW; x++)
+            for (int c = 0; c < C2; c += LANES) {
+                const floats bias = get(weights.bias2 + c);
+                ints place;
+                put(image.second.pixel(y, x) + c,
+                    relu_of_largest(get(&above[2 * x][c]) + bias, get(&above[2 * x + 1][c]) + bias,
+                                    get(&below[2 * x][c]) + bias, get(&below[2 * x + 1][c]) + bias, &place));
+                put_place(image.second_place + (y * LOW + x) * C2 + c, place);
+            }
+    }
+    for (int y = 0; y < LOW; y++) {
+        alignas(64) float row[LOW][C3];
+        convolve_row<C2, C3, LOW>(image.second.row(y), weights.third, row);
+        for (int x = 0; x < LOW; x++)
+            for (int c = 0; c < C3; c += LANES) {
+                const floats sum = get(&row[x][c]) + get(weights.bias3 + c);
+                put(image.third + (y * LOW + x) * C3 + c, sum <= 0 ? floats{} : sum);
+            }
+    }
+    floats sum[CLASSES] = {};
+    for (int f = 0; f < LOW * LOW * C3; f += LANES) {
+        const floats value = get(image.third + f);
+#pragma GCC unroll 10
+        for (int k = 0; k < CLASSES; k++) sum[k] += value * get(weights.linear[k] + f);
+    }
+    for (int k = 0; k < CLASSES; k++) {
+        image.logits[k] = weights.bias4[k];
+        for (int l = 0; l < LANES; l++) image.logits[k] += sum[k][l];
+    }
+}
+
+// Cross-entropy and whether the prediction is right; the logits become the loss's gradient by them, times `scale`.
+static float cross_entropy(float *logits, long label, float scale, int *hit) {
+    int best = 0;
+    for (int k = 1; k < CLASSES; k++)
+        if (logits[k] > logits[best]) best = k;
+    *hit = best == label;
+    float total = 0;
+    const float highest = logits[best], at_label = logits[label];
+    for (int k = 0; k < CLASSES; k++) total += expf(logits[k] - highest);
+    for (int k = 0; k < CLASSES; k++) logits[k] = scale * (expf(logits[k] - highest) / total - (k == label));
+    return logf(total) + highest - at_label;
+}
+
+// From the logits' gradient to that of every activation; the biases' and the first convolution's are added to `sums`.
+static void backward(Image &image, float *sums) {
+    const float *gradient = image.logits;
+    for (int p = 0; p < LOW * LOW; p++)
+        for (int c = 0; c < C3; c += LANES) {
+            floats sum = {};
+#pragma GCC unroll 10
+            for (int k = 0; k < CLASSES; k++) sum += gradient[k] * get(weights.linear[k] + p * C3 + c);
+            sum = get(image.third + p * C3 + c) <= 0 ? floats{} : sum;
+            put(image.third_gradient.pixel(p / LOW, p % LOW) + c, sum);
+            put(sums + B3 + c, get(sums + B3 + c) + sum);
+        }
+    for (int y = 0; y < LOW; y++) {
+        alignas(64) float row[LOW][C2];
+        convolve_row<C3, C2, LOW>(image.third_gradient.row(y), weights.third_back, row);
+        for (int x = 0; x < LOW; x++)
+            for (int c = 0; c < C2; c += LANES) {
+                const ints place = get_place(image.second_place + (y * LOW + x) * C2 + c);
+                const floats all = get(&row[x][c]);
+                for (int s = 0; s < 4; s++)
+                    put(image.second_gradient.pixel(2 * y + s / 2, 2 * x + s % 2) + c, place == s ? all : floats{});
+                put(sums + B2 + c, get(sums + B2 + c) + (place == 4 ? floats{} : all));
+            }
+    }
+    for (int y = 0; y < MID; y++)
+        convolve_row<C2, C1, MID>(image.second_gradient.row(y), weights.second_back,
+                                  (float(*)[C1])(image.first_gradient + y * MID * C1));
+    for (int c = 0; c < C1; c += LANES) {
+        floats sum[TAPS + 1] = {};
+        for (int y = 0; y < MID; y++)
+            for (int x = 0; x < MID; x++) {
+                const floats all = get(image.first_gradient + (y * MID + x) * C1 + c);
+                const ints place = get_place(image.first_place + (y * MID + x) * C1 + c);
+                floats part[4];
+#pragma GCC unroll 4
+                for (int s = 0; s < 4; s++) part[s] = place == s ? all : floats{};
+#pragma GCC unroll 9
+                for (int t = 0; t < TAPS; t++)
+#pragma GCC unroll 4
+                    for (int s = 0; s < 4; s++)
+                        sum[t] += part[s] * image.input[2 * y + s / 2 + t / 3][2 * x + s % 2 + t % 3];
+                sum[TAPS] += place == 4 ? floats{} : all;
+            }
+        for (int t = 0; t <= TAPS; t++) {
+            float *to = sums + (t < TAPS ? W1 + t * C1 : B1) + c;
+            put(to, get(to) + sum[t]);
+        }
+    }
+}
+
+// Neighbouring pixels of a row as units: for bf16 the pairs that begin at even columns of the bordered row, then those
+// that begin at odd ones; for float the pixels as they are.
+template <int SIZE, int CHANNELS> struct Pairs {
+    static constexpr int COUNT = (SIZE + STEP - 1) / STEP;  // units in a row without its borders
+    static constexpr int ROW = (COUNT + 1) * CHANNELS;
+    alignas(64) unit value[STEP][SIZE + 2][ROW];
+    void fill(const Bordered<SIZE, CHANNELS> &from) {
+        for (int parity = 0; parity < STEP; parity++)
+            for (int y = 0; y < SIZE + 2; y++)
+                for (int j = 0; j < COUNT + 1; j++)
+                    for (int c = 0; c < CHANNELS; c += LANES) {
+                        const real *at = from.row(y) + (STEP * j + parity) * CHANNELS + c;
+                        unit *to = value[parity][y] + j * CHANNELS + c;
+                        if constexpr (STEP == 1) store(to, load<words>(at));
+                        else {
+                            const words one = __builtin_convertvector(load<halves>(at), words);
+                            const words next = __builtin_convertvector(load<halves>(at + CHANNELS), words);
+                            store(to, one | next << 16);
+                        }
+                    }
+    }
+    const unit *at(int y, int x) const { return value[x % STEP][y] + x / STEP * CHANNELS; }  // x: with the border
+};
+
+struct Group {
+    Image image[GROUP];
+    Pairs<MID, C1> first[GROUP];
+    Pairs<LOW, C2> second[GROUP];
+    Pairs<MID, C2> second_gradient[GROUP];
+    Pairs<LOW, C3> third_gradient[GROUP];
+};
+
+// A convolution's weight gradient over a group of images, as [tap, input, output]; added to `sums` where these are begun.
+template <int SIZE, int IN, int OUT>
+static void weight_gradient(const Pairs<SIZE, IN> *in, const Pairs<SIZE, OUT> *gradient, int count, bool begun,
+                            float *sums) {
+    constexpr int INPUTS = 8, VS = VECTORS<OUT>;
+    for (int t = 0; t < TAPS; t++)
+        for (int i = 0; i < IN; i += INPUTS)
+            for (int o = 0; o < OUT; o += VS * LANES) {
+                floats sum[INPUTS][VS];
+                float *to = sums + (t * IN + i) * OUT + o;
+                for (int r = 0; r < INPUTS; r++)
+                    for (int v = 0; v < VS; v++) sum[r][v] = begun ? get(to + r * OUT + v * LANES) : floats{};
+                for (int n = 0; n < count; n++)
+                    for (int y = 0; y < SIZE; y++) {
+                        const unit *from = in[n].at(y + t / 3, t % 3) + i, *g = gradient[n].at(y + 1, 1) + o;
+                        for (int j = 0; j < Pairs<SIZE, IN>::COUNT; j++, from += IN, g += OUT) {
+                            words lanes[VS];
+                            for (int v = 0; v < VS; v++) lanes[v] = load<words>(g + v * LANES);
+#pragma GCC unroll 8
+                            for (int r = 0; r < INPUTS; r++)
+                                for (int v = 0; v < VS; v++) sum[r][v] = add_products(sum[r][v], lanes[v], from[r]);
+                        }
+                    }
+                for (int r = 0; r < INPUTS; r++)
+                    for (int v = 0; v < VS; v++) put(to + r * OUT + v * LANES, sum[r][v]);
+            }
+}
+
+static void linear_gradient(const Image *image, int count, bool begun, float *sums) {
+    for (int f = 0; f < LOW * LOW * C3; f += LANES) {
+        floats sum[CLASSES];
+        for (int k = 0; k < CLASSES; k++) sum[k] = begun ? get(sums + W4 + k * LOW * LOW * C3 + f) : floats{};
+        for (int n = 0; n < count; n++) {
+            const floats value = get(image[n].third + f);
+#pragma GCC unroll 10
+            for (int k = 0; k < CLASSES; k++) sum[k] += image[n].logits[k] * value;
+        }
+        for (int k = 0; k < CLASSES; k++) put(sums + W4 + k * LOW * LOW * C3 + f, sum[k]);
+    }
+    for (int n = 0; n < count; n++)
+        for (int k = 0; k < CLASSES; k++) sums[B4 + k] += image[n].logits[k];
+}
+
+// The sums of all blocks, `LANES` at a time, brought from the loops' order into that of the vector of parameters.
+struct Total {
+    const float *sums;
+    void operator()(long at, float *to, long stride) const {
+        floats sum = {};
+        for (int b = 0; b < BLOCKS; b++) sum += get(sums + b * PARAMETERS + at);
+        for (int l = 0; l < LANES; l++) to[l * stride] = sum[l];
+    }
+};
+
+template <int IN, int OUT> static void unpack(const Total &total, long weight, long bias, float *gradient) {
+#pragma omp for schedule(static) nowait
+    for (int t = 0; t < TAPS; t++)
+        for (int i = 0; i < IN; i++)
+            for (int o = 0; o < OUT; o += LANES)
+                total(weight + (t * IN + i) * OUT + o, gradient + weight + (o * TAPS + t) * IN + i, TAPS * IN);
+#pragma omp single nowait
+    for (int o = 0; o < OUT; o += LANES) total(bias + o, gradient + bias + o, 1);
+}
+
+static void unpack_all(const float *sums, float *gradient) {
+    const Total total = {sums};
+    unpack<1, C1>(total, W1, B1, gradient);
+    unpack<C1, C2>(total, W2, B2, gradient);
+    unpack<C2, C3>(total, W3, B3, gradient);
+#pragma omp for schedule(static) nowait
+    for (int k = 0; k < CLASSES; k++) {
+        for (int p = 0; p < LOW * LOW; p++)
+            for (int c = 0; c < C3; c += LANES)
+                total(W4 + (k * LOW * LOW + p) * C3 + c, gradient + W4 + (k * C3 + c) * LOW * LOW + p, LOW * LOW);
+        gradient[B4 + k] = 0;
+        for (int b = 0; b < BLOCKS; b++) gradient[B4 + k] += sums[b * PARAMETERS + B4 + k];
+    }
+}
+
+static thread_local Group group;  // zero at first, and its borders always
+
+extern "C" void logits(const real *parameters, const float *inputs, long count, float *out) {
+#pragma omp parallel
+    {
+        pack_all(parameters);
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (long n = 0; n < count; n++) {
+            forward(inputs + n * SIDE * SIDE, group.image[0]);
+            memcpy(out + n * CLASSES, group.image[0].logits, sizeof group.image[0].logits);
+        }
+    }
+}
+
+extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, long count, float *sums,
+                     float *gradient, float *loss, int64_t *hits) {
+    float losses[BLOCKS] = {};
+    int64_t right[BLOCKS] = {};
+#pragma omp parallel
+    {
+        pack_all(parameters);
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (long block = 0; block < BLOCKS; block++) {
+            float *sum = sums + block * PARAMETERS;
+            const long begin = count * block / BLOCKS, end = count * (block + 1) / BLOCKS;
+            const auto zero = [=](long at, long size) { memset(sum + at, 0, size * sizeof(float)); };
+            zero(W1, W2 - W1), zero(B2, C2), zero(B3, C3), zero(B4, CLASSES);  // the rest is begun by the first group
+            if (begin == end) zero(0, PARAMETERS);
+            for (long start = begin; start < end; start += GROUP) {
+                const int size = end - start < GROUP ? end - start : GROUP;
+                for (int n = 0; n < size; n++) {
+                    Image &image = group.image[n];
+                    int hit;
+                    forward(inputs + (start + n) * SIDE * SIDE, image);
+                    losses[block] += cross_entropy(image.logits, labels[start + n], 1.0f / count, &hit);
+                    right[block] += hit;
+                    backward(image, sum);
+                    group.first[n].fill(image.first);
+                    group.second[n].fill(image.second);
+                    group.second_gradient[n].fill(image.second_gradient);
+                    group.third_gradient[n].fill(image.third_gradient);
+                }
+                weight_gradient(group.first, group.second_gradient, size, start > begin, sum + W2);
+                weight_gradient(group.second, group.third_gradient, size, start > begin, sum + W3);
+                linear_gradient(group.image, size, start > begin, sum);
+            }
+        }
+        unpack_all(sums, gradient);
+    }
+    float total = 0;
+    *hits = 0;
+    for (int block = 0; block < BLOCKS; block++) total += losses[block], *hits += right[block];
+    *loss = total / count;
+}
