@@ -14,7 +14,7 @@ RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate board test bench accuracy lint format screenshots lock clean
+.PHONY: help setup train evaluate board live test bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,11 @@ train: $(READY)  ## train and evaluate: CONFIG=configs/digits.yaml ARGS="--set t
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
 	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
 
-board: $(READY)  ## TensorBoard over the runs, on localhost: PORT=6006
-	@$(BIN)/tensorboard --logdir $(LOGDIR) --port $(PORT) --reload_interval 1 \
-		--samples_per_plugin scalars=5000,images=100,histograms=200,text=100 $(ARGS)
+board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
+	@$(BIN)/mnist-tb board --logdir $(LOGDIR) --port $(PORT) $(ARGS)
+
+live: $(READY)  ## train, and watch it in TensorBoard from the first step on
+	@$(BIN)/mnist-tb train --board --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
 test: $(READY)  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)

@@ -76,8 +76,8 @@ def main() -> None:
 
 {options.pairs} pairs of trainings in one process, {options.epochs} epochs of MNIST each at the default configuration,
 one with everything tracked and one without, the order turned from pair to pair; from before the first update until the
-last event is on the disk. Each looks at validation, histograms and pictures {options.epochs + 1} times, more often an epoch
-than a longer training does.
+last event is on the disk. Each looks at validation, histograms and pictures {options.epochs + 1} times, more often an
+epoch than a longer training does.
 
 Time with tracking against without: median {spread(ratios, ".4f")}; geometric mean {mean:+.2%}, 95 % confidence interval
 {low:+.2%} to {high:+.2%} (Student's t on the logarithms). Without: {spread(plain, ".2f")} s.

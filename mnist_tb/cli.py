@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +40,8 @@ _data_root = click.option(
     help="A folder that holds the dataset's files already; nothing is downloaded.",
 )
 
+_no_browser = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
+
 
 @cli.command("train")
 @click.option(
@@ -63,13 +67,19 @@ _data_root = click.option(
 @click.option("--name", help="The run's short name.")
 @_logdir
 @_data_root
+@click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
+@_no_browser
 def train_command(
-    config_path: Path, overrides: tuple[str, ...], logdir: Path, data_root: str | None, **named: Any
+    config_path: Path,
+    overrides: tuple[str, ...],
+    logdir: Path,
+    data_root: str | None,
+    board: bool,
+    no_browser: bool,
+    **named: Any,
 ) -> None:
     """Train, evaluate, and print where the run is."""
     from mnist_tb import config as configuration
-    from mnist_tb.launch import launch
-    from mnist_tb.terminal import Terminal
 
     keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr", "data_root": "data.root"}
     options = [
@@ -80,9 +90,48 @@ def train_command(
     if data_root is not None:
         options.append(("--data-root", "data.download", False))
     config = configuration.load(config_path, overrides, options)
-    run = launch(config, logdir, Terminal())
-    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-    click.echo(f"\nThe run: {run.path}\nSee it:  make board LOGDIR={logdir}  or  {tensorboard} --logdir {logdir}")
+    with _live_page(logdir, not no_browser) if board else nullcontext() as address:
+        from mnist_tb.launch import launch  # imports torch: the page comes up meanwhile
+        from mnist_tb.terminal import Terminal
+
+        run = launch(config, logdir, Terminal())
+        program = os.path.relpath(Path(sys.executable).with_name("mnist-tb"))
+        see = address or f"make board LOGDIR={logdir}  or  {program} board --logdir {logdir}"
+        click.echo(f"\nThe run: {run.path}\nSee it:  {see}")
+        if board:
+            click.echo("Ctrl-C ends the page.")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+
+
+@contextmanager
+def _live_page(logdir: Path, browser: bool) -> Iterator[str]:
+    """TensorBoard over the log folder, as a process of its own, until the end of the block."""
+    from mnist_tb.board import launcher
+
+    process, address = launcher.start(logdir, browser)
+    click.echo(f"TensorBoard: {address}")
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@cli.command("board")
+@_logdir
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), default=6006, show_default=True, help="Or the next one that is free."
+)
+@click.option("--host", default="localhost", show_default=True, help="The interface to serve on.")
+@_no_browser
+@click.option("--with-parent", type=int, hidden=True, help="End when this process is no longer the parent.")
+def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_parent: int | None) -> None:
+    """Show all runs in TensorBoard, live: the page follows the trainings by itself."""
+    from mnist_tb.board import launcher
+
+    with suppress(KeyboardInterrupt):
+        launcher.serve(logdir, host, port, click.echo, not no_browser, with_parent)
 
 
 @cli.command("evaluate")

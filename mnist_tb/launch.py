@@ -21,8 +21,10 @@ from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.evaluate import Evaluation, evaluate, predict
+from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
+from mnist_tb.status import Status
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import Tracker
 from mnist_tb.train import Job, Trained, draw_samples, train
@@ -54,10 +56,12 @@ def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
             if device.type == "cpu" and kernels.find(in_precision(model, config.precision)) is None:
                 hardware += ", by torch alone: no kernels could be compiled for it"
             terminal.say(f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {hardware}")
-            with _end_in_events(tracker):
+            live = Live(tracker, _first_status(config, dataset))
+            with _end_in_events(tracker, live):
+                live.update(0, now=True)
                 reporting.beginning(tracker, config, dataset, model, run.name)
-                terminal.begin(config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size))
-                job = Job(config, run, dataset, tracker, terminal)
+                terminal.begin(_steps(config, dataset))
+                job = Job(config, run, dataset, tracker, terminal, live)
                 _finish(job, model, train(job, model))
     return run
 
@@ -90,7 +94,8 @@ def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluatio
         step = int(load_checkpoint(run.best_checkpoint)["step"])
         network = in_precision(_best_model(run, config), config.precision)
         with Tracker(run.path) as tracker:
-            _report_result(Job(config, run, dataset, tracker, Terminal()), network, evaluation, step)
+            live = Live(tracker, _first_status(config, dataset))
+            _report_result(Job(config, run, dataset, tracker, Terminal(), live), network, evaluation, step)
     key = "val" if split == "validation" else split
     run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
 
@@ -167,18 +172,41 @@ def _status(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _end_in_events(tracker: Tracker) -> Iterator[None]:
+def _end_in_events(tracker: Tracker, live: Live) -> Iterator[None]:
     """Afterwards, the end of the run in the event file.
 
-    An interrupted run's end stays open there: TensorBoard keeps the first end it reads, and the run may go on.
+    An interrupted run's end stays open for HParams: TensorBoard keeps the first end it reads, and the run may go on.
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
         with suppress(TrainingError):
             tracker.status("failed")
+            live.end("failed", str(error))
+        raise
+    except BaseException:
+        with suppress(TrainingError):
+            live.end("interrupted")
         raise
     tracker.status("completed")
+    live.end("completed")
+
+
+def _first_status(config: Config, dataset: Dataset) -> Status:
+    steps = _steps(config, dataset)
+    return Status(
+        dataset=dataset.name,
+        device=config.device,
+        precision=config.precision,
+        epochs=config.train.epochs,
+        batches=steps // config.train.epochs,
+        steps=steps,
+    )
+
+
+def _steps(config: Config, dataset: Dataset) -> int:
+    """How many updates the whole training takes."""
+    return config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size)
 
 
 @contextmanager
@@ -199,7 +227,12 @@ def _finish(job: Job, model: CNN, trained: Trained) -> None:
     plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
     save_checkpoint(job.run.weights, plain)
     network = in_precision(model, job.config.precision)
+    steps = _steps(job.config, job.dataset)
+    job.live.update(steps, now=True, phase="test")
     evaluation = evaluate(network, job.dataset, job.dataset.test)
+    job.live.update(
+        steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
+    )
     _report_result(job, network, evaluation, trained.best.step)
     classes = job.dataset.classes
     job.run.update_metrics(

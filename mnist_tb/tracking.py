@@ -33,6 +33,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from mnist_tb import status as live_status
 from mnist_tb.errors import TrainingError
 
 Picture = np.ndarray
@@ -162,6 +163,15 @@ class Tracker:
             tensor=hparams_metadata.NULL_TENSOR,
         )
         self._note_summary(0, lambda: [value])
+
+    def live(self, step: int, text: str) -> None:
+        """How the training stands, as JSON, for the Live tab; no other tab shows it."""
+        metadata = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
+        metadata.plugin_data.plugin_name = live_status.PLUGIN
+        value = summary_pb2.Summary.Value(
+            tag=live_status.TAG, metadata=metadata, tensor=tensor_util.make_tensor_proto(text.encode())
+        )
+        self._note_summary(step, lambda: [value])
 
     def close(self) -> None:
         """Write what is left and close the file. Raises TrainingError where something could not be written."""

@@ -15,6 +15,7 @@ from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split, batches, generator
 from mnist_tb.errors import TrainingError
 from mnist_tb.evaluate import Evaluation, evaluate, predict
+from mnist_tb.live import Live
 from mnist_tb.model import CNN
 from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
@@ -33,6 +34,7 @@ class Job:
     dataset: Dataset
     tracker: Tracker
     terminal: Terminal
+    live: Live
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,16 @@ def write_point(job: Job, state: State) -> None:
         means = point.means()
         _stop_at(means.first_bad, point.step - point.size)
         reporting.training(job.tracker, point.step, means)
+        job.live.update(
+            point.step,
+            phase="training",
+            epoch=point.epoch + 1,
+            batch=point.batch,
+            loss=means.loss,
+            accuracy=means.accuracy,
+            lr=means.lr,
+            images_per_second=means.images_per_second,
+        )
         job.terminal.trained(point.epoch, point.batch, point.step, means)
 
 
@@ -163,6 +175,7 @@ def look(job: Job, state: State, watched: Split) -> None:
         if not math.isfinite(validation.loss):
             raise _diverged("validation", state.step)
         reporting.validation(tracker, state.step, validation)
+        job.live.update(state.step, now=True, val_loss=validation.loss, val_accuracy=validation.accuracy)
         job.terminal.validated(state.epoch, validation)
         if state.epoch and (state.best is None or _better(validation, state.best.validation)):
             weights = {name: value.detach().clone() for name, value in state.model.state_dict().items()}

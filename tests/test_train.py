@@ -38,12 +38,13 @@ def test_exact_set_of_tags(finished: Run) -> None:
     assert set(tags["images"]) == {"predictions/test", "results/test", "mistakes/test", "confusion/test"}
     histograms = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in PARAMETERS}
     texts = {"config", "dataset", "results"}
-    layout_and_hparams = {
+    not_for_eyes = {
         "custom_scalars__config__",
+        "live/status",
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }
-    assert set(tags["tensors"]) == histograms | texts | layout_and_hparams
+    assert set(tags["tensors"]) == histograms | texts | not_for_eyes
     assert tags["graph"] is True
     assert len(list(finished.path.glob("events.out.tfevents.*"))) == 1
 

@@ -1,0 +1,188 @@
+"""The Live tab's server side: a few read-only addresses below /data/plugin/live/, answered from TensorBoard's own data.
+
+It opens no files of the log folder: all it knows of the runs comes from TensorBoard's data provider, so that it works
+with both loaders. https://github.com/tensorflow/tensorboard/blob/master/ADDING_A_PLUGIN.md
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tensorboard import errors, plugin_util
+from tensorboard.backend import http_util
+from tensorboard.data import provider
+from tensorboard.plugins import base_plugin
+from werkzeug import Request, Response
+from werkzeug.exceptions import MethodNotAllowed
+
+from mnist_tb import status
+from mnist_tb.board.snapshot import Snapshot, order, state_of
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_CURVES = {
+    "loss": (("train", "loss/train"), ("val", "loss/val")),
+    "accuracy": (("train", "accuracy/train"), ("val", "accuracy/val")),
+}
+_PICTURES = ("results/test", "predictions/test")
+"""The final result first; until it is there, the newest look at the watched samples."""
+_READ, _DRAWN = 5_000, 200
+"""Points of a curve that are read, and that are sent."""
+
+Answer = Callable[[Request], Response]
+Application = Callable[..., Iterable[bytes]]
+
+
+class LivePlugin(base_plugin.TBPlugin):
+    """The tab, and its addresses: runs, curves, picture, and the files in static/."""
+
+    plugin_name = status.PLUGIN
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        self._provider = context.data_provider
+        self._snapshot = Snapshot()
+        self._lock = threading.Lock()
+
+    def get_plugin_apps(self) -> dict[str, Application]:
+        files = {f"/static/{path.name}": _static(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
+        routes = {"/runs": self._runs, "/curves": self._curves, "/picture": self._picture}
+        return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
+
+    def is_active(self) -> bool:
+        return True  # it says itself that there is nothing yet
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        return base_plugin.FrontendMetadata(es_module_path="/static/live.js", tab_name="Live")
+
+    def _runs(self, request: Request) -> Response:
+        """What has changed since answer `since`: every run with its state, and the names of all in their order."""
+        found = self._read_all(request)
+        try:
+            since = int(request.args.get("since", 0))
+        except ValueError:
+            since = 0
+        with self._lock:
+            return http_util.Respond(request, self._snapshot.answer(found, since), "application/json")
+
+    def _read_all(self, request: Request) -> list[dict[str, Any]]:
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        # Without a first event it is nothing yet; the fast loader does not list it at all.
+        started = {r.run_name: r.start_time for r in self._provider.list_runs(**where) if r.start_time is not None}
+        tags = provider.RunTagFilter(tags=[status.TAG])
+        series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=tags)
+        now, found = time.time(), []
+        for run, start in started.items():
+            data = series.get(run, {}).get(status.TAG, ())
+            known = status.load(_text(data[-1])) if data else None
+            entry: dict[str, Any] = {"run": run, "started": start}
+            if known is not None:
+                entry |= {**asdict(known), "written": data[-1].wall_time}
+                entry["state"] = state_of(known.state, now - data[-1].wall_time)
+            found.append(entry)
+        foreign = [entry for entry in found if "state" not in entry]
+        if foreign:
+            self._read_foreign(where, foreign, now)
+        return order(found)
+
+    def _read_foreign(self, where: dict[str, Any], entries: Iterable[dict[str, Any]], now: float) -> None:
+        """What the scalars of runs without a status tell: the last step and time, and the newest loss and accuracy."""
+        runs = provider.RunTagFilter(runs=[entry["run"] for entry in entries])
+        scalars = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=runs)
+        last = self._provider.read_last_scalars(**where, plugin_name="scalars", run_tag_filter=runs)
+        for entry in entries:
+            series, values = scalars.get(entry["run"], {}), last.get(entry["run"], {})
+            written = max((s.max_wall_time for s in series.values()), default=entry["started"] or 0.0)
+            entry |= {
+                "state": "foreign",
+                "written": written,
+                "step": max((s.max_step for s in series.values()), default=0),
+            }
+            for kind in _CURVES:
+                for line, tag in _tags_for(kind, series):
+                    value = values[tag].value if tag in values else None
+                    entry[kind if line != "val" else f"val_{kind}"] = value if value is None or value == value else None
+
+    def _curves(self, request: Request) -> Response:
+        """One run's curves: kind → line → [step, value] pairs."""
+        run = request.args.get("run", "")
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        only = provider.RunTagFilter(runs=[run])
+        series = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=only).get(run, {})
+        chosen = {kind: _tags_for(kind, series) for kind in _CURVES}
+        tags = [tag for lines in chosen.values() for _, tag in lines]
+        points: dict[str, Any] = {}
+        if tags:
+            these = provider.RunTagFilter(runs=[run], tags=tags)
+            read = self._provider.read_scalars(**where, plugin_name="scalars", downsample=_READ, run_tag_filter=these)
+            points = read.get(run, {})
+        curves = {
+            kind: {line: [[d.step, d.value] for d in _thin(points.get(tag, ()))] for line, tag in lines}
+            for kind, lines in chosen.items()
+        }
+        return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
+
+    def _picture(self, request: Request) -> Response:
+        """One run's newest picture, a PNG; an empty answer, 204, where it has none."""
+        run = request.args.get("run", "")
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        these = provider.RunTagFilter(runs=[run], tags=_PICTURES)
+        read = self._provider.read_blob_sequences(**where, plugin_name="images", downsample=1, run_tag_filter=these)
+        for tag in _PICTURES:
+            data = read.get(run, {}).get(tag, ())
+            if data and len(data[-1].values) > 2:  # width, height, the picture
+                blob = self._provider.read_blob(ctx=where["ctx"], blob_key=data[-1].values[2].blob_key)
+                if blob.startswith(b"\x89PNG"):
+                    return http_util.Respond(request, blob, "image/png")
+        return Response(status=204)  # a 404 would be an error in the browser's console
+
+
+def _tags_for(kind: str, series: Iterable[str]) -> list[tuple[str, str]]:
+    """Line → tag: ours where the run has them, else the first two whose names speak of it."""
+    tags = list(series)
+    ours = [(line, tag) for line, tag in _CURVES[kind] if tag in tags]
+    if ours:
+        return ours
+    near = sorted(tag for tag in tags if re.search(kind[:4] if kind == "loss" else "acc", tag, re.IGNORECASE))
+    val = [tag for tag in near if re.search("val|test|eval", tag, re.IGNORECASE)]
+    train = [tag for tag in near if tag not in val]
+    return [(line, names[0]) for line, names in (("train", train), ("val", val)) if names]
+
+
+def _thin(points: Any) -> Any:
+    """At most `_DRAWN` of the points, evenly, the last one always among them."""
+    every = -(-len(points) // _DRAWN) or 1
+    return points[(len(points) - 1) % every :: every] if points else points
+
+
+def _text(datum: Any) -> bytes:
+    value = datum.numpy.reshape(-1)
+    return bytes(value[0]) if len(value) and isinstance(value[0], bytes) else b""
+
+
+def _experiment(request: Request) -> str:
+    experiment: str = plugin_util.experiment_id(request.environ)
+    return experiment
+
+
+def _get_only(answer: Answer) -> Application:
+    @Request.application
+    def respond(request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return MethodNotAllowed(["GET", "HEAD"]).get_response()
+        try:
+            return answer(request)
+        except errors.NotFoundError as error:
+            return http_util.Respond(request, str(error), "text/plain", code=404)
+
+    return respond
+
+
+def _static(path: Path) -> Application:
+    content = path.read_bytes()
+    return _get_only(lambda request: http_util.Respond(request, content, _TYPES[path.suffix]))

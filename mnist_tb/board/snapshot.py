@@ -1,0 +1,47 @@
+"""Pure: what the runs are like in, what the page has not seen yet out."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+SILENT_SECONDS = 30.0
+"""A running training writes each second; one that has not for so long has been killed, or hangs."""
+
+
+def state_of(state: str, age: float) -> str:
+    """The state that a run is in whose last word, `age` seconds ago, was that it is in `state`."""
+    return "silent" if state == "running" and age > SILENT_SECONDS else state
+
+
+def order(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Running ones first, then the newest."""
+    return sorted(runs, key=lambda run: (run["state"] != "running", -(run["started"] or 0.0), run["run"]))
+
+
+class Snapshot:
+    """Remembers at which answer each run last changed, so that a page gets only what it has not seen."""
+
+    def __init__(self) -> None:
+        self._server = uuid.uuid4().hex  # a page that outlives the server must forget its numbers
+        self._number = 0
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def answer(self, runs: Sequence[dict[str, Any]], since: int) -> dict[str, Any]:
+        """The answer's number, the time, the names of all runs in order, and the runs that changed after `since`."""
+        contents = {run["run"]: json.dumps(run, sort_keys=True) for run in runs}
+        changed = [name for name, text in contents.items() if self._seen.get(name, ("", 0))[0] != text]
+        if changed or self._seen.keys() != contents.keys():
+            self._number += 1
+        kept = {name: self._seen[name] for name in contents if name in self._seen}
+        self._seen = {**kept, **{name: (contents[name], self._number) for name in changed}}
+        return {
+            "server": self._server,
+            "number": self._number,
+            "now": time.time(),
+            "names": [run["run"] for run in runs],
+            "runs": [run for run in runs if self._seen[run["run"]][1] > since],
+        }

@@ -1,0 +1,367 @@
+// The Live tab: asks once a second for the runs that have changed, and draws those that can be seen.
+// Whatever comes from a run is put into the page as text, never as markup.
+
+const POLL_MS = 1000;
+const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
+const SVG = 'http://www.w3.org/2000/svg';
+const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', failed: 'failed',
+  silent: 'silent', foreign: 'no status'};
+const HINTS = {silent: 'It said nothing for half a minute: it was killed, or hangs.',
+  foreign: 'Not written by mnist_tb: its curves are all that is known.'};
+
+const cards = new Map();  // run name → its card
+let number = 0, server = null, top, list, trouble;
+
+export function render() {
+  document.title = 'Live';
+  document.documentElement.lang = 'en';
+  document.head.append(element('link', {rel: 'stylesheet', href: 'static/live.css'}));
+  top = element('div', {className: 'top'});
+  trouble = element('p', {className: 'trouble', role: 'status'});
+  list = element('div');
+  document.body.append(element('main', {}, top, trouble, list));
+  followTheme();
+  poll();
+}
+
+async function poll() {
+  if (!document.hidden) {
+    try {
+      const answer = await (await ask(`runs?since=${number}`)).json();
+      if (server !== null && server !== answer.server) {  // a new server counts anew
+        number = 0;
+        server = null;
+      } else {
+        ({server, number} = answer);
+        show(answer);
+      }
+      trouble.textContent = '';
+    } catch (error) {
+      trouble.textContent = 'TensorBoard does not answer; trying again.';
+    }
+  }
+  setTimeout(poll, POLL_MS);
+}
+
+async function ask(address) {
+  const answer = await fetch(address, {cache: 'no-store'});
+  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+  return answer;
+}
+
+function show({names, runs, now}) {
+  for (const name of [...cards.keys()].filter(name => !names.includes(name))) {
+    cards.get(name).root.remove();
+    cards.delete(name);
+  }
+  const first = cards.size === 0;
+  for (const run of runs) {
+    if (!cards.has(run.run)) cards.set(run.run, new Card(run.run));
+    cards.get(run.run).update(run, now);
+  }
+  const known = names.filter(name => cards.has(name));
+  known.forEach((name, place) => {  // in order, and moving no card that is in its place: the focus stays
+    const root = cards.get(name).root;
+    if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
+  });
+  const running = known.filter(name => cards.get(name).run.state === 'running');
+  if (first && known.length) (running.length ? running.slice(0, OPEN_AT_FIRST) : known.slice(0, 1)).forEach(unfold);
+  else runs.filter(run => run.state === 'running' && cards.get(run.run).isNew && running.length <= OPEN_AT_FIRST)
+    .forEach(run => unfold(run.run));
+  for (const run of runs) cards.get(run.run).isNew = false;
+  for (const card of cards.values()) card.draw();
+  head(known);
+}
+
+function unfold(name) {
+  cards.get(name).unfold(true);
+}
+
+function head(names) {
+  const counts = {};
+  for (const name of names) counts[cards.get(name).run.state] = (counts[cards.get(name).run.state] ?? 0) + 1;
+  const words = Object.keys(WORDS).filter(state => counts[state]).map(state => `${counts[state]} ${WORDS[state]}`);
+  if (!top.children.length) {
+    top.append(element('h1', {textContent: 'Runs'}), element('span', {className: 'count'}),
+      element('a', {className: 'button', target: '_top'}));
+  }
+  const [, count, link] = top.children;
+  setText(count, words.join(' · '));
+  const chosen = names.filter(name => cards.get(name).box.checked);
+  setText(link, chosen.length ? `Compare ${chosen.length} in Time Series` : 'All in Time Series');
+  const address = timeSeries(chosen);
+  if (link.getAttribute('href') !== address) link.href = address;
+  list.classList.toggle('none', !names.length);
+  if (!names.length && !list.children.length) {
+    list.append(element('div', {className: 'empty'}, 'No runs yet. ', element('code', {textContent: 'make train'}),
+      ' starts one; it appears here by itself.'));
+  } else if (names.length) {
+    list.querySelector('.empty')?.remove();
+  }
+}
+
+/** TensorBoard's own page with only these runs. */
+function timeSeries(names) {
+  const root = new URL('../../../', document.baseURI).pathname;
+  if (!names.length) return `${root}#timeseries`;
+  const escaped = names.map(name => name.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'));
+  return `${root}?${new URLSearchParams({runFilter: `^(${escaped.join('|')})$`})}#timeseries`;
+}
+
+class Card {
+  constructor(name) {
+    this.isNew = true;
+    this.seen = this.isOpen = false;
+    this.box = element('input', {type: 'checkbox', ariaLabel: `select ${name}`});
+    this.box.addEventListener('change', () => head([...cards.keys()]));
+    this.name = element('button', {className: 'name', textContent: name, ariaExpanded: 'false'});
+    this.name.addEventListener('click', () => this.unfold(!this.isOpen));
+    this.state = element('span', {className: 'state'});
+    this.bar = element('i');
+    this.done = element('span');
+    this.progress = element('div', {className: 'progress', role: 'progressbar', ariaLabel: `progress of ${name}`},
+      this.bar, this.done);
+    this.figures = ['loss', 'accuracy', 'validation'].map(label => {
+      const value = element('span', {textContent: '–'});
+      return {value, root: element('div', {className: 'figure'}, element('small', {textContent: label}), value)};
+    });
+    this.spark = svg('svg', {class: 'spark', viewBox: '0 0 120 30', preserveAspectRatio: 'none', role: 'img',
+      'aria-label': `accuracy of ${name}`});
+    this.root = element('article', {className: 'run'}, element('div', {className: 'row'}, this.box, this.name,
+      this.state, this.progress, ...this.figures.map(figure => figure.root), this.spark));
+    visibility.observe(this.root);
+    owners.set(this.root, this);
+  }
+
+  update(run, now) {
+    this.run = run;
+    this.stale = true;
+    this.root.className = `run ${run.state}`;
+    setText(this.state, WORDS[run.state] ?? run.state);
+    this.state.title = HINTS[run.state] ?? run.error ?? '';
+    const share = run.steps ? run.step / run.steps : 0;
+    this.bar.style.width = `${100 * share}%`;
+    this.progress.setAttribute('aria-valuenow', Math.round(100 * share));
+    setText(this.done, run.steps ? `${Math.floor(100 * share)} % · epoch ${run.epoch} of ${run.epochs}`
+      : `${count(run.step ?? 0)} steps`);
+    [fixed(run.loss, 4), percent(run.accuracy), percent(run.val_accuracy)].forEach((text, i) =>
+      setText(this.figures[i].value, text));
+    this.age = run.written === undefined ? null : now - run.written;
+  }
+
+  unfold(open) {
+    this.isOpen = open;
+    this.name.setAttribute('aria-expanded', open);
+    if (open && !this.detail) {
+      this.facts = element('dl', {className: 'facts'});
+      this.charts = {loss: new Chart('loss', value => fixed(value, value < 0.1 ? 3 : 2)),
+        accuracy: new Chart('accuracy', value => percent(value, value > 0.9 ? 1 : 0))};
+      this.image = element('img', {alt: '', hidden: true});
+      this.caption = element('figcaption');
+      this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
+      this.detail = element('div', {className: 'detail'}, this.facts, this.charts.loss.root, this.charts.accuracy.root,
+        this.picture);
+    }
+    if (open) this.root.append(this.detail);
+    else this.detail?.remove();
+    this.stale = true;
+    this.draw();
+  }
+
+  /** Draws what has changed, if it can be seen; else when it comes into view. Every poll comes by here. */
+  async draw() {
+    if (!this.seen || !this.stale || this.busy || !this.run) return;
+    this.busy = true;
+    this.stale = false;
+    try {
+      if (this.isOpen) this.list();
+      const {curves} = await (await ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
+      sparkline(this.spark, curves.accuracy ?? {});
+      if (this.isOpen) {
+        for (const [kind, chart] of Object.entries(this.charts)) chart.draw(curves[kind] ?? {});
+        await this.look();
+      }
+    } catch (error) {
+      this.stale = true;
+    }
+    this.busy = false;
+  }
+
+  list() {
+    const run = this.run;
+    const rows = [
+      ['state', run.error ? `${WORDS[run.state]}: ${run.error}` : HINTS[run.state] ?? phase(run)],
+      ['test result', run.test_accuracy == null ? null : `${percent(run.test_accuracy)} of ${count(run.test_images)} images`,
+        'result'],
+      ['test loss', fixed(run.test_loss, 4)],
+      ['epoch', run.epochs ? `${run.epoch} of ${run.epochs}` : null],
+      ['batch', run.batches ? `${count(run.batch)} of ${count(run.batches)}` : null],
+      ['step', run.steps ? `${count(run.step)} of ${count(run.steps)}` : count(run.step ?? 0)],
+      ['training', both(run.loss, run.accuracy)],
+      ['validation', both(run.val_loss, run.val_accuracy)],
+      ['learning rate', run.lr == null ? null : Number(run.lr.toPrecision(3)).toString()],
+      ['images/s', run.images_per_second == null ? null : count(Math.round(run.images_per_second))],
+      ['elapsed', run.seconds == null ? null : duration(run.seconds)],
+      ['remaining', run.state === 'running' && run.remaining != null ? duration(run.remaining) : null],
+      ['dataset', run.dataset],
+      ['device', run.device ? `${run.device}, ${run.precision}` : null],
+      ['last word', this.age == null ? null : run.state === 'running' ? null
+        : new Date(run.written * 1000).toLocaleString()],
+    ].filter(([, value]) => value && value !== '–');
+    const shown = rows.map(([label, value, kind]) => [element('dt', {textContent: label}),
+      element('dd', {textContent: value, className: kind ?? ''})]);
+    this.facts.replaceChildren(...shown.flat());
+  }
+
+  async look() {
+    const run = this.run, version = `${run.state === 'completed'}/${run.epoch}/${run.val_accuracy}/${run.test_accuracy}`;
+    if (version === this.pictured) return;
+    const answer = await fetch(`picture?run=${encodeURIComponent(run.run)}`, {cache: 'no-store'});
+    if (answer.status !== 200) return;
+    const address = URL.createObjectURL(await answer.blob());
+    if (this.image.src) URL.revokeObjectURL(this.image.src);
+    this.image.src = address;
+    this.image.hidden = false;
+    this.pictured = version;
+    const final = run.state === 'completed' && run.test_accuracy != null;
+    setText(this.caption, final ? 'Final result: random test images, and what the best weights take them for'
+      : 'Test images, and what the network takes them for now');
+    this.image.alt = this.caption.textContent;
+  }
+}
+
+const owners = new WeakMap();
+const visibility = new IntersectionObserver(entries => {
+  for (const entry of entries) {
+    const card = owners.get(entry.target);
+    card.seen = entry.isIntersecting;
+    card.draw();
+  }
+}, {rootMargin: '100px'});
+
+class Chart {
+  constructor(title, format) {
+    this.format = format;
+    this.legend = {train: element('span', {className: 'train'}), val: element('span', {className: 'val'})};
+    this.svg = svg('svg', {viewBox: '0 0 400 220', role: 'img', 'aria-label': `${title} over steps`});
+    this.root = element('figure', {className: 'chart'},
+      element('figcaption', {}, element('b', {textContent: title}), this.legend.train, this.legend.val), this.svg);
+  }
+
+  draw(lines) {
+    const left = 48, right = 392, top = 8, bottom = 196;
+    lines = trained(lines);
+    for (const [line, span] of Object.entries(this.legend)) {
+      setText(span, lines[line]?.length ? `${line === 'train' ? 'training' : 'validation'} ${
+        this.format(lines[line].at(-1)[1])}` : '');
+    }
+    if (!Object.values(lines).flat().length) return this.svg.replaceChildren();
+    const [x, y] = scales(lines, left, right, bottom, top);
+    const marks = [];
+    for (let i = 0; i <= 4; i++) {
+      const value = y.low + (y.high - y.low) * i / 4, height = y(value);
+      marks.push(svg('line', {x1: left, x2: right, y1: height, y2: height}),
+        label(this.format(value), left - 6, height + 4, 'end'));
+    }
+    marks.push(label('0', left, 214, 'start'), label(`step ${count(x.high)}`, right, 214, 'end'));
+    const paths = Object.entries(lines).map(([line, points]) => svg('path', {class: line, d: path(points, x, y)}));
+    this.svg.replaceChildren(...marks, ...paths);
+  }
+}
+
+function sparkline(where, lines) {
+  lines = trained(lines);
+  if (!Object.values(lines).flat().length) return where.replaceChildren();
+  const [x, y] = scales(lines, 1, 119, 28, 2);
+  where.replaceChildren(...Object.entries(lines).map(([line, points]) =>
+    svg('path', {class: line, d: path(points, x, y)})));
+}
+
+/** Without the untrained network's point, which would press all others into a corner, once there are others. */
+function trained(lines) {
+  return Object.fromEntries(Object.entries(lines).map(([line, points]) =>
+    [line, points.length > 1 ? points.filter(([step]) => step > 0) : points]));
+}
+
+/** Linear scales over all lines. The outermost fiftieth of the values stops at the edge, but never a newest one. */
+function scales(lines, left, right, bottom, top) {
+  const all = Object.values(lines).flat().filter(([, value]) => Number.isFinite(value));
+  const values = all.map(([, value]) => value).sort((a, b) => a - b);
+  const newest = Object.values(lines).map(points => points.at(-1)?.[1]).filter(Number.isFinite);
+  const low = Math.min(values[Math.floor(values.length * 0.02)] ?? 0, ...newest);
+  const high = Math.max(values[Math.ceil(values.length * 0.98) - 1] ?? 1, ...newest);
+  const last = Math.max(...all.map(([step]) => step), 1);
+  const share = value => high > low ? Math.min(Math.max((value - low) / (high - low), 0), 1) : 0.5;
+  const x = step => left + (right - left) * step / last;
+  const y = value => bottom - (bottom - top) * share(value);
+  return [Object.assign(x, {high: last}), Object.assign(y, {low, high})];
+}
+
+function path(points, x, y) {
+  return points.filter(point => Number.isFinite(point[1]))
+    .map(([step, value], i) => `${i ? 'L' : 'M'}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join('');
+}
+
+function label(text, x, y, anchor) {
+  const made = svg('text', {x, y, 'text-anchor': anchor});
+  made.textContent = text;
+  return made;
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  if (properties.role) made.setAttribute('role', properties.role);
+  made.append(...children);
+  return made;
+}
+
+function svg(tag, attributes) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function setText(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
+
+function fixed(value, digits) {
+  return value == null ? '–' : Math.abs(value) < 1e5 ? value.toFixed(digits) : value.toExponential(2);
+}
+
+/** Cut, not rounded: only all is 100 %. */
+function percent(value, digits = 2) {
+  return value == null ? '–' : `${(Math.floor(value * 100 * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits)} %`;
+}
+
+function both(loss, accuracy) {
+  return loss == null && accuracy == null ? null : `loss ${fixed(loss, 4)}, accuracy ${percent(accuracy)}`;
+}
+
+function count(value) {
+  return value.toLocaleString('en');
+}
+
+function duration(seconds) {
+  const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
+  if (minutes < 1) return `${whole} s`;
+  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function phase(run) {
+  return run.state === 'running' && run.phase !== 'training' ? `running: ${run.phase}` : WORDS[run.state];
+}
+
+/** Dark where TensorBoard is dark. */
+function followTheme() {
+  const theirs = (() => {
+    try {
+      return window.parent.document.body;
+    } catch {
+      return document.body;
+    }
+  })();
+  const apply = () => document.documentElement.classList.toggle('dark', theirs.classList.contains('dark-mode'));
+  new MutationObserver(apply).observe(theirs, {attributes: true, attributeFilter: ['class']});
+  apply();
+}

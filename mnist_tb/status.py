@@ -1,0 +1,81 @@
+"""What the Live tab says of a run: written by the training, read by the board. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+TAG = "live/status"
+PLUGIN = "live"
+STATES = ("running", "completed", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands. What is not known yet is None.
+
+    state: one of STATES. phase: what it does at the moment, in a word or two.
+    epoch, batch: from 1. step: completed updates. loss in nats, accuracies from 0 to 1.
+    seconds: since the run began. remaining: seconds of training that are left, at the rate so far.
+    """
+
+    state: str = "running"
+    phase: str = "starting"
+    dataset: str = ""
+    device: str = ""
+    precision: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    batch: int = 0
+    batches: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    test_images: int | None = None
+    lr: float | None = None
+    images_per_second: float | None = None
+    seconds: float = 0.0
+    remaining: float | None = None
+    error: str = ""
+
+    def dump(self) -> str:
+        """As JSON; numbers that are not finite become null."""
+        return json.dumps({key: _finite(value) for key, value in asdict(self).items()}, ensure_ascii=False)
+
+
+def load(text: str | bytes) -> Status | None:
+    """A Status from its JSON; None where it is something else. Keys of a later version are passed over."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or values.get("state") not in STATES:
+        return None
+    known = {field.name: (field, values[field.name]) for field in fields(Status) if field.name in values}
+    if not all(_fits(field.type, value) for field, value in known.values()):
+        return None
+    return Status(**{name: value for name, (_, value) in known.items()})
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    names = str(kind).split(" | ")
+    if value is None:
+        return "None" in names
+    if isinstance(value, bool):
+        return False
+    return (
+        ("str" in names and isinstance(value, str))
+        or ("int" in names and isinstance(value, int))
+        or ("float" in names and isinstance(value, (int, float)) and math.isfinite(value))
+    )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

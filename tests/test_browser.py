@@ -1,0 +1,389 @@
+"""The page as a person sees it: real Chromium, on a real TensorBoard, over trainings that are running."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from conftest import REPOSITORY
+from playwright.sync_api import BrowserContext, ConsoleMessage, FrameLocator, Page, Playwright, sync_playwright
+from test_board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
+
+from mnist_tb.runs import Run
+from mnist_tb.tracking import Tracker
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+SETTINGS = "_tb_global_settings"
+HARMLESS = ("Multiple instances of Three.js",)  # TensorBoard's own
+Open = Callable[[str], Page]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Chromium's path. Without one, CI fails and a person skips."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        message = "no Chromium (Debian: apt-get install chromium), nor its path in CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture
+def context(playwright: Playwright, chromium: str, tmp_path: Path) -> Iterator[BrowserContext]:
+    """A browser that has never been here."""
+    made = playwright.chromium.launch_persistent_context(
+        str(tmp_path / "profile"), executable_path=chromium, args=FLAGS, viewport={"width": 1440, "height": 1000}
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def visit(context: BrowserContext) -> Iterator[Open]:
+    """Opens addresses in tabs of their own; afterwards, that no console had anything to complain of."""
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
+            complaints.append(message.text)
+
+    def open_page(address: str) -> Page:
+        page = context.new_page()
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield open_page
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def training(mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real training on real MNIST that does not end by itself, and its page."""
+    logdir = tmp_path_factory.mktemp("training")
+    config = str(REPOSITORY / "configs" / "default.yaml")
+    arguments = ["train", "--board", "--no-browser", "--config", config, "--logdir", str(logdir), "--epochs", "5000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", *arguments, "--data-root", str(mnist_root)],
+        stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    address = read_address(process)
+    assert process.stdout is not None
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    try:
+        wait_for_runs(address.rstrip("/"), 1)
+        yield address, logdir
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def live(page: Page) -> FrameLocator:
+    return page.frame_locator("iframe")
+
+
+def changes(read: Callable[[], str], seconds: float = 10) -> bool:
+    """Whether what is read changes within so many seconds."""
+    before, end = read(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        if read() != before:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def tooltip(page: Page, tag: str) -> str:
+    """What a chart of Time Series says when the mouse rests at its right end; nothing is clicked."""
+    card = page.locator("scalar-card", has=page.locator(f'[title="{tag}"]')).first.locator("line-chart").first
+    box = card.bounding_box()
+    assert box is not None
+    right, middle = box["x"] + box["width"] - 30, box["y"] + box["height"] / 2
+    page.mouse.move(right - 3, middle)
+    page.mouse.move(right, middle)
+    shown = page.locator(".tooltip-container, table.tooltip").first
+    shown.wait_for(timeout=10_000)
+    return shown.inner_text()
+
+
+def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(training[0])
+    card = live(page).locator(".run")
+    card.first.wait_for(timeout=30_000)
+    assert card.count() == 1
+    assert "running" in card.locator(".state").inner_text()
+    facts = card.locator(".facts")
+    assert changes(lambda: facts.inner_text())
+    assert changes(lambda: card.locator(".row .figure").first.inner_text())
+    text = facts.inner_text()
+    for word in ("epoch", "batch", "learning rate", "images/s", "elapsed", "remaining", "mnist", "cpu"):
+        assert word in text
+    for chart in ("loss", "accuracy"):
+        assert card.get_by_role("img", name=f"{chart} over steps").locator("path.train").count() == 1
+    picture = card.locator(".picture img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+
+def test_time_series_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(f"{training[0]}#timeseries")
+    page.locator('scalar-card [title="accuracy/train"]').first.wait_for(timeout=30_000)
+    assert changes(lambda: tooltip(page, "accuracy/train"))
+
+
+@pytest.mark.parametrize("place", ["", "#timeseries", "#hparams"])
+def test_every_address_reloads_every_two_seconds_from_the_first_visit(
+    place: str, training: tuple[str, Path], visit: Open
+) -> None:
+    page = visit(f"{training[0]}{place}")
+    times: list[float] = []
+    page.on("request", lambda request: times.append(time.monotonic()) if "/data/runs" in request.url else None)
+    page.wait_for_timeout(14_000)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 0.3]
+    assert len(gaps) >= 4
+    assert 1 <= statistics.median(gaps) <= 4
+
+
+def test_settings_are_the_users(training: tuple[str, Path], context: BrowserContext, visit: Open) -> None:
+    """Ours are applied once, beside those that are there already; what is changed afterwards stays so."""
+    page = visit(training[0])
+    first = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (first["autoReload"], first["scalarSmoothing"], first["ignoreOutliers"]) == (True, 0, False)
+    page.evaluate(f"""localStorage.{SETTINGS} = JSON.stringify({{autoReload: false, scalarSmoothing: 0.9,
+        ignoreOutliers: true, theme: 'dark'}})""")
+    page.reload()
+    page.wait_for_timeout(2_000)
+    again = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (again["autoReload"], again["scalarSmoothing"], again["ignoreOutliers"]) == (False, 0.9, True)
+    page.evaluate("localStorage.removeItem('mnist_tb_settings')")  # as if ours came to a browser with settings
+    page.reload()
+    third = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (third["autoReload"], third["scalarSmoothing"], third["theme"]) == (False, 0.9, "dark")
+    assert third["autoReloadPeriodInMs"] == 2**32 + 2_000
+
+
+def test_it_follows_the_dark_mode(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(training[0])
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    colour = "getComputedStyle(document.body).backgroundColor"
+    frame = page.frames[1]
+    light = frame.evaluate(colour)
+    page.evaluate("document.body.classList.add('dark-mode')")
+    page.wait_for_timeout(300)
+    dark = frame.evaluate(colour)
+    assert sum(map(int, dark[4:-1].split(","))) < 200 < sum(map(int, light[4:-1].split(",")))
+
+
+def latencies(values: int, write: Callable[[int], None], shown: Callable[[], str]) -> list[float]:
+    """Seconds from each value's writing until the page shows it. The page shows the number that was written."""
+    times = []
+    for value in range(1, values + 1):
+        time.sleep(0.37 * (value % 4))  # at every place between two reloads
+        write(value)
+        start = time.monotonic()
+        while str(value) not in shown():
+            assert time.monotonic() - start < 20, f"value {value} never came"
+            time.sleep(0.02)
+        times.append(time.monotonic() - start)
+    return times
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[tuple[str, Tracker]]:
+    """A page over one run, and its tracker."""
+    folder = tmp_path / "runs" / "0001-quiet"
+    folder.mkdir(parents=True)
+    process, address = start_board("--logdir", str(folder.parent), "--port", str(free_port()))
+    try:
+        with Tracker(folder) as tracker:
+            tracker.scalars(0, {"loss/train": 0.0})
+            tracker.live(0, replace(TRAINING, step=0, steps=0).dump())
+            wait_for_runs(address.rstrip("/"), 1)
+            yield address, tracker
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+def test_latency_in_live(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+    address, tracker = quiet
+    page = visit(address)
+    progress = live(page).locator(".progress span")
+    progress.wait_for(timeout=30_000)
+
+    def write(value: int) -> None:
+        tracker.live(value, replace(TRAINING, step=7000 + value, steps=0).dump())
+
+    times = latencies(20, lambda v: write(v), lambda: progress.inner_text().replace("7,0", "").lstrip("0"))
+    record_property("seconds", times)
+    print(f"Live: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
+    assert statistics.median(times) <= 1.5
+
+
+def test_latency_in_time_series(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+    address, tracker = quiet
+    page = visit(f"{address}#timeseries")
+    page.locator('scalar-card [title="loss/train"]').first.wait_for(timeout=30_000)
+
+    def shown() -> str:
+        lines = tooltip(page, "loss/train").split()
+        return " ".join(lines)
+
+    times = latencies(20, lambda value: tracker.scalars(value, {"loss/train": 0.0}), lambda: step_of(shown()))
+    record_property("seconds", times)
+    print(f"Time Series: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
+    assert statistics.median(times) <= 2.5
+
+
+def step_of(text: str) -> str:
+    """The step in a tooltip of one run: Run, Value, Step, Time, Relative, then their values."""
+    return text.split("0001-quiet", 1)[1].split()[1]
+
+
+# ---- Many runs, odd runs, and other ways to use it
+
+
+@pytest.fixture(scope="module")
+def crowd(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page over 200 runs, one of them finished, one failed, one with a hostile name."""
+    logdir = tmp_path_factory.mktemp("crowd")
+    for i in range(197):
+        write_status(logdir / f"{i + 4:04d}-many", replace(TRAINING, state="completed", step=60, test_accuracy=0.9))
+    write_status(logdir / HOSTILE, replace(TRAINING, state="failed", error=HOSTILE, dataset=HOSTILE))
+    write_status(logdir / "0002.b(r)+", replace(TRAINING, state="failed", error="the disk is full"))
+    shutil.copytree(finished.path, logdir / "0001-digits")
+    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), 200)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+def card_of(page: Page, name: str):  # type: ignore[no-untyped-def]
+    return live(page).locator(".run").filter(has=page.locator(f'input[aria-label="select {name}"]'))
+
+
+def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
+    """Only what can be seen is drawn, and once nothing changes nothing more is fetched but the list of changes."""
+    page = visit(crowd)
+    cards = live(page).locator(".run")
+    cards.nth(199).wait_for(state="attached", timeout=30_000)
+    page.wait_for_timeout(3_000)
+    drawn = live(page).locator(".spark path").count()
+    assert 0 < drawn < 200, "a screen holds about twenty rows, of two lines each"
+    sizes: list[tuple[str, int]] = []
+    page.on("response", lambda r: sizes.append((r.url, len(r.body()))) if "/plugin/live/" in r.url else None)
+    page.wait_for_timeout(4_000)
+    assert 2 <= len(sizes) <= 6
+    assert all("/runs?since=" in url and size < 8_000 for url, size in sizes)
+    cards.nth(199).scroll_into_view_if_needed()
+    live(page).locator(".run").nth(199).locator(".spark path").first.wait_for(state="attached", timeout=10_000)
+
+
+def test_a_hostile_run_is_just_an_odd_name(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    page.on("dialog", lambda dialog: pytest.fail(f"a script of the run ran: {dialog.message}"))
+    name = live(page).get_by_role("button", name=HOSTILE, exact=True)
+    name.click(timeout=30_000)
+    card = live(page).locator(".run", has=name)
+    card.locator(".facts").wait_for()
+    assert f"failed: {HOSTILE}" in card.locator(".facts").inner_text()
+    assert card.locator("img[src=x]").count() == 0
+    page.wait_for_timeout(1_000)
+
+
+def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> None:
+    page = visit(crowd)
+    card = card_of(page, "0001-digits")
+    card.locator("button.name").click(timeout=30_000)
+    accuracy = finished.read_metrics()["test"]["accuracy"]
+    facts = card.locator(".facts")
+    facts.wait_for()
+    facts.get_by_text(f"{int(accuracy * 10_000 + 1e-9) / 100:.2f} % of 299 images").wait_for()
+    card.locator(".picture img").wait_for()
+    assert "Final result" in card.locator(".picture figcaption").inner_text()
+
+
+def test_chosen_runs_are_the_only_ones_in_time_series(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    for name in ("0001-digits", "0002.b(r)+"):
+        card_of(page, name).locator("input").check(timeout=30_000)
+    link = live(page).get_by_role("link", name="Compare 2 in Time Series")
+    assert "runFilter" in unquote(str(link.get_attribute("href")))
+    link.click()
+    rows = page.locator("runs-data-table tb-data-table-content-row, runs-selector tr")
+    rows.first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1_500)
+    text = page.locator("runs-selector").inner_text()
+    assert "0001-digits" in text
+    assert "0002.b(r)+" in text
+    assert "many" not in text
+
+
+def test_with_the_keyboard_alone(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    first = live(page).locator(".run").first
+    name = first.locator("button.name")
+    name.wait_for(timeout=30_000)
+    assert name.get_attribute("aria-expanded") == "true", "the newest run is open at first"
+    first.locator("input").focus()
+    page.keyboard.press("Space")
+    assert first.locator("input").is_checked()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert name.get_attribute("aria-expanded") == "false"
+    assert page.frames[1].evaluate("document.activeElement.className") == "name"
+
+
+@pytest.mark.parametrize("width", [360, 700])
+def test_on_a_narrow_window_nothing_hangs_over(width: int, crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    page.set_viewport_size({"width": width, "height": 800})
+    card = card_of(page, "0001-digits")
+    card.locator("button.name").click(timeout=30_000)
+    card.locator(".picture img").wait_for()
+    assert page.frames[1].evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, context: BrowserContext) -> None:
+    logdir, port = tmp_path / "runs", str(free_port())
+    write_status(logdir / "0001-a", replace(TRAINING, state="completed"))
+    process, address = start_board("--logdir", str(logdir), "--port", port)
+    page = context.new_page()
+    page.goto(address)
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    process.terminate()
+    process.communicate(timeout=15)
+    trouble = live(page).locator(".trouble")
+    live(page).get_by_text("TensorBoard does not answer").wait_for(timeout=10_000)
+    write_status(logdir / "0002-b", replace(TRAINING, state="completed"))
+    process, _ = start_board("--logdir", str(logdir), "--port", port)
+    try:
+        live(page).get_by_role("button", name="0002-b").wait_for(timeout=20_000)
+        assert trouble.inner_text() == ""
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
