@@ -14,7 +14,7 @@ RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate board live test bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate board live test torture bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 train: $(READY)  ## train and evaluate: CONFIG=configs/digits.yaml ARGS="--set train.lr=0.01"
 	@$(BIN)/mnist-tb train --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
+resume: $(READY)  ## go on with a run where it stopped: RUN=7
+	@$(BIN)/mnist-tb resume $(RUN) --logdir $(LOGDIR) $(ARGS)
+
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
 	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
 
@@ -43,9 +46,13 @@ live: $(READY)  ## train, and watch it in TensorBoard from the first step on
 test: $(READY)  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
+torture: $(READY)  ## kill a training at fifty random instants, and see whether it goes on as if nothing had been
+	$(BIN)/python tests/killing.py $(ARGS)
+
 bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)
-	$(BIN)/python benchmarks/tracking.py --data-root $(DATA)
+	$(BIN)/python benchmarks/step.py --data-root $(DATA)
+	$(BIN)/python benchmarks/costs.py --data-root $(DATA)
 	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
@@ -63,7 +70,7 @@ lint: $(READY)  ## style, likely mistakes, types
 format: $(READY)  ## lay the code out
 	$(BIN)/ruff format $(RULES) $(SOURCES)
 
-screenshots: $(READY)  ## the README's picture, from a real run: needs Chromium
+screenshots: $(READY)  ## pictures of every tab, from real runs: needs Chromium
 	$(BIN)/python docs/screenshots.py --logdir $(LOGDIR)
 
 lock: $(READY)  ## write the versions in .venv to requirements.lock

@@ -1,6 +1,7 @@
-"""Take the README's picture: TensorBoard in headless Chromium, over the runs of a log folder.
+"""Take pictures of every tab of the board in headless Chromium, over the runs of a log folder.
 
-`make screenshots` runs it. Needs Chromium or Chrome on the PATH, or its path in CHROMIUM.
+`make screenshots` runs it, and keeps those that the README shows in docs/; all the others go to docs/tabs/, which git
+does not keep. Needs Chromium or Chrome on the PATH, or its path in CHROMIUM.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,30 +17,49 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+HERE = Path(__file__).parent
 PINNED = ("loss/train", "accuracy/train", "loss/val")
 PICTURES = ("predictions/test", "mistakes/test", "confusion/test")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+TABS = ("custom_scalars", "images", "graphs", "distributions", "histograms", "text", "hparams", "scalars")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+SETTLED_MS = 5_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logdir", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tensorboard.png")
+    parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(arguments.logdir), "--port", str(port)]
-    samples = ["--samples_per_plugin", "scalars=5000,images=100"]
-    board = subprocess.Popen([*command, *samples], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "mnist_tb", "board", "--no-browser", "--port", "6206"]
+    board = subprocess.Popen([*command, "--logdir", str(arguments.logdir)], stdout=subprocess.PIPE, text=True)
     try:
-        run = newest_run(f"http://localhost:{port}/data/plugin/images/tags")
-        shoot(f"http://localhost:{port}/", run, arguments.out)
+        assert board.stdout is not None
+        address = next(line.split()[1] for line in board.stdout if line.startswith("TensorBoard: "))
+        run = newest_run(f"{address}data/plugin/images/tags")
+        (arguments.out / "tabs").mkdir(parents=True, exist_ok=True)
+        with sync_playwright() as playwright:
+            for theme in ("light", "dark"):
+                with tempfile.TemporaryDirectory() as profile:
+                    browser = playwright.chromium.launch_persistent_context(
+                        profile, executable_path=chromium(), args=FLAGS, viewport={"width": 1440, "height": 990}
+                    )
+                    shoot_all(browser, address, run, arguments.out, theme)
+                    browser.close()
     finally:
         board.terminate()
         board.wait()
+
+
+def chromium() -> str:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        sys.exit("no Chromium found; install it (Debian: apt-get install chromium) or set CHROMIUM")
+    return path
 
 
 def newest_run(address: str) -> str:
@@ -57,25 +76,39 @@ def newest_run(address: str) -> str:
     sys.exit("TensorBoard shows no runs; train first")
 
 
-def shoot(address: str, run: str, out: Path) -> None:
+def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    if theme == "dark":
+        settings = "localStorage._tb_global_settings"
+        page.evaluate(f"{settings} = JSON.stringify({{...JSON.parse({settings}), themeOverride: 'dark'}})")
+        page.reload()
+    page.frame_locator("iframe").locator(".picture img").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(SETTLED_MS)
+    save(page, out, "live", theme)
+    page.goto(time_series(address, run))
+    page.wait_for_selector("scalar-card", timeout=60_000)
+    page.locator("button", has_text="Settings").click()  # close the panel: room for the curves
+    page.wait_for_timeout(SETTLED_MS)
+    save(page, out, "time_series", theme)
+    for tab in TABS:
+        page.goto("about:blank")
+        page.goto(f"{address}#{tab}")
+        page.wait_for_timeout(SETTLED_MS)
+        save(page, out / "tabs", tab, theme)
+
+
+def time_series(address: str, run: str) -> str:
     """Time Series with the main curves and the last run's pictures pinned on top."""
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        sys.exit("no Chromium found; install it (Debian: apt-get install chromium) or set CHROMIUM")
-    cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
+    cards: list[dict[str, Any]] = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
     cards += [{"plugin": "images", "runId": f"defaultExperimentId/{run}", "tag": tag, "sample": 0} for tag in PICTURES]
     query = urllib.parse.urlencode({"smoothing": 0, "pinnedCards": json.dumps(cards)})
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=browser_path, args=FLAGS, viewport={"width": 1440, "height": 990}
-        )
-        page = context.new_page()
-        page.goto(f"{address}?{query}#timeseries")
-        page.wait_for_selector("scalar-card", timeout=60_000)
-        page.locator("button", has_text="Settings").click()  # close the panel: room for the curves
-        page.wait_for_timeout(5_000)
-        page.screenshot(path=str(out))
-        context.close()
+    return f"{address}?{query}#timeseries"
+
+
+def save(page: Page, out: Path, name: str, theme: str) -> None:
+    folder = out if theme == "light" or out.name == "tabs" else out / "tabs"
+    page.screenshot(path=str(folder / (f"{name}.png" if theme == "light" else f"{name}-{theme}.png")))
 
 
 if __name__ == "__main__":
