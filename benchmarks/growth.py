@@ -90,7 +90,7 @@ def with_runs(counts: list[int], points: int) -> str:
 def invent(logdir: Path, points: int, seed: int) -> None:
     """A run with the curves of a training, but invented values, through the real tracker."""
     random = np.random.default_rng(seed)
-    made = runs.create(logdir, "invented")
+    made = runs.create(logdir, "invented", "", {"status": "completed"})
     names = (reporting.LOSS_TRAIN, reporting.ACCURACY_TRAIN, reporting.LR, reporting.GRAD_NORM, reporting.THROUGHPUT)
     more = (reporting.LOSS_VAL, reporting.ACCURACY_VAL, reporting.LOSS_TEST, reporting.ACCURACY_TEST)
     assert len(names + more) == CURVES

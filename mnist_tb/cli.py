@@ -10,17 +10,16 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from mnist_tb import __version__
 from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.interrupt import Interruption
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -118,6 +117,25 @@ def _live_page(logdir: Path, browser: bool) -> Iterator[str]:
         process.wait()
 
 
+@cli.command("resume")
+@click.argument("run")
+@click.option("--epochs", type=int, help="How many epochs there are to be in all: more than before extends the run.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; the run's own, left out.")
+@_logdir
+@_data_root
+def resume_command(run: str, epochs: int | None, device: str | None, logdir: Path, data_root: str | None) -> None:
+    """Go on with RUN where it stopped: a number, a name, a folder, or `last`."""
+    from mnist_tb import runs
+    from mnist_tb.launch import resume
+    from mnist_tb.terminal import Terminal
+
+    found = runs.find(logdir, run)
+    if resume(found, Terminal(), epochs, device, data_root):
+        click.echo(f"\nThe run: {found.path}")
+    else:
+        click.echo(f"{found.path}: this run is complete; --epochs with a larger number makes it longer.")
+
+
 @cli.command("board")
 @_logdir
 @click.option(
@@ -144,7 +162,7 @@ def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_par
 def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: str | None) -> None:
     """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""
     from mnist_tb import reporting, runs
-    from mnist_tb.launch import add_evaluation, evaluate_run
+    from mnist_tb.scoring import add_evaluation, evaluate_run
     from mnist_tb.terminal import Terminal
 
     found = runs.find(logdir, run)
@@ -183,37 +201,6 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
     except (KeyboardInterrupt, click.Abort):  # click's word for it
         return _say_error("interrupted", 130) if interruption.number == signal.SIGINT else _say_error("terminated", 143)
     return 0
-
-
-class Interruption:
-    """Brings Ctrl-C and SIGTERM to the same clean end: the first raises KeyboardInterrupt in the main thread.
-
-    While that is cleaned up after, another one ends the process at once, but not within half a second of the first:
-    two may come from one press of the keys, by way of make, say.
-    """
-
-    def __init__(self) -> None:
-        self.number = signal.SIGINT
-        self._first: float | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._come) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *error: object) -> None:
-        for (
-            number,
-            handler,
-        ) in self._before.items():  # after an interruption only the exit is left, let it be undisturbed
-            signal.signal(number, handler if self._first is None else signal.SIG_IGN)
-
-    def _come(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first, self.number = now, signal.Signals(number)
-            raise KeyboardInterrupt
-        if now - self._first > 0.5:
-            os._exit(128 + number)
 
 
 def _say_error(message: object, code: int) -> int:

@@ -81,6 +81,7 @@ class Tracking(_Group):
     scalars_every: Annotated[int, Field(ge=1)] = 10
     histograms_every: Annotated[int, Field(ge=0)] = 1
     images_every: Annotated[int, Field(ge=0)] = 1
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 
 class Config(_Group):

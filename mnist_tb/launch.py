@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 
 from mnist_tb import config as configuration
-from mnist_tb import data, kernels, memory, reporting, runs
+from mnist_tb import data, events, hardware, kernels, memory, reporting, runs
+from mnist_tb.checkpoint import Saver
 from mnist_tb.checkpoint import load as load_checkpoint
-from mnist_tb.checkpoint import save as save_checkpoint
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.evaluate import Evaluation, evaluate, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
-from mnist_tb.status import Status
+from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
+from mnist_tb.state import State
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import Tracker
-from mnist_tb.train import Job, Trained, draw_samples, train
-
-_SHOWN = 24
-"""Images on the final sheet."""
+from mnist_tb.train import Job, keep_best, train
 
 
 def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
@@ -39,107 +35,93 @@ def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
     Everything the user can have wrong is found before the run's folder is made. Raises InputError for that and
     TrainingError for what fails later; the run is then marked failed, and interrupted where the user stopped it.
     """
-    memory.keep_freed_memory()
-    config = resolve_hardware(config)
-    device = torch.device(config.device)
-    torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
+    config = _prepare(config)
     dataset = data.load(config.data, terminal.say)
     config = _resolve_data(config, dataset, terminal)
     with _memory_errors():
-        dataset = dataset.to(device)
-        model = build(config.model.channels, config.seed, device)
-        run = runs.create(logdir, config.name)
-        with _status(run), run.in_use(), Tracker(run.path if config.tracking.enabled else None) as tracker, terminal:
-            run.write_metrics(reporting.facts(config, dataset, model, _versions()))
-            runs.write_atomically(run.config, configuration.dump(config).encode())
-            hardware = f"on {config.device} in {config.precision}"
-            if device.type == "cpu" and kernels.find(in_precision(model, config.precision)) is None:
-                hardware += ", by torch alone: no kernels could be compiled for it"
-            terminal.say(f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {hardware}")
-            live = Live(tracker, _first_status(config, dataset))
-            with _end_in_events(tracker, live):
-                live.update(0, now=True)
-                reporting.beginning(tracker, config, dataset, model, run.name)
-                terminal.begin(_steps(config, dataset))
-                job = Job(config, run, dataset, tracker, terminal, live)
-                _finish(job, model, train(job, model))
+        dataset = dataset.to(torch.device(config.device))
+        model = build(config.model.channels, config.seed, torch.device(config.device))
+        facts = reporting.facts(config, dataset, model, _versions())
+        run = runs.create(logdir, config.name, configuration.dump(config), facts)
+        with run.in_use():
+            _work(config, run, dataset, model, terminal, None)
     return run
 
 
-def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tuple[Dataset, Evaluation]:
-    """Evaluate a run's best weights on `train`, `validation` or `test`, on the run's own data; writes nothing.
+def resume(run: Run, terminal: Terminal, epochs: int | None, device: str | None, data_root: str | None) -> bool:
+    """Go on with a run from its last checkpoint, in its own folder; False where it is complete and nothing was done.
 
-    Raises InputError where the run, its data or its weights are missing, broken or do not belong together.
+    epochs: how many there are to be in all, more than before extends the run. epochs, device, data_root: None leaves
+    them as they were.
+    Raises as `launch` does, and InputError where the run, its checkpoint or its data are missing, broken or in use.
     """
-    metrics = run.read_metrics()
-    config = resolve_hardware(_run_config(run, device, data_root))
-    dataset = data.load(config.data).to(torch.device(config.device))
-    found, known = (dataset.name, reporting.image_counts(dataset)), (metrics.get("dataset"), metrics.get("images"))
-    if found != known:
-        raise InputError(
-            f"{run.path}: the data found are {found[0]} with {found[1]} images, but the run was trained on {known[0]}"
-            f" with {known[1]}"
-        )
-    model = _best_model(run, config)
-    return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
+    with run.in_use():
+        known = run.read_metrics()
+        config = _prepare(run_config(run, device, data_root))
+        if epochs is not None and epochs < config.train.epochs:
+            raise InputError(f"--epochs {epochs}: the run has {config.train.epochs} already; it can only become longer")
+        if epochs is not None:
+            config = configuration.changed(config, {"train.epochs": epochs})
+        saved = load_checkpoint(run.last_checkpoint) if run.last_checkpoint.exists() else None
+        complete = known.get("status") == "completed"
+        if complete and (saved is None or saved.get("epoch") == config.train.epochs):
+            return False
+        dataset = data.load(config.data)
+        check_data(run, known, dataset)
+        with _memory_errors():
+            dataset = dataset.to(torch.device(config.device))
+            model = build(config.model.channels, config.seed, torch.device(config.device))
+            if saved is not None:
+                State.check(saved, model, run.last_checkpoint)
+            runs.write_atomically(run.config, configuration.dump(config).encode())
+            _work(config, run, dataset, model, terminal, saved)
+    return True
 
 
-def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluation) -> None:
-    """Add an evaluation of the best weights to metrics.json, and to the event file a test result it has not got yet.
-
-    Raises OSError where the run cannot be written.
-    """
-    config = resolve_hardware(_run_config(run, str(dataset.test.labels.device), None))
-    if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
-        step = int(load_checkpoint(run.best_checkpoint)["step"])
-        network = in_precision(_best_model(run, config), config.precision)
-        with Tracker(run.path) as tracker:
-            live = Live(tracker, _first_status(config, dataset))
-            _report_result(Job(config, run, dataset, tracker, Terminal(), live), network, evaluation, step)
-    key = "val" if split == "validation" else split
-    run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
+def _prepare(config: Config) -> Config:
+    memory.keep_freed_memory()
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
+    return hardware.resolve(config)
 
 
-def _run_config(run: Run, device: str, data_root: str | None) -> Config:
-    options: list[tuple[str, str, object]] = [("--device", "device", device), ("evaluate", "data.fallback", None)]
-    if data_root is not None:
-        options += [("--data-root", "data.root", data_root), ("--data-root", "data.download", False)]
-    return configuration.load(run.config, options=options)
+def _work(
+    config: Config, run: Run, dataset: Dataset, model: CNN, terminal: Terminal, saved: dict[str, Any] | None
+) -> None:
+    """Train in the run's folder, from the beginning or from a checkpoint, and finish the run."""
+    with _status(run, terminal):
+        _go_back(run, saved)
+        step, seconds = (0, 0.0) if saved is None else (int(saved["step"]), float(saved["seconds"]))
+        folder = run.path if config.tracking.enabled else None
+        with Tracker(folder, 0 if saved is None else step + 1) as tracker, Saver() as saver, terminal:
+            terminal.say(_first_line(config, run, dataset, model, saved))
+            live = Live(tracker, first_status(config, dataset), seconds)
+            with _end_in_events(tracker, live):
+                live.update(step, now=True)
+                if saved is None:
+                    reporting.beginning(tracker, config, dataset, model, run.name)
+                terminal.begin(steps_of(config, dataset))
+                job = Job(config, run, dataset, tracker, terminal, live, saver)
+                trained = train(job, model, saved)
+                saver.wait()
+                finish(job, model, trained)
 
 
-def _best_model(run: Run, config: Config) -> CNN:
-    model = build(config.model.channels, config.seed, torch.device(config.device))
-    best = load_checkpoint(run.best_checkpoint)
-    try:
-        model.load_state_dict(best["model"])
-        int(best["step"])
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{run.best_checkpoint}: the weights do not fit the network in {run.config}") from None
-    return model
+def _go_back(run: Run, saved: Mapping[str, Any] | None) -> None:
+    """Take from the run's files what came after a checkpoint, or after the beginning. Raises OSError."""
+    run.restart_metrics()
+    if saved is None or saved["best"] is None:
+        run.best_checkpoint.unlink(missing_ok=True)
+    events.trim(run.path, {} if saved is None else saved["events"])
+    if saved is not None:
+        keep_best(run, saved)
 
 
-def resolve_hardware(config: Config) -> Config:
-    """Replace `auto` by what this machine has. Raises InputError where the device asked for is not there."""
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name}: torch finds no CUDA GPU here; use auto or cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name}: there are only {torch.cuda.device_count()} CUDA GPUs, counted from 0")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if _is_bf16_fast(device) else "fp32"
-    return configuration.changed(config, {"device": name, "precision": precision})
-
-
-def _is_bf16_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself: GPUs since Ampere, x86 CPUs with AVX-512 BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public, so maybe gone one day
-    return any(getattr(torch.cpu, name, lambda: False)() for name in supported)
+def _first_line(config: Config, run: Run, dataset: Dataset, model: CNN, saved: dict[str, Any] | None) -> str:
+    hardware = f"on {config.device} in {config.precision}"
+    if config.device == "cpu" and kernels.find(in_precision(model, config.precision)) is None:
+        hardware += ", by torch alone: no kernels could be compiled for it"
+    again = "" if saved is None else f", from step {int(saved['step']):,}"
+    return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {hardware}{again}"
 
 
 def _resolve_data(config: Config, dataset: Dataset, terminal: Terminal) -> Config:
@@ -157,16 +139,17 @@ def _resolve_data(config: Config, dataset: Dataset, terminal: Terminal) -> Confi
 
 
 @contextmanager
-def _status(run: Run) -> Iterator[None]:
-    """Afterwards, the true status in metrics.json, also where all failed before it was first written."""
+def _status(run: Run, terminal: Terminal) -> Iterator[None]:
+    """Afterwards, the true status in metrics.json, and how to go on where the run is not complete."""
     try:
         yield
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # the latter: nobody reads our output any more
         status = "interrupted" if stopped else "failed"
         with suppress(OSError, InputError):  # the disk may be what failed; the first error is the one to tell
-            known = run.read_metrics() if run.metrics.exists() else {}
-            run.write_metrics({**known, "status": status, "error": str(error) or status, "ended": time.time()})
+            run.update_metrics(status=status, error=str(error) or status, ended=time.time())
+        if isinstance(error, KeyboardInterrupt):
+            terminal.say(f"Stopped; it goes on with: mnist-tb resume {run.path}")
         raise
     run.update_metrics(status="completed", ended=time.time())
 
@@ -192,23 +175,6 @@ def _end_in_events(tracker: Tracker, live: Live) -> Iterator[None]:
     live.end("completed")
 
 
-def _first_status(config: Config, dataset: Dataset) -> Status:
-    steps = _steps(config, dataset)
-    return Status(
-        dataset=dataset.name,
-        device=config.device,
-        precision=config.precision,
-        epochs=config.train.epochs,
-        batches=steps // config.train.epochs,
-        steps=steps,
-    )
-
-
-def _steps(config: Config, dataset: Dataset) -> int:
-    """How many updates the whole training takes."""
-    return config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size)
-
-
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Turn torch's several ways of saying that the memory is full into one sentence."""
@@ -219,40 +185,6 @@ def _memory_errors() -> Iterator[None]:
         if not full:
             raise
         raise TrainingError("the memory is full: try a smaller train.batch_size or model.channels") from None
-
-
-def _finish(job: Job, model: CNN, trained: Trained) -> None:
-    """Put the best weights back, score them on the test set, and leave everything that a run leaves."""
-    model.load_state_dict(trained.best.weights)
-    plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
-    save_checkpoint(job.run.weights, plain)
-    network = in_precision(model, job.config.precision)
-    steps = _steps(job.config, job.dataset)
-    job.live.update(steps, now=True, phase="test")
-    evaluation = evaluate(network, job.dataset, job.dataset.test)
-    job.live.update(
-        steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
-    )
-    _report_result(job, network, evaluation, trained.best.step)
-    classes = job.dataset.classes
-    job.run.update_metrics(
-        test=reporting.evaluation_numbers(evaluation, classes),
-        train_seconds=trained.seconds,
-        images_per_second=trained.images_per_second,
-    )
-    title = f"Test set of {job.dataset.name}, best weights (epoch {trained.best.epoch})"
-    job.terminal.evaluated(title, evaluation, classes)
-    job.terminal.say(f"Test: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
-    job.terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
-
-
-def _report_result(job: Job, network: CNN, evaluation: Evaluation, step: int) -> None:
-    """The result in pictures and numbers: results.png and the event file."""
-    samples = draw_samples(job.dataset.test, _SHOWN, job.config.seed, "samples shown")
-    probabilities = predict(network, job.dataset, samples.images).softmax(1).cpu()
-    sheet = reporting.result_sheet(job.dataset, samples, probabilities, evaluation)
-    Image.fromarray(sheet).save(job.run.results)
-    reporting.result(job.tracker, step, job.dataset, evaluation, sheet)
 
 
 def _versions() -> dict[str, str]:

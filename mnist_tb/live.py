@@ -15,10 +15,11 @@ _EVERY_SECONDS = 1.0
 class Live:
     """A run's Status, and when it was last written. Call from the tracker's thread."""
 
-    def __init__(self, tracker: Tracker, status: Status) -> None:
+    def __init__(self, tracker: Tracker, status: Status, seconds: float = 0.0) -> None:
+        """seconds: for which the run has gone on before."""
         self._tracker = tracker
         self._status = status
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - seconds
         self._written = float("-inf")
         self._training: tuple[float, int] | None = None  # when, and after how many updates, its clock was started
 

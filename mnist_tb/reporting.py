@@ -16,7 +16,8 @@ from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.evaluate import Evaluation
 from mnist_tb.model import parameter_count
-from mnist_tb.tracking import Picture, Tracker
+from mnist_tb.summaries import Picture
+from mnist_tb.tracking import Tracker
 from mnist_tb.window import Means
 
 LOSS_TRAIN = "loss/train"

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,19 @@ from typing import Any
 from mnist_tb.errors import InputError
 
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
+_UNFINISHED = ".unfinished-run"
+_LATER = (
+    "error",
+    "ended",
+    "test",
+    "train_seconds",
+    "images_per_second",
+    "epoch",
+    "step",
+    "best_epoch",
+    "best_step",
+    "val",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,12 @@ class Run:
         with _locked(self.path):
             self.write_metrics({**self.read_metrics(), **changes})
 
+    def restart_metrics(self) -> None:
+        """Mark the run running, and take out all that came after its beginning."""
+        with _locked(self.path):
+            known = {key: value for key, value in self.read_metrics().items() if key not in _LATER}
+            self.write_metrics({**known, "status": "running"})
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep the run for this process. Raises InputError where another one has it, or it is no run.
@@ -93,19 +113,25 @@ class Run:
             os.close(descriptor)
 
 
-def create(logdir: Path, name: str) -> Run:
+def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run:
     """Make the next run's folder: the highest number so far plus one, then the name.
 
-    Two trainings that start at once get different numbers: the log folder is locked while one is chosen.
+    It comes into being whole, with its configuration and first metrics in it, so that it can be resumed at whatever
+    instant it is killed. Two trainings that start at once get different numbers: the log folder is locked meanwhile.
     Raises InputError where the log folder cannot be made or written.
     """
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         with _locked(logdir):
+            made = Run(logdir / _UNFINISHED)
+            shutil.rmtree(made.path, ignore_errors=True)  # what a run left that was killed while it was made
+            made.last_checkpoint.parent.mkdir(parents=True)
+            write_atomically(made.config, config.encode())
+            made.write_metrics(metrics)
             numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
             run = Run(logdir / f"{max(numbers, default=0) + 1:04d}-{name}")
-            run.path.mkdir()
-            (run.path / "checkpoints").mkdir()
+            made.path.rename(run.path)
+            _sync(logdir)
             return run
     except OSError as error:
         raise InputError(f"{logdir}: no run can be made here: {error.strerror}; choose another --logdir") from None
@@ -156,11 +182,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

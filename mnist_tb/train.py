@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from mnist_tb import checkpoint, reporting
+from mnist_tb import checkpoint, interrupt, reporting
+from mnist_tb.checkpoint import Saver
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split, batches, generator
 from mnist_tb.errors import TrainingError
@@ -19,10 +21,11 @@ from mnist_tb.live import Live
 from mnist_tb.model import CNN
 from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
+from mnist_tb.state import Best, Point, State
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import Tracker
-from mnist_tb.update import GraphUpdater, Updater, updater
-from mnist_tb.window import Means, Window
+from mnist_tb.update import updater
+from mnist_tb.window import Window
 
 
 @dataclass(frozen=True)
@@ -35,44 +38,7 @@ class Job:
     tracker: Tracker
     terminal: Terminal
     live: Live
-
-
-@dataclass(frozen=True)
-class Best:
-    """The weights that did best on validation, and when they did: after `step` updates, in epoch `epoch` (from 1)."""
-
-    weights: dict[str, Tensor]
-    validation: Evaluation
-    epoch: int
-    step: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the training curves, after update `step`, batch `batch` (from 1) of epoch `epoch` (from 0).
-
-    means: waits until the numbers have left the device.
-    """
-
-    epoch: int
-    batch: int
-    step: int
-    size: int
-    means: Callable[[], Means]
-
-
-@dataclass
-class State:
-    """All that training changes. epoch, step: how many are complete. point: the last one, not yet written."""
-
-    model: CNN
-    update: Updater | GraphUpdater
-    order: torch.Generator
-    window: Window
-    epoch: int = 0
-    step: int = 0
-    point: Point | None = None
-    best: Best | None = None
+    saver: Saver
 
 
 @dataclass(frozen=True)
@@ -84,32 +50,52 @@ class Trained:
     images_per_second: float
 
 
-def train(job: Job, model: CNN) -> Trained:
+def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Trained:
     """Train for the configured epochs; the model ends with its last weights, the result holds the best ones.
 
-    Raises TrainingError, with the step and the learning rate, where the loss stops being a finite number.
+    saved: a checkpoint to go on from, in the middle of an epoch or not, as if there had been no interruption.
+    Raises TrainingError, with the step and the learning rate, where the loss stops being a finite number, and
+    KeyboardInterrupt, after the step and a checkpoint, where the user stops it.
     """
     config, dataset = job.config, job.dataset
     count, size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
     steps = epochs * math.ceil(count / size)
-    state = State(model, updater(config, model, dataset), generator(config.seed, "order of the images"), Window())
+    order = generator(config.seed, "order of the images")
+    state = State(model, updater(config, model, dataset), order, Window(), order.get_state())
     watched = draw_samples(dataset.test, reporting.SAMPLES, config.seed, "watched samples")
+    if saved is None:
+        look(job, state, watched, time.perf_counter())
+    else:
+        state.restore(saved, job.run.last_checkpoint)
 
-    look(job, state, watched)
-    start = time.perf_counter()
+    start = time.perf_counter() - state.seconds
+    due = time.perf_counter() + config.tracking.checkpoint_seconds
     state.window.resume()
-    while state.epoch < epochs:
-        for batch, index in enumerate(batches(count, size, state.order, dataset.train.labels.device), 1):
-            lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
-            loss, hits = state.update(index, lr)
-            state.step += 1
-            state.window.add(loss, hits, len(index), lr)
-            if state.step % config.tracking.scalars_every == 0 or state.step == steps:
-                report(job, state, batch)
-        state.epoch += 1
-        state.window.pause()
-        look(job, state, watched)
-        state.window.resume()
+    with interrupt.deferred() as interruption:
+        while state.epoch < epochs:
+            order_of_epoch = batches(count, size, state.order, dataset.train.labels.device)
+            for index in islice(order_of_epoch, state.batch, None):
+                lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
+                loss, hits = state.update(index, lr)
+                state.step += 1
+                state.batch += 1
+                state.window.add(loss, hits, len(index), lr)
+                if state.step % config.tracking.scalars_every == 0 or state.step == steps:
+                    report(job, state)
+                stopped = interruption.requested
+                if (stopped or time.perf_counter() > due) and state.batch * size < count:  # else `look` is about to
+                    save(job, state, start)
+                    due = time.perf_counter() + config.tracking.checkpoint_seconds
+                    if stopped:
+                        break
+            else:
+                state.epoch, state.batch, state.drawn = state.epoch + 1, 0, state.order.get_state()
+                state.window.pause()
+                look(job, state, watched, start)
+                state.window.resume()
+            if interruption.requested:
+                job.saver.wait()
+                raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     assert state.best is not None, "the last epoch always looks at validation"
     return Trained(state.best, seconds, epochs * count / seconds)
@@ -121,14 +107,14 @@ def draw_samples(split: Split, count: int, seed: int, purpose: str) -> Split:
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def report(job: Job, state: State, batch: int) -> None:
+def report(job: Job, state: State) -> None:
     """Close the window: its means are a point of the training curves, written one window later.
 
     By then they have left the device, which need not wait for that.
     """
     write_point(job, state)
     size, means = len(state.window), state.window.close(state.update.gradient)
-    state.point = Point(state.epoch, batch, state.step, size, means)
+    state.point = Point(state.epoch, state.batch, state.step, size, means)
 
 
 def write_point(job: Job, state: State) -> None:
@@ -158,13 +144,13 @@ def _stop_at(bad: tuple[int, float] | None, before: int) -> None:
         raise _diverged("training", before + place + 1, lr)
 
 
-def look(job: Job, state: State, watched: Split) -> None:
+def look(job: Job, state: State, watched: Split, start: float) -> None:
     """Between epochs: write what is due, evaluate, keep the weights if they are the best so far, save a checkpoint."""
-    config, run, dataset, tracker = job.config, job.run, job.dataset, job.tracker
+    config, dataset, tracker = job.config, job.dataset, job.tracker
     write_point(job, state)
     _stop_at(state.window.first_bad(), state.step - len(state.window))
     last = state.epoch == config.train.epochs
-    news: dict[str, object] = {"epoch": state.epoch, "step": state.step}
+    state.news |= {"epoch": state.epoch, "step": state.step}
     if tracker.enabled and _due(state.epoch, config.tracking.histograms_every):
         reporting.histograms(tracker, state.step, state.model)
     if tracker.enabled and _due(state.epoch, config.tracking.images_every):
@@ -177,37 +163,45 @@ def look(job: Job, state: State, watched: Split) -> None:
         reporting.validation(tracker, state.step, validation)
         job.live.update(state.step, now=True, val_loss=validation.loss, val_accuracy=validation.accuracy)
         job.terminal.validated(state.epoch, validation)
-        if state.epoch and (state.best is None or _better(validation, state.best.validation)):
+        if state.epoch and (state.best is None or _better(validation, state.best)):
             weights = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
-            state.best = Best(weights, validation, state.epoch, state.step)
-            checkpoint.save(run.best_checkpoint, {"model": weights, "epoch": state.epoch, "step": state.step})
+            state.best = Best(weights, validation.loss, validation.accuracy, state.epoch, state.step)
             numbers = reporting.evaluation_numbers(validation, dataset.classes)
-            news |= {"best_epoch": state.epoch, "best_step": state.step, "val": numbers}
-    run.update_metrics(**news)
-    checkpoint.save(run.last_checkpoint, _state_dict(state))
+            state.news |= {"best_epoch": state.epoch, "best_step": state.step, "val": numbers}
+    save(job, state, start)
+
+
+def save(job: Job, state: State, start: float) -> None:
+    """Save a checkpoint beside the training, and with it all that was written to the event file up to here."""
+    write_point(job, state)
+    dumped = state.dump(time.perf_counter() - start)
+
+    def work() -> None:
+        checkpoint.save(job.run.last_checkpoint, {**dumped, "events": job.tracker.flush()})
+        keep_best(job.run, dumped)
+
+    job.saver.submit(work)
+
+
+def keep_best(run: Run, dumped: Mapping[str, Any]) -> None:
+    """The best weights and the numbers of a checkpoint, in the files that are for others to read."""
+    best = dumped["best"]
+    if best is not None:
+        checkpoint.save(run.best_checkpoint, {"model": best["weights"], "epoch": best["epoch"], "step": best["step"]})
+    run.update_metrics(**dumped["news"])
 
 
 def _due(epoch: int, every: int) -> bool:
     return every > 0 and epoch % every == 0
 
 
-def _better(one: Evaluation, other: Evaluation) -> bool:
+def _better(one: Evaluation, other: Best) -> bool:
     return (one.accuracy, -one.loss) > (other.accuracy, -other.loss)
 
 
 def _diverged(where: str, step: int, lr: float | None = None) -> TrainingError:
     rate = "" if lr is None else f", with learning rate {lr:g}"
     return TrainingError(f"the {where} loss is no finite number at step {step}{rate}: try a smaller train.lr")
-
-
-def _state_dict(state: State) -> dict[str, object]:
-    return {
-        "model": state.model.state_dict(),
-        "optimizer": state.update.optimizer.state_dict(),
-        "order": state.order.get_state(),
-        "epoch": state.epoch,
-        "step": state.step,
-    }
 
 
 if __name__ == "__main__":

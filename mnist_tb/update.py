@@ -50,8 +50,7 @@ class Updater:
         else:
             loss, hits = self._differentiate(*self._dataset.train_batch(index, self._computing.dtype))
         self.optimizer.step(self.gradient, lr)
-        if self._computing is not self._vector:
-            self._computing.copy_(self._vector)
+        self.refresh()
         return loss, hits
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,6 +59,11 @@ class Updater:
         gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat(models.as_vector(gradients), out=self.gradient)
         return loss.detach(), metrics.correct_count(logits.detach(), labels)
+
+    def refresh(self) -> None:
+        """Have the copy compute with the model's weights of now."""
+        if self._computing is not self._vector:
+            self._computing.copy_(self._vector)
 
     def state(self) -> list[Tensor]:
         """All tensors that an update changes, but for the gradient."""
@@ -99,6 +103,10 @@ class GraphUpdater:
         self._index.copy_(index)
         self._replay()
         return self._loss.clone(), self._hits.clone()
+
+    def refresh(self) -> None:
+        """As in `Updater`."""
+        self._updater.refresh()
 
     def _update(self) -> None:
         loss, hits = self._updater(self._index, self._lr)

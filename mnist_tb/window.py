@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Window:
         self._counts: list[int] = []
         self._lrs: list[float] = []
         self._seconds = 0.0
-        self._since = time.perf_counter()
+        self._since: float | None = time.perf_counter()
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -52,11 +53,30 @@ class Window:
 
     def pause(self) -> None:
         """Stop the clock, for an evaluation in between."""
-        self._seconds += time.perf_counter() - self._since
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
 
     def resume(self) -> None:
         """Start the clock again."""
         self._since = time.perf_counter()
+
+    def dump(self) -> dict[str, Any]:
+        """All that has been added, for a checkpoint."""
+        empty = torch.empty(0)
+        return {
+            "losses": torch.stack(self._losses) if self._losses else empty,
+            "hits": torch.stack(self._hits) if self._hits else empty,
+            "counts": list(self._counts),
+            "lrs": list(self._lrs),
+            "seconds": self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since),
+        }
+
+    def restore(self, saved: Mapping[str, Any], device: torch.device) -> None:
+        """Become what was dumped, with the clock stopped."""
+        self._losses, self._hits = list(saved["losses"].to(device)), list(saved["hits"].to(device))
+        self._counts, self._lrs = [int(c) for c in saved["counts"]], [float(lr) for lr in saved["lrs"]]
+        self._seconds, self._since = float(saved["seconds"]), None
 
     def first_bad(self) -> tuple[int, float] | None:
         """As in `Means`, of the updates added so far."""

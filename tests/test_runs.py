@@ -8,31 +8,36 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from mnist_tb import checkpoint, runs
 from mnist_tb.errors import InputError
 from mnist_tb.runs import Run
 
 
+def make(logdir: Path, name: str) -> Run:
+    return runs.create(logdir, name, "seed: 0\n", {"status": "running"})
+
+
 def test_numbers_count_on_from_the_highest(tmp_path: Path) -> None:
-    assert runs.create(tmp_path / "new" / "runs", "a").name == "0001-a"
+    assert make(tmp_path / "new" / "runs", "a").name == "0001-a"
     (tmp_path / "new" / "runs" / "0041-left").mkdir()
     (tmp_path / "new" / "runs" / "other").mkdir()
-    assert runs.create(tmp_path / "new" / "runs", "a").name == "0042-a"
+    assert make(tmp_path / "new" / "runs", "a").name == "0042-a"
     (tmp_path / "new" / "runs" / "12345-far").mkdir()
-    assert runs.create(tmp_path / "new" / "runs", "b").name == "12346-b"
+    assert make(tmp_path / "new" / "runs", "b").name == "12346-b"
 
 
 def test_runs_started_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
-        names = list(pool.map(lambda i: runs.create(tmp_path, f"run{i % 3}").name, range(48)))
+        names = list(pool.map(lambda i: make(tmp_path, f"run{i % 3}").name, range(48)))
     assert sorted(int(name[:4]) for name in names) == list(range(1, 49))
 
 
 @pytest.mark.parametrize("which", ["2", "0002", "0002-b", "last"])
 def test_find_by_number_name_or_last(which: str, tmp_path: Path) -> None:
-    runs.create(tmp_path, "a")
-    made = runs.create(tmp_path, "b")
+    make(tmp_path, "a")
+    made = make(tmp_path, "b")
     assert runs.find(tmp_path, which) == made
     assert runs.find(tmp_path, str(made.path)) == made
 
@@ -42,7 +47,7 @@ def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):
         runs.find(tmp_path / "runs", which)
     if which != "last":
-        runs.create(tmp_path / "runs", "a")
+        make(tmp_path / "runs", "a")
         with pytest.raises(InputError, match=r"no such run folder|there are 0001-a"):
             runs.find(tmp_path / "runs", which)
 
@@ -57,7 +62,7 @@ def test_listing_is_in_the_order_of_the_numbers(tmp_path: Path) -> None:
 def test_unwritable_log_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="no run can be made here: Not a directory"):
-        runs.create(tmp_path / "file" / "runs", "a")
+        make(tmp_path / "file" / "runs", "a")
 
 
 def test_metrics_are_replaced_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
@@ -82,11 +87,20 @@ def test_processes_that_update_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_in_use_is_refused_to_others_until_it_is_free(tmp_path: Path) -> None:
-    run = runs.create(tmp_path, "a")
+    run = make(tmp_path, "a")
     with run.in_use(), pytest.raises(InputError, match="in use by another process"), run.in_use():
         pass
     with run.in_use():
         pass
+
+
+def test_a_run_comes_into_being_whole(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-run" / "checkpoints").mkdir(parents=True)  # left by one that was killed meanwhile
+    (tmp_path / ".unfinished-run" / "rubbish").write_text("")
+    run = make(tmp_path, "a")
+    assert (run.config.read_text(), run.read_metrics()) == ("seed: 0\n", {"status": "running"})
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml", "metrics.json"]
+    assert os.listdir(tmp_path) == ["0001-a"]
 
 
 def test_a_failed_write_leaves_the_old_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +147,6 @@ def test_broken_checkpoints_are_explained(tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_something_else_is_explained(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.pt", [1])  # type: ignore[arg-type]
+    torch.save([1], tmp_path / "a.pt")
     with pytest.raises(InputError, match="it holds a list"):
         checkpoint.load(tmp_path / "a.pt")

@@ -1,0 +1,40 @@
+"""A run's event files as files: their names, how long they are, and how they are cut back to a checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_files = itertools.count()
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """The event files of a run and how long each is, in bytes."""
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*tfevents*"))}
+
+
+def trim(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Take from a run's event files what was written after a checkpoint, at which they were as long as given.
+
+    Files that were not there then are removed. Killed in between, it can be done again. Raises OSError.
+    """
+    for name, size in sizes(folder).items():
+        path = folder / name
+        if name not in lengths:
+            path.unlink()
+        elif size > lengths[name]:
+            with open(path, "r+b") as file:
+                file.truncate(lengths[name])
+                os.fsync(file.fileno())
+
+
+def new_name(others: Mapping[str, int]) -> str:
+    """A name after those of the other files: TensorBoard reads them in that order. The clock may have been set back."""
+    times = [int(match[1]) for name in others if (match := re.search(r"tfevents\.(\d+)\.", name))]
+    moment = max([int(time.time()), *(moment + 1 for moment in times)])
+    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}"

@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM: one clean end for both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_AT_ONCE_AFTER = 0.5
+"""Seconds after which a second signal is a second press of the keys: two may come from one, by way of make, say."""
+
+
+class Interruption:
+    """While it is entered, the first signal raises KeyboardInterrupt in the main thread, and a second ends the process.
+
+    number: the signal that came first.
+    """
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+        self._first: float | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._before = {number: signal.signal(number, self._come) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():  # after an interruption only the exit is left: undisturbed
+            signal.signal(number, handler if self._first is None else signal.SIG_IGN)
+
+    def _come(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self.number = now, signal.Signals(number)
+            if _deferral.active:
+                _deferral.requested = True
+            else:
+                raise KeyboardInterrupt
+        elif now - self._first > _AT_ONCE_AFTER:
+            os._exit(128 + number)
+
+
+class _Deferral:
+    active = False
+    requested = False
+
+
+_deferral = _Deferral()
+
+
+@contextmanager
+def deferred() -> Iterator[_Deferral]:
+    """Within, the first signal raises nothing: `requested` of what is yielded becomes true, and the work ends itself.
+
+    Where the work ends without having looked, KeyboardInterrupt is raised at the end.
+    """
+    _deferral.active, _deferral.requested = True, False
+    try:
+        yield _deferral
+    finally:
+        _deferral.active = False
+    if _deferral.requested:
+        raise KeyboardInterrupt

@@ -1,0 +1,139 @@
+"""A run's best weights, scored: at the end of its training, and whenever somebody asks."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import torch
+from PIL import Image
+
+from mnist_tb import config as configuration
+from mnist_tb import data, hardware, reporting
+from mnist_tb.checkpoint import Saver, load, save_plain
+from mnist_tb.config import Config
+from mnist_tb.data import Dataset
+from mnist_tb.errors import InputError
+from mnist_tb.evaluate import Evaluation, evaluate, predict
+from mnist_tb.live import Live
+from mnist_tb.model import CNN, build, in_precision
+from mnist_tb.runs import Run, write_atomically
+from mnist_tb.status import Status
+from mnist_tb.terminal import Terminal
+from mnist_tb.tracking import Tracker
+from mnist_tb.train import Job, Trained, draw_samples
+
+_SHOWN = 24
+"""Images on the final sheet."""
+
+
+def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tuple[Dataset, Evaluation]:
+    """Evaluate a run's best weights on `train`, `validation` or `test`, on the run's own data; writes nothing.
+
+    Raises InputError where the run, its data or its weights are missing, broken or do not belong together.
+    """
+    metrics = run.read_metrics()
+    config = hardware.resolve(run_config(run, device, data_root))
+    dataset = data.load(config.data).to(torch.device(config.device))
+    check_data(run, metrics, dataset)
+    model = _best_model(run, config)
+    return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
+
+
+def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluation) -> None:
+    """Add an evaluation of the best weights to metrics.json, and to the event file a test result it has not got yet.
+
+    Raises OSError where the run cannot be written.
+    """
+    config = hardware.resolve(run_config(run, str(dataset.test.labels.device), None))
+    if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
+        step = int(load(run.best_checkpoint)["step"])
+        network = in_precision(_best_model(run, config), config.precision)
+        with Tracker(run.path) as tracker:
+            live = Live(tracker, first_status(config, dataset))
+            job = Job(config, run, dataset, tracker, Terminal(), live, Saver())
+            _report_result(job, network, evaluation, step)
+    key = "val" if split == "validation" else split
+    run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
+
+
+def check_data(run: Run, metrics: dict[str, object], dataset: Dataset) -> None:
+    found, known = (dataset.name, reporting.image_counts(dataset)), (metrics.get("dataset"), metrics.get("images"))
+    if found != known:
+        raise InputError(
+            f"{run.path}: the data found are {found[0]} with {found[1]} images, but the run was trained on {known[0]}"
+            f" with {known[1]}"
+        )
+
+
+def run_config(run: Run, device: str | None, data_root: str | None) -> Config:
+    options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
+    if device is not None:
+        options.append(("--device", "device", device))
+    if data_root is not None:
+        options += [("--data-root", "data.root", data_root), ("--data-root", "data.download", False)]
+    return configuration.load(run.config, options=options)
+
+
+def _best_model(run: Run, config: Config) -> CNN:
+    model = build(config.model.channels, config.seed, torch.device(config.device))
+    best = load(run.best_checkpoint)
+    try:
+        model.load_state_dict(best["model"])
+        int(best["step"])
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{run.best_checkpoint}: the weights do not fit the network in {run.config}") from None
+    return model
+
+
+def finish(job: Job, model: CNN, trained: Trained) -> None:
+    """Put the best weights back, score them on the test set, and leave everything that a run leaves."""
+    model.load_state_dict(trained.best.weights)
+    plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
+    save_plain(job.run.weights, plain)
+    network = in_precision(model, job.config.precision)
+    steps = steps_of(job.config, job.dataset)
+    job.live.update(steps, now=True, phase="test")
+    evaluation = evaluate(network, job.dataset, job.dataset.test)
+    job.live.update(
+        steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
+    )
+    _report_result(job, network, evaluation, trained.best.step)
+    classes = job.dataset.classes
+    job.run.update_metrics(
+        test=reporting.evaluation_numbers(evaluation, classes),
+        train_seconds=trained.seconds,
+        images_per_second=trained.images_per_second,
+    )
+    title = f"Test set of {job.dataset.name}, best weights (epoch {trained.best.epoch})"
+    job.terminal.evaluated(title, evaluation, classes)
+    job.terminal.say(f"Test: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+    job.terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
+
+
+def _report_result(job: Job, network: CNN, evaluation: Evaluation, step: int) -> None:
+    """The result in pictures and numbers: results.png and the event file."""
+    samples = draw_samples(job.dataset.test, _SHOWN, job.config.seed, "samples shown")
+    probabilities = predict(network, job.dataset, samples.images).softmax(1).cpu()
+    sheet = reporting.result_sheet(job.dataset, samples, probabilities, evaluation)
+    encoded = io.BytesIO()
+    Image.fromarray(sheet).save(encoded, format="png")
+    write_atomically(job.run.results, encoded.getvalue())
+    reporting.result(job.tracker, step, job.dataset, evaluation, sheet)
+
+
+def first_status(config: Config, dataset: Dataset) -> Status:
+    steps = steps_of(config, dataset)
+    return Status(
+        dataset=dataset.name,
+        device=config.device,
+        precision=config.precision,
+        epochs=config.train.epochs,
+        batches=steps // config.train.epochs,
+        steps=steps,
+    )
+
+
+def steps_of(config: Config, dataset: Dataset) -> int:
+    """How many updates the whole training takes."""
+    return config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size)

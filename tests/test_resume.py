@@ -1,0 +1,376 @@
+"""Stopped, killed or failed at any instant, a run goes on as if it had not been."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import killing
+import pytest
+import torch
+from conftest import REPOSITORY, Train, read_events, scalars
+from test_board import free_port, get, wait_for_runs
+
+from mnist_tb import checkpoint, events, interrupt
+from mnist_tb.checkpoint import Saver
+from mnist_tb.cli import main
+from mnist_tb.errors import InputError
+from mnist_tb.interrupt import Interruption
+from mnist_tb.runs import Run, listing
+from mnist_tb.tracking import Tracker
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing ever happened to. Do not change it."""
+    return killing.complete(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def completed(finished: Run, tmp_path: Path) -> Run:
+    """A complete run of three epochs, to do with as one likes."""
+    shutil.copytree(finished.path, tmp_path / "runs" / finished.name)
+    return Run(tmp_path / "runs" / finished.name)
+
+
+def resume(run: Run, *arguments: str) -> int:
+    return main(arguments=["resume", str(run.path), *arguments])
+
+
+# ---- Killed and stopped
+
+
+def test_killed_at_random_instants(tmp_path: Path) -> None:
+    """Eight kills: two runs, four times each. The seed is printed."""
+    seed = random.randrange(2**31)
+    print(f"seed {seed}")
+    survived, tried, wrong = killing.torture(tmp_path, 8, 4, seed)
+    assert (survived, tried, wrong) == (2, 2, [])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_of_an_epoch(number: signal.Signals, code: int, whole: Run, tmp_path: Path) -> None:
+    """It ends within two seconds, says how to go on, and goes on in the middle of the epoch."""
+    process = subprocess.Popen(
+        killing.command(tmp_path, False), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("Epoch: 1, Batch: ") for line in process.stdout)
+    process.send_signal(number)
+    start = time.monotonic()
+    out, _ = process.communicate(timeout=30)
+    assert time.monotonic() - start < 2
+    run = listing(tmp_path)[0]
+    assert process.returncode == code
+    assert f"Stopped; it goes on with: mnist-tb resume {run.path}\n" in out
+    assert run.read_metrics()["status"] == "interrupted"
+    assert 20 <= checkpoint.load(run.last_checkpoint)["step"] < 80
+    assert killing.differences(killing.complete(tmp_path), whole) == []
+
+
+def test_a_page_that_stayed_open_shows_one_curve(whole: Run, tmp_path: Path) -> None:
+    """It had read what was written after the last checkpoint, and is not told that again."""
+    process = subprocess.Popen(killing.command(tmp_path, False), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any(line.startswith("Epoch: 2, Batch: ") for line in process.stdout)
+    process.kill()
+    process.communicate()
+    boards = []
+    for fast in ("true", "false"):
+        port = str(free_port())
+        arguments = ["--logdir", str(tmp_path), "--port", port, "--load_fast", fast, "--reload_interval", "1"]
+        board = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        boards.append((board, f"http://localhost:{port}"))
+    try:
+        for _, address in boards:
+            wait_for_runs(address, 1)
+        run = killing.complete(tmp_path)
+        time.sleep(5)
+        for _, address in boards:
+            for tag, points in killing.curves(whole).items():
+                shown = get(f"{address}/data/plugin/scalars/scalars?run={run.name}&tag={tag}")
+                assert [(step, value) for _, step, value in shown] == [(s, pytest.approx(v)) for s, v in points]
+    finally:
+        for board, _ in boards:
+            board.terminate()
+            board.wait(30)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*killing.command(tmp_path, False), "--epochs", "9999"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert any(line.startswith("Epoch: 0") for line in process.stdout)
+        done = subprocess.run(killing.command(tmp_path, True), capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "this run is in use by another process" in done.stderr
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_a_signal_within_a_step_waits_for_its_end() -> None:
+    seen = []
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        with interrupt.deferred() as deferral:
+            os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(deferral.requested)
+        pytest.fail("raised at the end of the block at the latest")
+    assert seen == [True]
+    assert interruption.number == signal.SIGTERM
+
+
+# ---- Complete, longer, or gone on with in vain
+
+
+def test_a_complete_run_is_left_as_it_is(completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()}
+    assert resume(completed) == 0
+    assert (
+        f"{completed.path}: this run is complete; --epochs with a larger number makes it longer."
+        in capsys.readouterr().out
+    )
+    assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before
+
+
+def test_more_epochs_make_it_longer(completed: Run, train: Train, tmp_path: Path) -> None:
+    assert resume(completed, "--epochs", "5") == 0
+    whole = train("--epochs", "5", logdir=tmp_path / "whole")
+    assert killing.differences(completed, whole) == []
+    assert "epochs: 5" in completed.config.read_text()
+
+
+def test_fewer_epochs_are_refused(completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resume(completed, "--epochs", "2") == 2
+    assert "--epochs 2: the run has 3 already; it can only become longer" in capsys.readouterr().err
+
+
+def test_evaluating_again_does_not_take_the_curves_away(completed: Run) -> None:
+    """What `evaluate` adds, it adds: TensorBoard forgets nothing for it."""
+    before = scalars(completed)
+    with Tracker(completed.path) as tracker:
+        tracker.scalars(1, {"loss/train": 3.0})
+    after = scalars(completed)
+    assert len(after["loss/train"]) == len(before["loss/train"]) + 1
+
+
+def test_what_failed_goes_on_once_the_cause_is_gone(whole: Run, tmp_path: Path) -> None:
+    """No file may grow beyond 300 kB, as on a full disk: the checkpoint cannot be written."""
+    limit = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))\n"
+        "from mnist_tb.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limit, *killing.command(tmp_path, False)[3:]], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "File too large" in done.stderr
+    assert listing(tmp_path)[0].read_metrics()["status"] == "failed"
+    assert killing.differences(killing.complete(tmp_path), whole) == []
+
+
+def test_a_folder_that_is_taken_away_is_said(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*killing.command(tmp_path, False), "--epochs", "9999"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("Epoch: 1") for line in process.stdout)
+    run = listing(tmp_path)[0]
+    shutil.rmtree(run.path, ignore_errors=True)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert error.startswith(f"mnist-tb: {run.path}")
+    assert "No such file or directory" in error
+    assert "Traceback" not in error
+
+
+def test_an_error_while_saving_reaches_the_next_call() -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "last.pt")
+
+    with pytest.raises(OSError, match="No space left"), Saver() as saver:
+        saver.submit(fail)
+        saver.submit(lambda: None)
+    with pytest.raises(OSError, match="No space left"), Saver() as saver:
+        saver.submit(fail)
+    with pytest.raises(KeyError, match="first"), Saver() as saver:
+        saver.submit(fail)
+        raise KeyError("first")
+
+
+# ---- Broken and hostile input
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5_000])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def hostile(path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(path.parent / "evil"),)
+
+    torch.save({"model": Evil()}, path)
+
+
+def rubbish(path: Path) -> None:
+    path.write_bytes(pickle.dumps(["a list"]))
+
+
+def of_another_network(path: Path) -> None:
+    state = checkpoint.load(path)
+    state["model"]["conv1.weight"] = torch.zeros(8, 1, 3, 3)
+    checkpoint.save(path, state)
+
+
+def of_another_version(path: Path) -> None:
+    state = checkpoint.load(path)
+    del state["window"]
+    checkpoint.save(path, state)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "harm", [truncated, flipped, hostile, rubbish, of_another_network, of_another_version, a_folder]
+)
+def test_a_broken_checkpoint_is_one_sentence(harm: Any, completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    harm(completed.last_checkpoint)
+    before = {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()}
+    assert resume(completed, "--epochs", "9") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mnist-tb: {completed.last_checkpoint}: is ")
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before, (
+        "nothing is lost"
+    )
+    assert not (completed.last_checkpoint.parent / "evil").exists()
+
+
+def test_a_bit_that_flips_anywhere_is_seen_or_harmless(completed: Run, tmp_path: Path) -> None:
+    content = completed.last_checkpoint.read_bytes()
+    state = checkpoint.load(completed.last_checkpoint)
+    place, places = tmp_path / "flipped.pt", random.Random(0)
+    for _ in range(60):
+        changed = bytearray(content)
+        changed[places.randrange(len(changed))] ^= 1 << places.randrange(8)
+        place.write_bytes(changed)
+        try:
+            known = checkpoint.load(place)
+        except InputError:
+            continue
+        assert checkpoint._digest(known) == checkpoint._digest(state)
+
+
+def test_a_missing_or_changed_configuration_is_said(completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    text = completed.config.read_text()
+    completed.config.unlink()
+    assert resume(completed, "--epochs", "4") == 2
+    assert str(completed.config) in capsys.readouterr().err
+    completed.config.write_text(text.replace("- 16\n", "- 32\n"))
+    assert resume(completed, "--epochs", "4") == 2
+    assert "is the checkpoint of another network or version" in capsys.readouterr().err
+    completed.config.write_text(text + "learning_rate: 3\n")
+    assert resume(completed, "--epochs", "4") == 2
+    assert "unknown key learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", ["..", "../..", "nothing", "a\nb", "x" * 300, "ü", "0001-digits/../../.."])
+def test_only_runs_are_resumed(which: str, completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(completed.path.parent.parent.rglob("*"))
+    assert main(arguments=["resume", which, "--logdir", str(completed.path.parent)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert sorted(completed.path.parent.parent.rglob("*")) == before
+
+
+# ---- The parts
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {"a": torch.arange(6).view(2, 3), "b": [1, 2.5, None, "x", True], "c": {"d": torch.tensor(0.5)}}
+    checkpoint.save(tmp_path / "c.pt", state)
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    assert torch.equal(loaded["a"], state["a"])  # type: ignore[arg-type]
+    assert loaded["b"] == state["b"]
+    assert loaded["c"]["d"] == 0.5
+    assert loaded.keys() == state.keys()
+
+
+def test_a_snapshot_is_out_of_reach() -> None:
+    tensor = torch.zeros(3)
+    copied = checkpoint.snapshot({"a": [tensor, 1], "b": {"c": tensor}})
+    tensor += 1
+    assert not copied["a"][0].any()
+    assert not copied["b"]["c"].any()
+
+
+def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
+    with Tracker(tmp_path, 0) as first:
+        first.scalars(1, {"a": 1.0})
+        lengths = first.flush()
+        assert events.sizes(tmp_path) == lengths
+        first.scalars(2, {"a": 2.0})
+    with Tracker(tmp_path, 2) as second:
+        second.scalars(2, {"a": 3.0})
+        assert len(second.flush()) == 2
+    events.trim(tmp_path, lengths)
+    events.trim(tmp_path, lengths)  # again, as after a kill in between
+    assert events.sizes(tmp_path) == lengths
+    assert [(e.step, e.value) for e in read_events(Run(tmp_path)).Scalars("a")] == [(1, 1.0)]
+
+
+def test_flush_from_another_thread_and_without_a_folder(tmp_path: Path) -> None:
+    assert Tracker(None).flush() == {}
+    found: list[dict[str, int]] = []
+    with Tracker(tmp_path, 0) as tracker:
+        other = threading.Thread(target=lambda: found.append(tracker.flush()))
+        other.start()
+        for step in range(100):
+            tracker.scalars(step, {"a": 0.0})
+        other.join(10)
+    assert len(found) == 1
+
+
+def test_a_new_file_is_read_last_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    late = f"events.out.tfevents.{int(time.time()) + 86_400:010d}.host.1.0"
+    assert events.new_name({late: 5}) > late
+    assert events.new_name({}) < events.new_name({late: 5})
+    assert "tfevents" in events.new_name({"tfevents.without.a.time": 3})
+
+
+def test_checkpoints_hold_tensors_and_plain_values_only(completed: Run) -> None:
+    with zipfile.ZipFile(io.BytesIO(completed.last_checkpoint.read_bytes())) as archive:
+        assert any(name.endswith("data.pkl") for name in archive.namelist())
+    assert torch.load(completed.last_checkpoint, weights_only=True)["step"] == 60
+    assert (REPOSITORY / "mnist_tb" / "checkpoint.py").read_text().count("weights_only=True") == 1
