@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["tracking", "checkpoints"])
     options = parser.parse_args()
     memory.keep_freed_memory()
+    memory.take_short_turns()
     given = [("--data-root", "data.root", options.data_root), ("--data-root", "data.download", False)]
     config = hardware.resolve(
         configuration.load(DEFAULT, options=[*given, ("--epochs", "train.epochs", options.epochs)])

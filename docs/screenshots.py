@@ -81,7 +81,7 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
     page.goto(address)
     if theme == "dark":
         settings = "localStorage._tb_global_settings"
-        page.evaluate(f"{settings} = JSON.stringify({{...JSON.parse({settings}), themeOverride: 'dark'}})")
+        page.evaluate(f"{settings} = JSON.stringify({{...JSON.parse({settings}), theme: 'dark'}})")
         page.reload()
     page.frame_locator("iframe").locator(".picture img").first.wait_for(timeout=60_000)
     page.wait_for_timeout(SETTLED_MS)

@@ -1,4 +1,4 @@
-"""A run's event files as files: their names, how long they are, and how they are cut back to a checkpoint."""
+"""A run's event files as files: their records and names, how long they are, and how they are cut back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import itertools
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import google_crc32c
+
 _files = itertools.count()
+
+
+def record(content: bytes) -> bytes:
+    """A record of an event file: the content's length, its checksum, the content, its checksum.
+
+    TensorBoard's own writer does the same with a checksum in Python, a hundred times slower on a picture.
+    https://github.com/tensorflow/tensorboard/blob/master/tensorboard/summary/writer/record_writer.py
+    """
+    length = struct.pack("<Q", len(content))
+    return length + _masked_checksum(length) + content + _masked_checksum(content)
+
+
+def _masked_checksum(content: bytes) -> bytes:
+    checksum = google_crc32c.value(content)
+    return struct.pack("<I", ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -80,6 +80,7 @@ def resume(run: Run, terminal: Terminal, epochs: int | None, device: str | None,
 
 def _prepare(config: Config) -> Config:
     memory.keep_freed_memory()
+    memory.take_short_turns()
     torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
     return hardware.resolve(config)
 

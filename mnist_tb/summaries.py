@@ -39,7 +39,7 @@ def histogram(tag: str, value: torch.Tensor) -> Any:
 
 def image(tag: str, picture: Picture) -> Any:
     encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="png")
+    Image.fromarray(picture).save(encoded, format="png", compress_level=1)  # in half of the time, an eighth larger
     height, width, _ = picture.shape
     image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     return summary_pb2.Summary.Value(tag=tag, image=image)

@@ -1,13 +1,11 @@
 """HOW things reach an event file: the only module that knows the event writer.
 
-Every call notes what is to be written and returns at once; one thread draws, encodes and writes. The file format is
-TensorBoard's own: length, checksum, an `Event` protocol buffer, checksum.
-https://github.com/tensorflow/tensorboard/blob/master/tensorboard/summary/writer/record_writer.py
+Every call notes what is to be written and returns at once; one thread draws, encodes and writes. A file holds records
+(see `events`), each an `Event` protocol buffer of TensorBoard's.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -19,7 +17,6 @@ from typing import Any
 
 import torch
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mnist_tb import events, summaries
 from mnist_tb.errors import TrainingError
@@ -191,23 +188,21 @@ class Tracker:
                 self._drained.notify_all()
 
     def _write_all(self) -> None:
-        buffer = io.BytesIO()
-        records = RecordWriter(buffer)
+        records: list[bytes] = []
         while self._jobs:
             step, wall_time, make = self._jobs.popleft()
             if wall_time == 0.0:  # a mark: what was noted before it is written before it
-                self._write(buffer)
+                self._write(records)
             event = make()
             if event is not None:
                 event.step, event.wall_time = step, wall_time
-                records.write(event.SerializeToString())
+                records.append(events.record(event.SerializeToString()))
         with self._drained:
             self._drained.notify_all()
-        self._write(buffer)
+        self._write(records)
 
-    def _write(self, buffer: io.BytesIO) -> None:
-        content = buffer.getvalue()
+    def _write(self, records: list[bytes]) -> None:
+        content = memoryview(b"".join(records))
         while content:
             content = content[self._file.write(content) :]
-        buffer.seek(0)
-        buffer.truncate()
+        records.clear()

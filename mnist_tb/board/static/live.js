@@ -154,8 +154,8 @@ class Card {
     this.name.setAttribute('aria-expanded', open);
     if (open && !this.detail) {
       this.facts = element('dl', {className: 'facts'});
-      this.charts = {loss: new Chart('loss', value => fixed(value, value < 0.1 ? 3 : 2)),
-        accuracy: new Chart('accuracy', value => percent(value, value > 0.9 ? 1 : 0))};
+      this.charts = {loss: new Chart('loss', (value, range) => fixed(value, range < 0.2 ? 3 : 2)),
+        accuracy: new Chart('accuracy', (value, range) => percent(value, range < 0.3 ? 1 : 0))};
       this.image = element('img', {alt: '', hidden: true});
       this.caption = element('figcaption');
       this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
@@ -253,7 +253,7 @@ class Chart {
     lines = trained(lines);
     for (const [line, span] of Object.entries(this.legend)) {
       setText(span, lines[line]?.length ? `${line === 'train' ? 'training' : 'validation'} ${
-        this.format(lines[line].at(-1)[1])}` : '');
+        this.format(lines[line].at(-1)[1], 0)}` : '');
     }
     if (!Object.values(lines).flat().length) return this.svg.replaceChildren();
     const [x, y] = scales(lines, left, right, bottom, top);
@@ -261,7 +261,7 @@ class Chart {
     for (let i = 0; i <= 4; i++) {
       const value = y.low + (y.high - y.low) * i / 4, height = y(value);
       marks.push(svg('line', {x1: left, x2: right, y1: height, y2: height}),
-        label(this.format(value), left - 6, height + 4, 'end'));
+        label(this.format(value, y.high - y.low), left - 6, height + 4, 'end'));
     }
     marks.push(label('0', left, 214, 'start'), label(`step ${count(x.high)}`, right, 214, 'end'));
     const paths = Object.entries(lines).map(([line, points]) => svg('path', {class: line, d: path(points, x, y)}));

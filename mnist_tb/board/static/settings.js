@@ -14,6 +14,7 @@
     };
     const users = JSON.parse(localStorage.getItem(SETTINGS) || '{}');
     localStorage.setItem(SETTINGS, JSON.stringify({...ours, ...users}));
+    if (localStorage.getItem('_ignoreYOutliers') === null) localStorage.setItem('_ignoreYOutliers', 'false');
     localStorage.setItem(DONE, '1');
   } catch (error) {
     console.warn('mnist_tb: the page will not reload by itself:', error);  // no storage here, or not ours
