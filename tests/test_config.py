@@ -87,6 +87,7 @@ WRONG = {
     "tracking.scalars_every": ["0", "x"],
     "tracking.histograms_every": ["-1", "x"],
     "tracking.images_every": ["-1", "x"],
+    "tracking.checkpoint_seconds": ["0", "-1", "x", ".inf"],
 }
 
 
