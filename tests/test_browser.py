@@ -187,6 +187,21 @@ def test_settings_are_the_users(training: tuple[str, Path], context: BrowserCont
     assert third["autoReloadPeriodInMs"] == 2**32 + 2_000
 
 
+@pytest.mark.parametrize("first", ["", "#custom_scalars"])
+def test_no_curve_is_smoothed_unless_the_user_says_so(first: str, training: tuple[str, Path], visit: Open) -> None:
+    page = visit(f"{training[0]}{first}")
+    page.get_by_role("tab", name="Custom Scalars").click(timeout=30_000)
+    smoothing = page.locator("tf-smoothing-input input").first
+    smoothing.wait_for()
+    assert smoothing.input_value() == "0"
+    page.evaluate("location.hash = location.hash.replace('_smoothingWeight=0', '_smoothingWeight=0.3')")
+    page.wait_for_timeout(500)
+    assert smoothing.input_value() == "0.3"
+    page.get_by_role("tab", name="Live").click()
+    page.wait_for_timeout(500)
+    assert "_smoothingWeight=0&" not in page.url
+
+
 def test_it_follows_the_dark_mode(training: tuple[str, Path], visit: Open) -> None:
     page = visit(training[0])
     live(page).locator(".run").first.wait_for(timeout=30_000)

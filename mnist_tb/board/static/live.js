@@ -249,7 +249,7 @@ class Chart {
   }
 
   draw(lines) {
-    const left = 48, right = 392, top = 8, bottom = 196;
+    const left = 54, right = 392, top = 8, bottom = 196;
     lines = trained(lines);
     for (const [line, span] of Object.entries(this.legend)) {
       setText(span, lines[line]?.length ? `${line === 'train' ? 'training' : 'validation'} ${
