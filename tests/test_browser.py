@@ -131,6 +131,78 @@ def tooltip(page: Page, tag: str) -> str:
     raise AssertionError(f"the chart of {tag} has no tooltip")
 
 
+# ---- Latency, before there is a training that takes the processor
+
+
+def latencies(values: int, write: Callable[[int], None], shown: Callable[[], int]) -> list[float]:
+    """Seconds from each value's writing until the page shows it. The page shows the number that was written."""
+    times = []
+    for value in range(1, values + 1):
+        time.sleep(0.37 * (value % 4))  # at every place between two reloads
+        write(value)
+        start = time.monotonic()
+        while shown() != value:
+            assert time.monotonic() - start < 20, f"value {value} never came"
+            time.sleep(0.02)
+        times.append(time.monotonic() - start)
+    return times
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[tuple[str, Tracker]]:
+    """A page over one run, and its tracker."""
+    folder = tmp_path / "runs" / "0001-quiet"
+    folder.mkdir(parents=True)
+    process, address = start_board("--logdir", str(folder.parent), "--port", str(free_port()))
+    try:
+        with Tracker(folder) as tracker:
+            for step in (0, 1):
+                tracker.scalars(step, {"loss/train": float(step)})
+            tracker.live(0, replace(TRAINING, step=0, steps=0).dump())
+            wait_for_runs(address.rstrip("/"), 1)
+            yield address, tracker
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+def test_latency_in_live(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+    address, tracker = quiet
+    page = visit(address)
+    progress = live(page).locator(".progress span")
+    progress.wait_for(timeout=30_000)
+
+    def write(value: int) -> None:
+        tracker.live(value, replace(TRAINING, step=7000 + value, steps=0).dump())
+
+    times = latencies(20, write, lambda: int(progress.inner_text().split()[0].replace(",", "")) - 7000)
+    record_property("seconds", times)
+    print(f"Live: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
+    assert statistics.median(times) <= 1.5
+
+
+def test_latency_in_time_series(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+    address, tracker = quiet
+    page = visit(f"{address}#timeseries")
+    page.locator('scalar-card [title="loss/train"]').first.wait_for(timeout=30_000)
+
+    def write(value: int) -> None:
+        tracker.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
+
+    times = latencies(20, write, lambda: step_of(tooltip(page, "loss/train")).bit_length() - 1)
+    record_property("seconds", times)
+    print(f"Time Series: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
+    assert statistics.median(times) <= 2.5
+
+
+def step_of(text: str) -> int:
+    """The step in a tooltip of one run: Run, Value, Step, Time, Relative, then their values."""
+    return int(text.split("0001-quiet", 1)[1].split()[1].replace(",", ""))
+
+
+# ---- Over a training that goes on
+
+
 def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:
     page = visit(training[0])
     card = live(page).locator(".run")
@@ -214,72 +286,6 @@ def test_it_follows_the_dark_mode(training: tuple[str, Path], visit: Open) -> No
     assert sum(map(int, dark[4:-1].split(","))) < 200 < sum(map(int, light[4:-1].split(",")))
 
 
-def latencies(values: int, write: Callable[[int], None], shown: Callable[[], int]) -> list[float]:
-    """Seconds from each value's writing until the page shows it. The page shows the number that was written."""
-    times = []
-    for value in range(1, values + 1):
-        time.sleep(0.37 * (value % 4))  # at every place between two reloads
-        write(value)
-        start = time.monotonic()
-        while shown() != value:
-            assert time.monotonic() - start < 20, f"value {value} never came"
-            time.sleep(0.02)
-        times.append(time.monotonic() - start)
-    return times
-
-
-@pytest.fixture
-def quiet(tmp_path: Path) -> Iterator[tuple[str, Tracker]]:
-    """A page over one run, and its tracker."""
-    folder = tmp_path / "runs" / "0001-quiet"
-    folder.mkdir(parents=True)
-    process, address = start_board("--logdir", str(folder.parent), "--port", str(free_port()))
-    try:
-        with Tracker(folder) as tracker:
-            for step in (0, 1):
-                tracker.scalars(step, {"loss/train": float(step)})
-            tracker.live(0, replace(TRAINING, step=0, steps=0).dump())
-            wait_for_runs(address.rstrip("/"), 1)
-            yield address, tracker
-    finally:
-        process.terminate()
-        process.communicate(timeout=15)
-
-
-def test_latency_in_live(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
-    address, tracker = quiet
-    page = visit(address)
-    progress = live(page).locator(".progress span")
-    progress.wait_for(timeout=30_000)
-
-    def write(value: int) -> None:
-        tracker.live(value, replace(TRAINING, step=7000 + value, steps=0).dump())
-
-    times = latencies(20, write, lambda: int(progress.inner_text().split()[0].replace(",", "")) - 7000)
-    record_property("seconds", times)
-    print(f"Live: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
-    assert statistics.median(times) <= 1.5
-
-
-def test_latency_in_time_series(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
-    address, tracker = quiet
-    page = visit(f"{address}#timeseries")
-    page.locator('scalar-card [title="loss/train"]').first.wait_for(timeout=30_000)
-
-    def write(value: int) -> None:
-        tracker.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
-
-    times = latencies(20, write, lambda: step_of(tooltip(page, "loss/train")).bit_length() - 1)
-    record_property("seconds", times)
-    print(f"Time Series: median {statistics.median(times):.2f} s, {min(times):.2f} to {max(times):.2f}")
-    assert statistics.median(times) <= 2.5
-
-
-def step_of(text: str) -> int:
-    """The step in a tooltip of one run: Run, Value, Step, Time, Relative, then their values."""
-    return int(text.split("0001-quiet", 1)[1].split()[1].replace(",", ""))
-
-
 # ---- Many runs, odd runs, and other ways to use it
 
 
@@ -316,7 +322,7 @@ def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
     sizes: list[tuple[str, int]] = []
     page.on("response", lambda r: sizes.append((r.url, len(r.body()))) if "/plugin/live/" in r.url else None)
     page.wait_for_timeout(4_000)
-    assert 2 <= len(sizes) <= 6
+    assert 3 <= len(sizes) <= 10
     assert all("/runs?since=" in url and size < 8_000 for url, size in sizes)
     cards.nth(199).scroll_into_view_if_needed()
     live(page).locator(".run").nth(199).locator(".spark path").first.wait_for(state="attached", timeout=10_000)

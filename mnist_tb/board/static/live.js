@@ -1,7 +1,7 @@
-// The Live tab: asks once a second for the runs that have changed, and draws those that can be seen.
+// The Live tab: asks twice a second for the runs that have changed, and draws those that can be seen.
 // Whatever comes from a run is put into the page as text, never as markup.
 
-const POLL_MS = 1000;
+const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
 const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', failed: 'failed',
