@@ -133,8 +133,8 @@ def report(results: dict[str, list[Result]], epochs: int, peaks: list[tuple[floa
 {len(results[first])} interleaved rounds, {epochs} epochs each, batch size 64, Adam 0.001, the 55,000/5,000 split of
 MNIST, the same network; every training a process of its own. Training seconds: from before the first update to after
 the last evaluation on validation, tracking included. Medians, [least to most]; ratios are of the same round. Memory:
-peak of the process. Peers read their data in the training process: with 1 or 2 persistent loader workers each was
-slower here.
+peak of the process. Peers read their data
+in the training process.
 
 {table(header, rows)}
 
