@@ -34,9 +34,13 @@ often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 
 def answers(path: Path, overrides: tuple[str, ...] = ()) -> None:
     """The file and the overrides make a configuration that comes back from its own text, or one clear error."""
+    made, message = None, ""
     try:
         made = configuration.load(path, overrides)
-    except InputError:
+    except InputError as error:
+        message = str(error).strip()
+    if made is None:
+        assert message
         return
     path.write_text(configuration.dump(made), encoding="utf-8")
     assert configuration.load(path) == made

@@ -48,6 +48,12 @@ def resume(run: Run, *arguments: str) -> int:
     return main(arguments=["resume", str(run.path), *arguments])
 
 
+def endless(logdir: Path) -> subprocess.Popen[str]:
+    """A training that does not end by itself."""
+    command = [*killing.command(logdir, False), "--epochs", "9999"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 # ---- Killed and stopped
 
 
@@ -110,12 +116,7 @@ def test_a_page_that_stayed_open_shows_one_curve(whole: Run, tmp_path: Path) -> 
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*killing.command(tmp_path, False), "--epochs", "9999"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = endless(tmp_path)
     assert process.stdout is not None
     try:
         assert any(line.startswith("Epoch: 0") for line in process.stdout)
@@ -189,12 +190,7 @@ def test_what_failed_goes_on_once_the_cause_is_gone(whole: Run, tmp_path: Path) 
 
 
 def test_a_folder_that_is_taken_away_is_said(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*killing.command(tmp_path, False), "--epochs", "9999"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = endless(tmp_path)
     assert process.stdout is not None
     assert any(line.startswith("Epoch: 1") for line in process.stdout)
     run = listing(tmp_path)[0]
