@@ -38,11 +38,27 @@ DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 SAVE = training.save
 
 
-def seconds(config: Config, dataset: Dataset, logdir: Path, tracked: bool, saved: bool) -> float:
-    """Of one training, from before the first update until the last event and checkpoint are on the disk."""
+OFTEN = 0.2
+"""Seconds between two checkpoints where their cost is measured: so often that it stands out from the noise."""
+
+
+def seconds(config: Config, dataset: Dataset, logdir: Path, tracked: bool, saved: bool, count: list[int]) -> float:
+    """Of one training, from before the first update until the last event and checkpoint are on the disk.
+
+    count: receives how many checkpoints there were.
+    """
     run = runs.create(logdir, config.name, configuration.dump(config), {})
     model = build(config.model.channels, config.seed, torch.device(config.device))
-    training.save = SAVE if saved else save_nothing
+    saves = []
+
+    def save(job: Job, state: State, start: float) -> None:
+        saves.append(state.step)
+        if saved:
+            SAVE(job, state, start)
+        else:
+            write_point(job, state)
+
+    training.save = save
     with open(os.devnull, "w") as nowhere, Tracker(run.path if tracked else None, 0) as tracker, Saver() as saver:
         reporting.beginning(tracker, config, dataset, model, run.name)
         terminal, live = Terminal(Console(file=nowhere)), Live(tracker, Status(epochs=config.train.epochs))
@@ -50,28 +66,48 @@ def seconds(config: Config, dataset: Dataset, logdir: Path, tracked: bool, saved
         train(Job(config, run, dataset, tracker, terminal, live, saver), model)
         saver.wait()
         tracker.close()
+        if saved:
+            count.append(len(saves))
         return time.perf_counter() - start
 
 
-def save_nothing(job: Job, state: State, start: float) -> None:
-    write_point(job, state)
-
-
-def compare(pairs: int, measure: Callable[[bool], float]) -> str:
-    """Pairs of trainings with and without, the order turned from pair to pair."""
-    ratios, plain = [], []
+def pairs_of(pairs: int, measure: Callable[[bool], float]) -> list[tuple[float, float]]:
+    """Seconds with and without, of pairs of trainings, the order turned from pair to pair."""
+    found = []
     for pair in range(pairs + 1):
         times = {with_it: measure(with_it) for with_it in ((True, False) if pair % 2 else (False, True))}
         if pair:  # the first one warms up
-            ratios.append(times[True] / times[False])
-            plain.append(times[False])
+            found.append((times[True], times[False]))
             print(f"pair {pair}: {times[True]:.3f} s with, {times[False]:.3f} s without", flush=True)
-    logs = [math.log(ratio) for ratio in ratios]
-    half = student.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-    low, mean, high = (math.exp(statistics.mean(logs) + side * half) - 1 for side in (-1, 0, 1))
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Low, mean, high: the 95 % confidence interval of a mean by Student's t."""
+    mean = statistics.mean(values)
+    half = student.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean, mean + half
+
+
+def ratio(times: list[tuple[float, float]]) -> str:
+    low, mean, high = (math.exp(v) - 1 for v in interval([math.log(a / b) for a, b in times]))
     return (
-        f"Time with against without: median {spread(ratios, '.4f')}; geometric mean {mean:+.2%}, 95 % confidence\n"
-        f"interval {low:+.2%} to {high:+.2%} (Student's t on the logarithms). Without: {spread(plain, '.2f')} s."
+        f"Time with against without: median {spread([a / b for a, b in times], '.4f')}; geometric mean {mean:+.2%},\n"
+        f"95 % confidence interval {low:+.2%} to {high:+.2%} (Student's t on the logarithms). Without:\n"
+        f"{spread([b for _, b in times], '.2f')} s."
+    )
+
+
+def each(times: list[tuple[float, float]], epochs: int, checkpoints: int) -> str:
+    """What one checkpoint costs, and what that makes of a training at the default configuration."""
+    parts = interval([1e3 * (a - b) / checkpoints for a, b in times])
+    low, mean, high = parts
+    share = "{1:.2%} ({0:.2%} to {2:.2%})"
+    epoch = statistics.median(b for _, b in times) / epochs
+    return (
+        f"One checkpoint costs {mean:.1f} ms ({low:.1f} to {high:.1f}, the 95 % confidence interval by Student's t).\n"
+        f"An epoch takes {epoch:.2f} s without, and has one checkpoint: "
+        f"{share.format(*(part / 1e3 / epoch for part in parts))} of the training."
     )
 
 
@@ -96,20 +132,24 @@ def main() -> None:
 the order turned from pair to pair; from before the first update until all is on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         logdir = Path(folder)
+        count: list[int] = []
         if options.only != "checkpoints":
-            result = compare(options.pairs, lambda tracked: seconds(config, dataset, logdir, tracked, True))
+            times = pairs_of(options.pairs, lambda on: seconds(config, dataset, logdir, on, True, count))
             text = f"""{about} With: everything tracked, scalars every ten updates, histograms and pictures
 {options.epochs + 1} times, more often an epoch than a longer training has them. Without: no event file.
 
-{result}"""
+{ratio(times)}"""
             write_section("Tracking on and off", text)
         if options.only != "tracking":
-            result = compare(options.pairs, lambda saved: seconds(config, dataset, logdir, True, saved))
-            text = f"""{about} With: {options.epochs + 1} checkpoints, more often an epoch than a longer training
-has them, and never less than one a minute. Without: none. Everything tracked in both.
+            count.clear()
+            often = configuration.changed(config, {"tracking.checkpoint_seconds": OFTEN})
+            times = pairs_of(options.pairs, lambda on: seconds(often, dataset, logdir, True, on, count))
+            number = round(statistics.mean(count))
+            text = f"""{about} With: a checkpoint every {OFTEN} s, {number} in a training, so
+that what they cost stands out from the noise. Without: none. Everything tracked in both.
 
-{result}"""
-            write_section("Checkpoints on and off", text)
+{each(times, options.epochs, number)}"""
+            write_section("Checkpoints", text)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mnist_tb import __version__
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
+
+if TYPE_CHECKING:
+    from mnist_tb.board.launcher import Page
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -89,32 +92,34 @@ def train_command(
     if data_root is not None:
         options.append(("--data-root", "data.download", False))
     config = configuration.load(config_path, overrides, options)
-    with _live_page(logdir, not no_browser) if board else nullcontext() as address:
+    with _live_page(logdir, not no_browser) if board else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch: the page comes up meanwhile
         from mnist_tb.terminal import Terminal
 
         run = launch(config, logdir, Terminal())
         program = os.path.relpath(Path(sys.executable).with_name("mnist-tb"))
-        see = address or f"make board LOGDIR={logdir}  or  {program} board --logdir {logdir}"
-        click.echo(f"\nThe run: {run.path}\nSee it:  {see}")
-        if board:
-            click.echo("Ctrl-C ends the page.")
+        again = f"make board LOGDIR={logdir}  or  {program} board --logdir {logdir}"
+        click.echo(f"\nThe run: {run.path}\nSee it:  {again if page is None else page.address}")
+        if page is not None:
             with suppress(KeyboardInterrupt):
-                signal.pause()
+                if page.process.poll() is None:
+                    click.echo("Ctrl-C ends the page.")
+                page.process.wait()
+                click.echo(f"The page has ended by itself; it is there again with: {again}")
 
 
 @contextmanager
-def _live_page(logdir: Path, browser: bool) -> Iterator[str]:
+def _live_page(logdir: Path, browser: bool) -> Iterator[Page]:
     """TensorBoard over the log folder, as a process of its own, until the end of the block."""
     from mnist_tb.board import launcher
 
-    process, address = launcher.start(logdir, browser)
-    click.echo(f"TensorBoard: {address}")
+    page = launcher.start(logdir, browser)
+    click.echo(f"TensorBoard: {page.address}")
     try:
-        yield address
+        yield page
     finally:
-        process.terminate()
-        process.wait()
+        page.process.terminate()
+        page.process.wait()
 
 
 @cli.command("resume")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -169,16 +170,28 @@ def _builtin_digits() -> tuple[Split, Split]:
 
     https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
     """
-    from sklearn.datasets import load_digits  # slow to import, and mostly not needed
-
-    bunch = load_digits()
-    small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
+    table = _digits_table()
+    small = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8)).float() * (255 / 16)
     large = functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
     images = functional.pad(large, (4, 4, 4, 4)).squeeze(1).round().to(torch.uint8)
-    labels = torch.from_numpy(bunch.target).long()
+    labels = torch.from_numpy(table[:, 64]).long()
     order = torch.randperm(len(labels), generator=generator(0, "digits test split"))
     tested, trained = order[: len(order) // 6], order[len(order) // 6 :]
     return Split(images[trained], labels[trained]), Split(images[tested], labels[tested])
+
+
+def _digits_table() -> np.ndarray:
+    """A row an image: 64 grey levels, 0 to 16, and the digit. Importing scikit-learn would take a second."""
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None, "declared in setup.cfg"
+    path = Path(str(package.origin)).parent / "datasets" / "data" / "digits.csv.gz"
+    if not path.exists():  # another version may keep it elsewhere
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return np.column_stack([bunch.data, bunch.target])
+    lines = gzip.decompress(path.read_bytes()).decode().split()
+    return np.array([line.split(",") for line in lines], dtype=np.float64)
 
 
 def _read_split(root: Path, files: _Files, names: tuple[str, str]) -> Split:

@@ -46,8 +46,8 @@ def trim(folder: Path, lengths: Mapping[str, int]) -> None:
         if name not in lengths:
             path.unlink()
         elif size > lengths[name]:
+            os.truncate(path, lengths[name])
             with open(path, "r+b") as file:
-                file.truncate(lengths[name])
                 os.fsync(file.fileno())
 
 

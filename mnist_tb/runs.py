@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, TrainingError
 
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _UNFINISHED = ".unfinished-run"
@@ -118,12 +119,14 @@ def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run
 
     It comes into being whole, with its configuration and first metrics in it, so that it can be resumed at whatever
     instant it is killed. Two trainings that start at once get different numbers: the log folder is locked meanwhile.
-    Raises InputError where the log folder cannot be made or written.
+    Raises InputError where the log folder cannot be made or written, TrainingError where the disk fails or is full.
     """
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         with _locked(logdir):
             made = Run(logdir / _UNFINISHED)
+            if made.path.is_symlink():
+                made.path.unlink()  # nothing is written where a link leads to
             shutil.rmtree(made.path, ignore_errors=True)  # what a run left that was killed while it was made
             made.last_checkpoint.parent.mkdir(parents=True)
             write_atomically(made.config, config.encode())
@@ -134,7 +137,8 @@ def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run
             _sync(logdir)
             return run
     except OSError as error:
-        raise InputError(f"{logdir}: no run can be made here: {error.strerror}; choose another --logdir") from None
+        kind = TrainingError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else InputError
+        raise kind(f"{logdir}: no run can be made here: {error.strerror}; choose another --logdir") from None
 
 
 def find(logdir: Path, which: str) -> Run:

@@ -27,30 +27,31 @@ from mnist_tb.runs import Run, listing
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 TIMED = "throughput/images_per_second"  # the only curve that is not the same twice
-SETTINGS = ("train.epochs=4", "tracking.checkpoint_seconds=0.05", "tracking.scalars_every=3")
+EPOCHS = 4
+SETTINGS = ("tracking.checkpoint_seconds=0.05", "tracking.scalars_every=3")
 
 Curves = dict[str, list[tuple[int, float]]]
 
 
-def command(logdir: Path, resume: bool) -> list[str]:
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+def command(logdir: Path, resume: bool, epochs: int = EPOCHS) -> list[str]:
+    settings = [word for setting in (f"train.epochs={epochs}", *SETTINGS) for word in ("--set", setting)]
     train = ["train", "--config", str(CONFIG), "--logdir", str(logdir), *settings]
     return [sys.executable, "-m", "mnist_tb", *(["resume", "last", "--logdir", str(logdir)] if resume else train)]
 
 
-def complete(logdir: Path) -> Run:
+def complete(logdir: Path, epochs: int = EPOCHS) -> Run:
     """Train or resume until the run is complete."""
-    done = subprocess.run(command(logdir, bool(listing(logdir))), capture_output=True, text=True)
+    done = subprocess.run(command(logdir, bool(listing(logdir)), epochs), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = listing(logdir)[-1]
     assert run.read_metrics()["status"] == "completed"
     return run
 
 
-def kill(logdir: Path, seconds: float) -> str:
+def kill(logdir: Path, seconds: float, epochs: int = EPOCHS) -> str:
     """Train or resume, and kill that after so many seconds, or let it end before; what the run then is."""
     process = subprocess.Popen(
-        command(logdir, bool(listing(logdir))), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(logdir, bool(listing(logdir)), epochs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
         _, error = process.communicate(timeout=seconds)
@@ -102,17 +103,17 @@ def differences(run: Run, whole: Run) -> list[str]:
     return found
 
 
-def torture(folder: Path, kills: int, kills_a_run: int, seed: int) -> tuple[int, int, list[str]]:
+def torture(folder: Path, kills: int, kills_a_run: int, seed: int, epochs: int = EPOCHS) -> tuple[int, int, list[str]]:
     """Kill so often, some times a run; runs that came out as if nothing had been, runs tried, and what was wrong."""
     instants = random.Random(seed)
     start = time.monotonic()
-    whole = complete(folder / "whole")
+    whole = complete(folder / "whole", epochs)
     life = time.monotonic() - start
     survived, tried, wrong = 0, 0, []
     while tried * kills_a_run < kills:
         logdir = folder / f"{tried:02d}"
-        states = [kill(logdir, instants.uniform(0, 1.05) * life) for _ in range(kills_a_run)]
-        found = differences(complete(logdir), whole)
+        states = [kill(logdir, instants.uniform(0, 1.05) * life, epochs) for _ in range(kills_a_run)]
+        found = differences(complete(logdir, epochs), whole)
         tried += 1
         survived += not found
         wrong += [f"run {tried} ({'; '.join(states)}): {difference}" for difference in found]
@@ -124,11 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kills-a-run", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=100, help="so many that most of its life is training")
     parser.add_argument("--seed", type=int, default=int(np.random.default_rng().integers(2**31)))
     options = parser.parse_args()
     print(f"--seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        survived, tried, wrong = torture(Path(folder), options.kills, options.kills_a_run, options.seed)
+        survived, tried, wrong = torture(Path(folder), options.kills, options.kills_a_run, options.seed, options.epochs)
     print(f"survived / tried: {survived} / {tried}, {options.kills_a_run} kill(s) each")
     sys.exit("\n".join(wrong) or 0)
 

@@ -12,6 +12,7 @@ import time
 import webbrowser
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -54,8 +55,16 @@ def serve(
         time.sleep(0.5)
 
 
-def start(logdir: Path, browser: bool) -> tuple[subprocess.Popen[str], str]:
-    """Start `mnist-tb board` as a process of its own, which ends with this one; returns it and the page's address.
+@dataclass(frozen=True)
+class Page:
+    """TensorBoard as a process of its own, and where its page is."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+
+def start(logdir: Path, browser: bool) -> Page:
+    """Start `mnist-tb board` as a process of its own, which ends with this one.
 
     Raises InputError where it does not come up.
     """
@@ -71,7 +80,7 @@ def start(logdir: Path, browser: bool) -> tuple[subprocess.Popen[str], str]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("TensorBoard: "):
-            return process, line.removeprefix("TensorBoard: ").strip()
+            return Page(process, line.removeprefix("TensorBoard: ").strip())
     raise InputError(f"TensorBoard did not start (exit code {process.wait()}): try `mnist-tb board` by itself")
 
 
