@@ -31,7 +31,7 @@ from mnist_tb.model import build
 from mnist_tb.state import State
 from mnist_tb.status import Status
 from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, train, write_point
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
@@ -59,8 +59,8 @@ def seconds(config: Config, dataset: Dataset, logdir: Path, tracked: bool, saved
             write_point(job, state)
 
     training.save = save
-    with open(os.devnull, "w") as nowhere, Tracker(run.path if tracked else None, 0) as tracker, Saver() as saver:
-        reporting.beginning(tracker, config, dataset, model, run.name)
+    with open(os.devnull, "w") as nowhere, EventWriter(run.path if tracked else None, 0) as tracker, Saver() as saver:
+        reporting.beginning(tracker, config, dataset, model)
         terminal, live = Terminal(Console(file=nowhere)), Live(tracker, Status(epochs=config.train.epochs))
         start = time.perf_counter()
         train(Job(config, run, dataset, tracker, terminal, live, saver), model)

@@ -25,7 +25,7 @@ from results import machine, table, write_section
 from speed import ours, run
 
 from mnist_tb import reporting, runs
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 CURVES = 9
 SAMPLES = "scalars=20000,images=100,histograms=200,text=100"
@@ -94,7 +94,7 @@ def invent(logdir: Path, points: int, seed: int) -> None:
     names = (reporting.LOSS_TRAIN, reporting.ACCURACY_TRAIN, reporting.LR, reporting.GRAD_NORM, reporting.THROUGHPUT)
     more = (reporting.LOSS_VAL, reporting.ACCURACY_VAL, reporting.LOSS_TEST, reporting.ACCURACY_TEST)
     assert len(names + more) == CURVES
-    with Tracker(made.path) as tracker:
+    with EventWriter(made.path) as tracker:
         tracker.hparams({"train.lr": float(random.random()), "seed": seed}, made.name)
         for step in range(points):
             tracker.scalars(step, {name: float(random.random()) for name in names + more})

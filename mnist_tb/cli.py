@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnist_tb import __version__
+from mnist_tb.cli_runs import compare_command, export_command, logdir_option, runs_group
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
 
@@ -31,9 +32,9 @@ def cli() -> None:
     """Train a small CNN on MNIST and watch it learn in TensorBoard."""
 
 
-_logdir = click.option(
-    "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
-)
+for _command in (compare_command, runs_group, export_command):
+    cli.add_command(_command)
+
 _data_root = click.option(
     "--data-root",
     metavar="FOLDER",
@@ -67,7 +68,7 @@ _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the p
 @click.option("--seed", type=int, help="Short for --set seed=…")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--name", help="The run's short name.")
-@_logdir
+@logdir_option
 @_data_root
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
 @_no_browser
@@ -91,7 +92,7 @@ def train_command(
     ]
     if data_root is not None:
         options.append(("--data-root", "data.download", False))
-    config = configuration.load(config_path, overrides, options)
+    config = configuration.load(config_path, overrides, options, rename=True)
     with _live_page(logdir, not no_browser) if board else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch: the page comes up meanwhile
         from mnist_tb.terminal import Terminal
@@ -126,7 +127,7 @@ def _live_page(logdir: Path, browser: bool) -> Iterator[Page]:
 @click.argument("run")
 @click.option("--epochs", type=int, help="How many epochs there are to be in all: more than before extends the run.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; the run's own, left out.")
-@_logdir
+@logdir_option
 @_data_root
 def resume_command(run: str, epochs: int | None, device: str | None, logdir: Path, data_root: str | None) -> None:
     """Go on with RUN where it stopped: a number, a name, a folder, or `last`."""
@@ -142,7 +143,7 @@ def resume_command(run: str, epochs: int | None, device: str | None, logdir: Pat
 
 
 @cli.command("board")
-@_logdir
+@logdir_option
 @click.option(
     "--port", type=click.IntRange(1, 65_535), default=6006, show_default=True, help="Or the next one that is free."
 )
@@ -162,7 +163,7 @@ def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_par
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@_logdir
+@logdir_option
 @_data_root
 def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: str | None) -> None:
     """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mnist_tb import strict_yaml
+from mnist_tb import settings, strict_yaml
 from mnist_tb.errors import InputError
+from mnist_tb.settings import SEED
 from mnist_tb.strict_yaml import Document, KeyPath
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:(0|[1-9][0-9]?))$")]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+_LONGEST = 40
+RunName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}$")]
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
 
 
@@ -85,7 +87,10 @@ class Tracking(_Group):
 
 
 class Config(_Group):
-    """Everything that decides a run. Immutable; `load` makes one, `dump` writes it."""
+    """Everything that decides a run. Immutable; `load` makes one, `dump` writes it.
+
+    A key that comes later has for its default what was done before: older runs are shown with it.
+    """
 
     name: RunName = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -114,29 +119,51 @@ class Config(_Group):
         return self
 
 
-def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Config:
+def load(
+    path: Path,
+    overrides: Iterable[str] = (),
+    options: Iterable[tuple[str, str, Any]] = (),
+    rename: bool = False,
+) -> Config:
     """Read a configuration file and what it extends, then apply overrides.
 
     overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
     options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they win over `--set`.
+    rename: have the name say what these changed, unless it is among it.
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
     document = _read_with_extends(path, ())
     values = document.values
-    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:40])
     places = dict(document.places)
+    before, named = settings.flatten(values), set()
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise InputError(f"--set {text}: write it as key=value, such as --set train.lr=0.01")
         source = f"--set {text}"
         _put(values, key.strip(), strict_yaml.read_value(value, source), source, places)
+        named.add(key.strip())
     for option, key, value in options:
         _put(values, key, value, option, places)
+        named.add(key)
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:_LONGEST])
     try:
-        return Config.model_validate(values)
+        made = Config.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(error, places, str(path))) from None
+    return _renamed(made, before) if rename and "name" not in named else made
+
+
+def _renamed(made: Config, before: Mapping[str, Any]) -> Config:
+    """The same under a name that carries what was changed: `lr3e-3`, for short, where it was the default name."""
+    told = {**settings.deciding(flat(made)), SEED: made.seed}
+    usual = flat(Config())
+    changed = {key: value for key, value in told.items() if value != before.get(key, usual[key])}
+    words = re.sub(r"[^A-Za-z0-9._-]", "-", settings.words(changed))
+    if not words:
+        return made
+    whole = words if made.name == "default" else f"{made.name}-{words}"
+    return made.model_copy(update={"name": whole[:_LONGEST].rstrip("-.")})
 
 
 def dump(config: Config) -> str:
@@ -146,7 +173,15 @@ def dump(config: Config) -> str:
 
 def flat(config: Config) -> dict[str, Any]:
     """Dotted key → value, in the order of the file: `{"train.lr": 0.001, …}`."""
-    return dict(_flatten(config.model_dump(mode="json"), ""))
+    return settings.flatten(config.model_dump(mode="json"))
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a run may be called so."""
+    try:
+        return Config(name=name).name == name
+    except ValidationError:
+        return False
 
 
 def changed(config: Config, values: Mapping[str, Any]) -> Config:
@@ -155,14 +190,6 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
     for key, value in values.items():
         _put(nested, key, value, key, {})
     return Config.model_validate(nested)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _read_with_extends(path: Path, seen: tuple[Path, ...]) -> Document:

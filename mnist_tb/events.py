@@ -1,4 +1,4 @@
-"""A run's event files as files: their records and names, how long they are, and how they are cut back."""
+"""A run's event files as files: their records and names, how long they are, how they are read and cut back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
@@ -24,6 +25,44 @@ def record(content: bytes) -> bytes:
     """
     length = struct.pack("<Q", len(content))
     return length + _masked_checksum(length) + content + _masked_checksum(content)
+
+
+@dataclass
+class Damage:
+    """What of an event file could not be read. truncated: it ends within a record, as a process leaves it when killed.
+
+    broken: records with a wrong checksum, or that are no event; nothing is known of what follows a broken length.
+    """
+
+    truncated: bool = False
+    broken: int = 0
+
+    def __bool__(self) -> bool:
+        return self.truncated or self.broken > 0
+
+
+def contents(path: Path, damage: Damage) -> Iterator[bytes]:
+    """The content of each record of an event file, in order; what is wrong with the others is noted in `damage`.
+
+    Raises OSError where the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        while head := file.read(12):
+            if len(head) < 12:
+                damage.truncated = True
+                return
+            length = struct.unpack("<Q", head[:8])[0]
+            if _masked_checksum(head[:8]) != head[8:]:
+                damage.broken += 1  # where the next record begins is not known
+                return
+            if length + 4 > os.fstat(file.fileno()).st_size - file.tell():
+                damage.truncated = True
+                return
+            content, checksum = file.read(length), file.read(4)
+            if _masked_checksum(content) == checksum:
+                yield content
+            else:
+                damage.broken += 1
 
 
 def _masked_checksum(content: bytes) -> bytes:

@@ -25,7 +25,7 @@ from mnist_tb.runs import Run
 from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
 from mnist_tb.state import State
 from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, keep_best, train
 
 
@@ -74,6 +74,7 @@ def resume(run: Run, terminal: Terminal, epochs: int | None, device: str | None,
             if saved is not None:
                 State.check(saved, model, run.last_checkpoint)
             runs.write_atomically(run.config, configuration.dump(config).encode())
+            run.update_metrics(config=configuration.flat(config))
             _work(config, run, dataset, model, terminal, saved)
     return True
 
@@ -93,13 +94,13 @@ def _work(
         _go_back(run, saved)
         step, seconds = (0, 0.0) if saved is None else (int(saved["step"]), float(saved["seconds"]))
         folder = run.path if config.tracking.enabled else None
-        with Tracker(folder, 0 if saved is None else step + 1) as tracker, Saver() as saver, terminal:
+        with EventWriter(folder, 0 if saved is None else step + 1) as tracker, Saver() as saver, terminal:
             terminal.say(_first_line(config, run, dataset, model, saved))
             live = Live(tracker, first_status(config, dataset), seconds)
             with _end_in_events(tracker, live):
                 live.update(step, now=True)
                 if saved is None:
-                    reporting.beginning(tracker, config, dataset, model, run.name)
+                    reporting.beginning(tracker, config, dataset, model)
                 terminal.begin(steps_of(config, dataset))
                 job = Job(config, run, dataset, tracker, terminal, live, saver)
                 trained = train(job, model, saved)
@@ -156,7 +157,7 @@ def _status(run: Run, terminal: Terminal) -> Iterator[None]:
 
 
 @contextmanager
-def _end_in_events(tracker: Tracker, live: Live) -> Iterator[None]:
+def _end_in_events(tracker: EventWriter, live: Live) -> Iterator[None]:
     """Afterwards, the end of the run in the event file.
 
     An interrupted run's end stays open for HParams: TensorBoard keeps the first end it reads, and the run may go on.

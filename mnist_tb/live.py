@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mnist_tb.status import Status
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 _EVERY_SECONDS = 1.0
 
@@ -15,7 +15,7 @@ _EVERY_SECONDS = 1.0
 class Live:
     """A run's Status, and when it was last written. Call from the tracker's thread."""
 
-    def __init__(self, tracker: Tracker, status: Status, seconds: float = 0.0) -> None:
+    def __init__(self, tracker: EventWriter, status: Status, seconds: float = 0.0) -> None:
         """seconds: for which the run has gone on before."""
         self._tracker = tracker
         self._status = status

@@ -11,13 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from mnist_tb import config as configuration
-from mnist_tb import figures, graph, metrics
+from mnist_tb import figures, graph, metrics, settings
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.evaluate import Evaluation
 from mnist_tb.model import parameter_count
+from mnist_tb.settings import Settings
 from mnist_tb.summaries import Picture
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 from mnist_tb.window import Means
 
 LOSS_TRAIN = "loss/train"
@@ -55,17 +56,18 @@ SAMPLES = 18
 """Images in each grid of predictions."""
 
 
-def beginning(tracker: Tracker, config: Config, dataset: Dataset, model: nn.Module, run_name: str) -> None:
+def beginning(tracker: EventWriter, config: Config, dataset: Dataset, model: nn.Module) -> None:
     """What is known before the first step: settings, data, network, and how the curves are laid out."""
     if not tracker.enabled:
         return
-    tracker.hparams(_hparams(config), group=run_name)
-    tracker.texts(0, {CONFIG_TEXT: _config_text(config), DATASET_TEXT: _dataset_text(dataset)})
+    chosen = configuration.flat(config)
+    tracker.hparams(settings.deciding(chosen), group=group_name(chosen))
+    tracker.texts(0, {CONFIG_TEXT: config_text(chosen), DATASET_TEXT: _dataset_text(dataset)})
     tracker.layout(LAYOUT)
     tracker.graph(graph.draw(model, (1, 1, 28, 28)))
 
 
-def training(tracker: Tracker, step: int, means: Means) -> None:
+def training(tracker: EventWriter, step: int, means: Means) -> None:
     """One point on each training curve."""
     values = {
         LOSS_TRAIN: means.loss,
@@ -77,19 +79,19 @@ def training(tracker: Tracker, step: int, means: Means) -> None:
     tracker.scalars(step, values)
 
 
-def validation(tracker: Tracker, step: int, evaluation: Evaluation) -> None:
+def validation(tracker: EventWriter, step: int, evaluation: Evaluation) -> None:
     """One point on each validation curve."""
     tracker.scalars(step, {LOSS_VAL: evaluation.loss, ACCURACY_VAL: evaluation.accuracy})
 
 
-def histograms(tracker: Tracker, step: int, model: nn.Module) -> None:
+def histograms(tracker: EventWriter, step: int, model: nn.Module) -> None:
     """The distribution of every parameter, and of its gradient in the last update where there was one."""
     weights = {WEIGHTS + name: parameter for name, parameter in model.named_parameters()}
     gradients = {GRADIENTS + name: p.grad for name, p in model.named_parameters() if step and p.grad is not None}
     tracker.histograms(step, {**weights, **gradients})
 
 
-def predictions(tracker: Tracker, step: int, dataset: Dataset, samples: Split, probabilities: Tensor) -> None:
+def predictions(tracker: EventWriter, step: int, dataset: Dataset, samples: Split, probabilities: Tensor) -> None:
     """The grid of the same few test samples every time, as the network sees them now."""
     draw = partial(
         figures.predictions, samples.images.cpu(), samples.labels.cpu(), probabilities.cpu(), dataset.classes
@@ -103,7 +105,7 @@ def result_sheet(dataset: Dataset, samples: Split, probabilities: Tensor, evalua
     return figures.predictions(samples.images.cpu(), samples.labels.cpu(), probabilities, dataset.classes, 8, title)
 
 
-def result(tracker: Tracker, step: int, dataset: Dataset, evaluation: Evaluation, sheet: Picture) -> None:
+def result(tracker: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, sheet: Picture) -> None:
     """The best weights on the test set: numbers, a table, and pictures."""
     tracker.scalars(step, {LOSS_TEST: evaluation.loss, ACCURACY_TEST: evaluation.accuracy})
     tracker.texts(step, {RESULTS_TEXT: _result_text(dataset, evaluation)})
@@ -148,14 +150,17 @@ def _worst_mistakes(evaluation: Evaluation) -> Tensor:
     return wrong[sure.argsort(descending=True)[:SAMPLES]]
 
 
-def _hparams(config: Config) -> dict[str, Any]:
-    """Every setting that can decide the result; not where the files are or how often something is written."""
-    aside = ("name", "data.root", "data.download", "data.mirror", "data.download_seconds", "data.fallback", "tracking.")
-    return {key: value for key, value in configuration.flat(config).items() if not key.startswith(aside)}
+def group_name(chosen: Settings) -> str:
+    """The same for all seeds of a configuration, whose runs are one row of the HParams table: `lr3e-3 bf16 cpu`."""
+    ours = settings.deciding(chosen)
+    changed = settings.differences(ours, configuration.flat(Config()))
+    where = [str(changed.pop(key)) for key in ("precision", "device") if key in changed]
+    return " ".join([settings.words(changed) or "default", *where])
 
 
-def _config_text(config: Config) -> str:
-    rows = [(f"`{key}`", f"`{json.dumps(value)}`") for key, value in configuration.flat(config).items()]
+def config_text(chosen: Settings) -> str:
+    """All settings as a table in Markdown."""
+    rows = [(f"`{key}`", f"`{json.dumps(value)}`") for key, value in chosen.items()]
     return _table(("setting", "value"), rows)
 
 
@@ -197,6 +202,7 @@ def facts(config: Config, dataset: Dataset, model: nn.Module, versions: Mapping[
         "images": image_counts(dataset),
         "parameters": parameter_count(model),
         "seed": config.seed,
+        "config": configuration.flat(config),
         "device": config.device,
         "precision": config.precision,
         "versions": dict(versions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -60,6 +61,10 @@ class Run:
         return self.path / "mnist_cnn.pth"
 
     @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
+
+    @property
     def last_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 
@@ -86,12 +91,12 @@ class Run:
 
     def update_metrics(self, **changes: Any) -> None:
         """Set some keys of metrics.json and keep the rest, also where another process does the same."""
-        with _locked(self.path):
+        with locked(self.path):
             self.write_metrics({**self.read_metrics(), **changes})
 
     def restart_metrics(self) -> None:
         """Mark the run running, and take out all that came after its beginning."""
-        with _locked(self.path):
+        with locked(self.path):
             known = {key: value for key, value in self.read_metrics().items() if key not in _LATER}
             self.write_metrics({**known, "status": "running"})
 
@@ -113,6 +118,14 @@ class Run:
         finally:
             os.close(descriptor)
 
+    def is_in_use(self) -> bool:
+        """Whether a process has the run at the moment."""
+        try:
+            with self.in_use():
+                return False
+        except InputError:
+            return self.last_checkpoint.parent.is_dir()
+
 
 def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run:
     """Make the next run's folder: the highest number so far plus one, then the name.
@@ -123,7 +136,7 @@ def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run
     """
     try:
         logdir.mkdir(parents=True, exist_ok=True)
-        with _locked(logdir):
+        with locked(logdir):
             made = Run(logdir / _UNFINISHED)
             if made.path.is_symlink():
                 made.path.unlink()  # nothing is written where a link leads to
@@ -171,6 +184,28 @@ def listing(logdir: Path) -> list[Run]:
     return [Run(path) for _, path in sorted(numbered)]
 
 
+def is_numbered(name: str) -> bool:
+    """Whether a folder of this name is a run: `0007-name`."""
+    return _FOLDER.match(name) is not None
+
+
+def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
+    """Each test image's true and predicted class and how surely, in the order of the files, for comparisons.
+
+    labels: an integer array [N]; probabilities: a float array [N, C]. Raises OSError.
+    """
+    import numpy as np  # only trainings write, and they have it
+
+    encoded = io.BytesIO()
+    np.savez(
+        encoded,
+        labels=labels.astype(np.int32),
+        predictions=probabilities.argmax(1).astype(np.int32),
+        confidences=probabilities.max(1).astype(np.float32),
+    )
+    write_atomically(run.predictions, encoded.getvalue())
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at every instant, a power cut included, the path holds the old or the new content.
 
@@ -199,7 +234,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's advisory lock; the system lets go of it when the process ends, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -17,10 +17,10 @@ from mnist_tb.errors import InputError
 from mnist_tb.evaluate import Evaluation, evaluate, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
-from mnist_tb.runs import Run, write_atomically
+from mnist_tb.runs import Run, save_predictions, write_atomically
 from mnist_tb.status import Status
 from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, Trained, draw_samples
 
 _SHOWN = 24
@@ -49,7 +49,7 @@ def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluatio
     if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
         step = int(load(run.best_checkpoint)["step"])
         network = in_precision(_best_model(run, config), config.precision)
-        with Tracker(run.path) as tracker:
+        with EventWriter(run.path) as tracker:
             live = Live(tracker, first_status(config, dataset))
             job = Job(config, run, dataset, tracker, Terminal(), live, Saver())
             _report_result(job, network, evaluation, step)
@@ -67,6 +67,9 @@ def check_data(run: Run, metrics: dict[str, object], dataset: Dataset) -> None:
 
 
 def run_config(run: Run, device: str | None, data_root: str | None) -> Config:
+    """The run's configuration, its device or data elsewhere. Raises InputError, also where it is of another program."""
+    if "kind" in run.read_metrics():
+        raise InputError(f"{run.path}: is a run of another program; only that program can go on with it or evaluate it")
     options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
     if device is not None:
         options.append(("--device", "device", device))
@@ -119,6 +122,7 @@ def _report_result(job: Job, network: CNN, evaluation: Evaluation, step: int) ->
     encoded = io.BytesIO()
     Image.fromarray(sheet).save(encoded, format="png")
     write_atomically(job.run.results, encoded.getvalue())
+    save_predictions(job.run, evaluation.labels.numpy(), evaluation.probabilities.numpy())
     reporting.result(job.tracker, step, job.dataset, evaluation, sheet)
 
 

@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.util import tensor_util
 
-from mnist_tb import status
+from mnist_tb import settings, status
 
 Picture = np.ndarray
 """uint8 [height, width, 3]."""
@@ -78,7 +78,7 @@ def layout(charts: Mapping[str, Mapping[str, Sequence[str]]]) -> Any:
 
 def hparams(values: Mapping[str, Any], group: str) -> Any:
     """A run's settings, and the group of runs whose repetition it is."""
-    clean = {key: _hparam(value) for key, value in values.items()}
+    clean = {key: settings.hparam(value) for key, value in values.items()}
     return hparams_summary.hparams_pb(clean, trial_id=group).value
 
 
@@ -101,14 +101,3 @@ def live(content: str) -> Any:
     return summary_pb2.Summary.Value(
         tag=status.TAG, metadata=metadata, tensor=tensor_util.make_tensor_proto(content.encode())
     )
-
-
-def _hparam(value: Any) -> float | str:
-    """Numbers stay numbers; TensorBoard would turn booleans into 1.0 and 0.0, so they become texts."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value))
-    return "none" if value is None else str(value)

@@ -23,7 +23,7 @@ from mnist_tb.errors import TrainingError
 from mnist_tb.summaries import Picture
 
 
-class Tracker:
+class EventWriter:
     """Writes one run's event file; a context manager that flushes and closes it.
 
     The step is passed in every call: the number of completed optimiser updates. With no folder it writes nothing.
@@ -61,7 +61,7 @@ class Tracker:
                 log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
                 self._note(start, lambda: event_pb2.Event(session_log=log))
 
-    def __enter__(self) -> Tracker:
+    def __enter__(self) -> EventWriter:
         return self
 
     def __exit__(

@@ -23,7 +23,7 @@ from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
 from mnist_tb.state import Best, Point, State
 from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 from mnist_tb.update import updater
 from mnist_tb.window import Window
 
@@ -35,7 +35,7 @@ class Job:
     config: Config
     run: Run
     dataset: Dataset
-    tracker: Tracker
+    tracker: EventWriter
     terminal: Terminal
     live: Live
     saver: Saver

@@ -28,7 +28,7 @@ from mnist_tb.cli import main
 from mnist_tb.live import Live
 from mnist_tb.runs import Run
 from mnist_tb.status import Status
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=2, epochs=3, batch=1,
@@ -156,7 +156,7 @@ def code_of(request: str | urllib.request.Request) -> int:
 
 def write_status(folder: Path, state: Status, wall_time: float | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch, Tracker(folder) as tracker:
+    with pytest.MonkeyPatch.context() as patch, EventWriter(folder) as tracker:
         if wall_time is not None:
             patch.setattr("mnist_tb.tracking.time.time", lambda: wall_time)
         tracker.scalars(state.step, {"loss/train": 0.5, "accuracy/train": 0.75})

@@ -22,7 +22,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, FrameLocator, Pa
 from test_board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
 
 from mnist_tb.runs import Run
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
@@ -149,13 +149,13 @@ def latencies(values: int, write: Callable[[int], None], shown: Callable[[], int
 
 
 @pytest.fixture
-def quiet(tmp_path: Path) -> Iterator[tuple[str, Tracker]]:
+def quiet(tmp_path: Path) -> Iterator[tuple[str, EventWriter]]:
     """A page over one run, and its tracker."""
     folder = tmp_path / "runs" / "0001-quiet"
     folder.mkdir(parents=True)
     process, address = start_board("--logdir", str(folder.parent), "--port", str(free_port()))
     try:
-        with Tracker(folder) as tracker:
+        with EventWriter(folder) as tracker:
             for step in (0, 1):
                 tracker.scalars(step, {"loss/train": float(step)})
             tracker.live(0, replace(TRAINING, step=0, steps=0).dump())
@@ -166,7 +166,7 @@ def quiet(tmp_path: Path) -> Iterator[tuple[str, Tracker]]:
         process.communicate(timeout=15)
 
 
-def test_latency_in_live(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+def test_latency_in_live(quiet: tuple[str, EventWriter], visit: Open, record_property: Callable[..., None]) -> None:
     address, tracker = quiet
     page = visit(address)
     progress = live(page).locator(".progress span")
@@ -181,7 +181,9 @@ def test_latency_in_live(quiet: tuple[str, Tracker], visit: Open, record_propert
     assert statistics.median(times) <= 1.5
 
 
-def test_latency_in_time_series(quiet: tuple[str, Tracker], visit: Open, record_property: Callable[..., None]) -> None:
+def test_latency_in_time_series(
+    quiet: tuple[str, EventWriter], visit: Open, record_property: Callable[..., None]
+) -> None:
     address, tracker = quiet
     page = visit(f"{address}#timeseries")
     page.locator('scalar-card [title="loss/train"]').first.wait_for(timeout=30_000)

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from mnist_tb import config as configuration
+from mnist_tb import settings
 from mnist_tb.config import Config
 from mnist_tb.errors import InputError
 
@@ -31,7 +32,7 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_default_file_lists_every_key_with_its_default() -> None:
-    stated = dict(configuration._flatten(yaml.safe_load(DEFAULT.read_text()), ""))
+    stated = settings.flatten(yaml.safe_load(DEFAULT.read_text()))
     expected = configuration.flat(Config())
     del expected["name"]  # left out: it is the file's name
     assert stated == expected

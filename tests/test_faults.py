@@ -33,7 +33,7 @@ PLACES = [
     ("mnist_tb.scoring.evaluate", 1),  # the test set
     ("mnist_tb.scoring.write_atomically", 1),  # results.png
     ("mnist_tb.reporting.result", 1),  # the result's pictures
-    ("mnist_tb.tracking.Tracker.close", 1),  # the end of the event file
+    ("mnist_tb.tracking.EventWriter.close", 1),  # the end of the event file
 ]
 
 KILLED_THERE = """

@@ -28,7 +28,7 @@ from mnist_tb.cli import main
 from mnist_tb.errors import InputError
 from mnist_tb.interrupt import Interruption
 from mnist_tb.runs import Run, listing
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_fewer_epochs_are_refused(completed: Run, capsys: pytest.CaptureFixture[
 def test_evaluating_again_does_not_take_the_curves_away(completed: Run) -> None:
     """What `evaluate` adds, it adds: TensorBoard forgets nothing for it."""
     before = scalars(completed)
-    with Tracker(completed.path) as tracker:
+    with EventWriter(completed.path) as tracker:
         tracker.scalars(1, {"loss/train": 3.0})
     after = scalars(completed)
     assert len(after["loss/train"]) == len(before["loss/train"]) + 1
@@ -332,12 +332,12 @@ def test_a_snapshot_is_out_of_reach() -> None:
 
 
 def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
-    with Tracker(tmp_path, 0) as first:
+    with EventWriter(tmp_path, 0) as first:
         first.scalars(1, {"a": 1.0})
         lengths = first.flush()
         assert events.sizes(tmp_path) == lengths
         first.scalars(2, {"a": 2.0})
-    with Tracker(tmp_path, 2) as second:
+    with EventWriter(tmp_path, 2) as second:
         second.scalars(2, {"a": 3.0})
         assert len(second.flush()) == 2
     events.trim(tmp_path, lengths)
@@ -347,9 +347,9 @@ def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
 
 
 def test_flush_from_another_thread_and_without_a_folder(tmp_path: Path) -> None:
-    assert Tracker(None).flush() == {}
+    assert EventWriter(None).flush() == {}
     found: list[dict[str, int]] = []
-    with Tracker(tmp_path, 0) as tracker:
+    with EventWriter(tmp_path, 0) as tracker:
         other = threading.Thread(target=lambda: found.append(tracker.flush()))
         other.start()
         for step in range(100):

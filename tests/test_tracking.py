@@ -20,11 +20,11 @@ from mnist_tb import graph
 from mnist_tb.errors import TrainingError
 from mnist_tb.model import CNN
 from mnist_tb.runs import Run
-from mnist_tb.tracking import Tracker
+from mnist_tb.tracking import EventWriter
 
 
 def test_scalars_come_back_at_their_step(tmp_path: Path) -> None:
-    with Tracker(tmp_path) as tracker:
+    with EventWriter(tmp_path) as tracker:
         tracker.scalars(10, {"loss/train": 0.5, "accuracy/train": torch.tensor(0.25)})
         tracker.scalars(20, {"loss/train": 0.25})
     events = read_events(Run(tmp_path))
@@ -34,7 +34,7 @@ def test_scalars_come_back_at_their_step(tmp_path: Path) -> None:
 
 def test_histogram_counts_finite_elements_and_takes_a_copy(tmp_path: Path) -> None:
     values = torch.tensor([0.0, 1.0, 2.0, float("nan"), float("inf"), -float("inf")])
-    with Tracker(tmp_path) as tracker:
+    with EventWriter(tmp_path) as tracker:
         tracker.histograms(1, {"weights/a": values, "weights/constant": torch.ones(5), "weights/none": values[3:]})
         values.fill_(7)
     events = read_events(Run(tmp_path))
@@ -53,7 +53,7 @@ def test_image_is_drawn_on_the_writing_thread_and_comes_back(tmp_path: Path) -> 
         threads.append(threading.current_thread().name)
         return picture
 
-    with Tracker(tmp_path) as tracker:
+    with EventWriter(tmp_path) as tracker:
         tracker.images(3, {"predictions/test": draw})
     event = read_events(Run(tmp_path)).Images("predictions/test")[0]
     assert (event.step, event.width, event.height) == (3, 10, 12)
@@ -62,7 +62,7 @@ def test_image_is_drawn_on_the_writing_thread_and_comes_back(tmp_path: Path) -> 
 
 
 def test_text_hparams_status_layout_and_graph_come_back(tmp_path: Path) -> None:
-    with Tracker(tmp_path) as tracker:
+    with EventWriter(tmp_path) as tracker:
         tracker.texts(0, {"config": "| a | ü |"})
         tracker.hparams({"lr": 0.5, "flag": True, "none": None, "channels": [1, 2], "name": "adam"}, group="0001-a")
         tracker.layout({"both": {"loss": ["loss/train", "loss/val"]}})
@@ -104,13 +104,13 @@ def test_drawing_the_graph_leaves_the_model_as_it_was() -> None:
 
 
 def test_two_trackers_in_one_folder_have_files_of_their_own(tmp_path: Path) -> None:
-    with Tracker(tmp_path) as first, Tracker(tmp_path) as second:
+    with EventWriter(tmp_path) as first, EventWriter(tmp_path) as second:
         assert first.path != second.path
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Tracker(None) as tracker:
+    with EventWriter(None) as tracker:
         tracker.scalars(0, {"a": 1.0})
         tracker.images(0, {"b": lambda: pytest.fail("drawn for nothing")})
         assert not tracker.enabled
@@ -118,7 +118,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 def test_values_reach_the_file_while_the_run_goes_on(tmp_path: Path) -> None:
-    with Tracker(tmp_path) as tracker:
+    with EventWriter(tmp_path) as tracker:
         tracker.scalars(1, {"loss/train": 1.0})
         for _ in range(100):
             if "loss/train" in read_events(Run(tmp_path)).Tags()["scalars"]:
@@ -129,7 +129,7 @@ def test_values_reach_the_file_while_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_reaches_the_user(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path)
+    tracker = EventWriter(tmp_path)
     tracker._file.close()
     tracker._file = open("/dev/full", "wb", buffering=0)
     tracker.scalars(1, {"loss/train": 1.0})
@@ -141,7 +141,7 @@ def test_an_error_while_drawing_reaches_the_next_call(tmp_path: Path) -> None:
     def fail() -> np.ndarray:
         raise ValueError("no picture")
 
-    tracker = Tracker(tmp_path)
+    tracker = EventWriter(tmp_path)
     tracker.images(1, {"a": fail})
     assert tracker._thread is not None
     tracker._thread.join(10)
@@ -155,14 +155,14 @@ def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path) -> None:
     def fail() -> np.ndarray:
         raise ValueError("no picture")
 
-    with pytest.raises(KeyError, match="first"), Tracker(tmp_path) as tracker:
+    with pytest.raises(KeyError, match="first"), EventWriter(tmp_path) as tracker:
         tracker.images(1, {"a": fail})
         raise KeyError("first")
 
 
 def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tracker, "LIMIT", 10)
-    with Tracker(tmp_path) as tracker:
+    monkeypatch.setattr(EventWriter, "LIMIT", 10)
+    with EventWriter(tmp_path) as tracker:
         for step in range(500):
             tracker.scalars(step, {"a": float(step)})
             assert len(tracker._jobs) <= 10
@@ -171,4 +171,4 @@ def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be written"):
-        Tracker(tmp_path / "gone")
+        EventWriter(tmp_path / "gone")

@@ -1,0 +1,85 @@
+"""Whether a difference is more than the noise. Pure: numbers in, a Difference out. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One mean or share minus another, with its confidence interval.
+
+    p: how often chance alone makes a difference as large; None where nothing can be said, and then low and high are
+    not finite. level: the interval's confidence, such as 0.95. real: whether p is below 1 - level.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float | None
+    level: float
+
+    @property
+    def real(self) -> bool | None:
+        return None if self.p is None else self.p < 1 - self.level
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation (n - 1 in the denominator), which one value alone has not got."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Difference:
+    """The mean of ours minus that of theirs, by Welch's t test: two samples of unequal variances, such as over seeds.
+
+    t = (m1 - m2) / se with se² = s1²/n1 + s2²/n2, and degrees of freedom after Welch and Satterthwaite,
+    se⁴ / ((s1²/n1)²/(n1 - 1) + (s2²/n2)²/(n2 - 1)). Nothing can be said with fewer than two values on a side, or
+    where no value differs from the others.
+    B. L. Welch, Biometrika 34 (1947) 28–35, https://doi.org/10.1093/biomet/34.1-2.28; scipy.stats.ttest_ind with
+    equal_var=False gives the same.
+    """
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to import
+
+    value = statistics.fmean(ours) - statistics.fmean(theirs)
+    if min(len(ours), len(theirs)) < 2:
+        return _unknown(value, level)
+    parts = [statistics.variance(sample) / len(sample) for sample in (ours, theirs)]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        return _unknown(value, level)
+    freedom = error**4 / sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (ours, theirs), strict=True))
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    return Difference(value, value - half, value + half, p, level)
+
+
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -> Difference:
+    """Our accuracy minus theirs on the same images, by McNemar's exact test: which images each has right, in order.
+
+    Only the images that one has right and the other wrong count: b of them ours, c theirs. Without a difference, b is
+    binomial with b + c trials of probability 1/2; p is two-sided.
+    Q. McNemar, Psychometrika 12 (1947) 153–157, https://doi.org/10.1007/BF02295996.
+    The interval is Wald's with half a count added to each of the four cells: A. Agresti and Y. Min, Statistics in
+    Medicine 24 (2005) 729–740, https://doi.org/10.1002/sim.1781.
+    """
+    import numpy as np
+    from scipy.special import bdtr, ndtri
+
+    one, other = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
+    if one.shape != other.shape:
+        raise ValueError(f"{one.size} images against {other.size}")
+    if not one.size:
+        return _unknown(math.nan, level)
+    b, c = int((one & ~other).sum()), int((other & ~one).sum())
+    p = min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
+    count, more, less = one.size + 2, b + 0.5, c + 0.5
+    middle = (more - less) / count
+    half = float(ndtri((1 + level) / 2)) * math.sqrt((more + less) - (more - less) ** 2 / count) / count
+    return Difference((b - c) / one.size, middle - half, middle + half, p, level)
+
+
+def _unknown(value: float, level: float) -> Difference:
+    return Difference(value, -math.inf, math.inf, None, level)
