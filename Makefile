@@ -5,16 +5,17 @@ LOGDIR ?= runs
 RUN ?= last
 PORT ?= 6006
 DATA ?= data
+REPORT ?= report.html
 ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
-SOURCES := mnist_tb tests docs benchmarks
+SOURCES := mnist_tb tests docs benchmarks examples
 RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate board live test torture bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate compare report board live test torture bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,12 @@ resume: $(READY)  ## go on with a run where it stopped: RUN=7
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
 	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
 
+compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
+	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)
+
+report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
+	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) --report $(REPORT) $(ARGS)
+
 board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
 	@$(BIN)/mnist-tb board --logdir $(LOGDIR) --port $(PORT) $(ARGS)
 
@@ -54,6 +61,7 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/step.py --data-root $(DATA)
 	$(BIN)/python benchmarks/costs.py --data-root $(DATA)
 	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
+	$(BIN)/python benchmarks/many_runs.py
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)

@@ -1,4 +1,4 @@
-"""Take pictures of every tab of the board in headless Chromium, over the runs of a log folder.
+"""Take pictures of every tab of the board, and of a report, in headless Chromium, over the runs of a log folder.
 
 `make screenshots` runs it, and keeps those that the README shows in docs/; all the others go to docs/tabs/, which git
 does not keep. Needs Chromium or Chrome on the PATH, or its path in CHROMIUM.
@@ -49,6 +49,7 @@ def main() -> None:
                         profile, executable_path=chromium(), args=FLAGS, viewport={"width": 1440, "height": 990}
                     )
                     shoot_all(browser, address, run, arguments.out, theme)
+                    shoot_report(browser, arguments.logdir, arguments.out, theme)
                     browser.close()
     finally:
         board.terminate()
@@ -96,6 +97,18 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
         page.goto(f"{address}#{tab}")
         page.wait_for_timeout(SETTLED_MS)
         save(page, out / "tabs", tab, theme)
+
+
+def shoot_report(browser: BrowserContext, logdir: Path, out: Path, theme: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        command = [sys.executable, "-m", "mnist_tb", "compare", "--group", "--logdir", str(logdir)]
+        subprocess.run([*command, "--report", str(path)], check=True)
+        page = browser.new_page()
+        page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        page.goto(path.as_uri())
+        page.wait_for_timeout(SETTLED_MS / 5)
+        save(page, out, "report", theme)
 
 
 def time_series(address: str, run: str) -> str:

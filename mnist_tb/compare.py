@@ -14,6 +14,7 @@ from typing import Any
 from mnist_tb import settings, significance, strict_yaml
 from mnist_tb.errors import InputError
 from mnist_tb.overview import Row
+from mnist_tb.runs import PREDICTION, Run
 from mnist_tb.settings import SEED
 from mnist_tb.significance import Difference
 
@@ -169,11 +170,13 @@ def _right(row: Row) -> tuple[bytes, Any] | None:
     if row.test_accuracy is None or not row.ours:
         return None
     try:
-        with np.load(row.path / "predictions.npz", allow_pickle=False) as stored:
-            labels, predictions = stored["labels"], stored["predictions"]
-            return labels.tobytes(), labels == predictions
-    except (OSError, ValueError, KeyError, EOFError):
+        with open(Run(row.path).predictions, "rb") as file:
+            table = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # none, or broken
         return None
+    if table.dtype != np.dtype(PREDICTION):
+        return None
+    return table["label"].tobytes(), table["label"] == table["prediction"]
 
 
 def _same(value: Any, wanted: Any, text: str) -> bool:

@@ -148,7 +148,7 @@ def _status(run: Run, terminal: Terminal) -> Iterator[None]:
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # the latter: nobody reads our output any more
         status = "interrupted" if stopped else "failed"
-        with suppress(OSError, InputError):  # the disk may be what failed; the first error is the one to tell
+        with suppress(OSError, TrainingError):  # the disk may be what failed; the first error is the one to tell
             run.update_metrics(status=status, error=str(error) or status, ended=time.time())
         if isinstance(error, KeyboardInterrupt):
             terminal.say(f"Stopped; it goes on with: mnist-tb resume {run.path}")

@@ -28,8 +28,9 @@ _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 def write(path: Path, sections: Sequence[Section], logdir: Path) -> list[str]:
     """Write the report; returns what could not be read. Raises InputError where the file cannot be written."""
     problems: list[str] = []
-    rows = [row for section in sections for line in section.lines for row in line.rows]
-    runs = [_run(row, index < _PICTURED, problems) for index, row in enumerate(rows)]
+    lines = [line for section in sections for line in section.lines]
+    rows = [(row, colour) for colour, line in enumerate(lines) for row in line.rows]
+    runs = [_run(row, colour, number < _PICTURED, problems) for number, (row, colour) in enumerate(rows)]
     about = (
         f"{len(rows)} run{'s' if len(rows) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
     )
@@ -54,12 +55,13 @@ def _section(section: Section) -> dict[str, Any]:
     return {"data": section.data, "titles": list(columns.values()), "rows": lines, "note": tables.footnote(section)}
 
 
-def _run(row: Row, pictured: bool, problems: list[str]) -> dict[str, Any]:
+def _run(row: Row, colour: int, pictured: bool, problems: list[str]) -> dict[str, Any]:
     contents = reading.read(row.path)
     if row.ours:  # of the others it was said when they were read for the table
         problems += [f"{row.path / file}: {said(damage)}" for file, damage in contents.damage.items()]
     return {
         "name": row.name,
+        "colour": colour,
         "data": row.data,
         "settings": {key: settings.shown(value) for key, value in row.settings.items()},
         "curves": {tag: _thin(points) for tag, points in _in_order(contents)},

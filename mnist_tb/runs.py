@@ -18,6 +18,8 @@ from typing import Any
 
 from mnist_tb.errors import InputError, TrainingError
 
+PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
+"""A row of predictions.npy, as numpy names its type."""
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _UNFINISHED = ".unfinished-run"
 _LATER = (
@@ -62,7 +64,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        return self.path / "predictions.npz"
+        return self.path / "predictions.npy"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -90,9 +92,16 @@ class Run:
         write_atomically(self.metrics, text.encode() + b"\n")
 
     def update_metrics(self, **changes: Any) -> None:
-        """Set some keys of metrics.json and keep the rest, also where another process does the same."""
+        """Set some keys of metrics.json and keep the rest, also where another process does the same.
+
+        Raises OSError, and TrainingError where it is no longer there, or broken.
+        """
         with locked(self.path):
-            self.write_metrics({**self.read_metrics(), **changes})
+            try:
+                known = self.read_metrics()
+            except InputError as error:  # it was whole before
+                raise TrainingError(str(error)) from None
+            self.write_metrics({**known, **changes})
 
     def restart_metrics(self) -> None:
         """Mark the run running, and take out all that came after its beginning."""
@@ -196,13 +205,10 @@ def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
     """
     import numpy as np  # only trainings write, and they have it
 
+    table = np.empty(len(labels), PREDICTION)
+    table["label"], table["prediction"], table["confidence"] = labels, probabilities.argmax(1), probabilities.max(1)
     encoded = io.BytesIO()
-    np.savez(
-        encoded,
-        labels=labels.astype(np.int32),
-        predictions=probabilities.argmax(1).astype(np.int32),
-        confidences=probabilities.max(1).astype(np.float32),
-    )
+    np.save(encoded, table, allow_pickle=False)
     write_atomically(run.predictions, encoded.getvalue())
 
 

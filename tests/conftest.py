@@ -6,11 +6,12 @@ import gzip
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_tb import data
@@ -114,3 +115,59 @@ def small_config() -> Config:
     return Config.model_validate(
         {"device": "cpu", "precision": "fp32", "data": {"name": "digits"}, "train": {"epochs": 2}}
     )
+
+
+# ---- The browser
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+HARMLESS = ("Multiple instances of Three.js", "Please use app-layout instead")  # TensorBoard's own
+Open = Callable[[str], Page]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Chromium's path. Without one, CI fails and a person skips."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        message = "no Chromium (Debian: apt-get install chromium), nor its path in CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture
+def context(playwright: Playwright, chromium: str, tmp_path: Path) -> Iterator[BrowserContext]:
+    """A browser that has never been here."""
+    made = playwright.chromium.launch_persistent_context(
+        str(tmp_path / "profile"), executable_path=chromium, args=FLAGS, viewport={"width": 1440, "height": 1000}
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def visit(context: BrowserContext) -> Iterator[Open]:
+    """Opens addresses in tabs of their own; afterwards, that no console had anything to complain of."""
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
+            complaints.append(message.text)
+
+    def open_page(address: str) -> Page:
+        page = context.new_page()
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield open_page
+    assert complaints == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -17,66 +16,18 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from conftest import REPOSITORY
-from playwright.sync_api import BrowserContext, ConsoleMessage, FrameLocator, Page, Playwright, sync_playwright
+from conftest import REPOSITORY, Open
+from playwright.sync_api import BrowserContext, FrameLocator, Page
 from test_board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
 
+from mnist_tb import config as configuration
+from mnist_tb import settings
+from mnist_tb.config import Config
+from mnist_tb.reporting import group_name
 from mnist_tb.runs import Run
 from mnist_tb.tracking import EventWriter
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 SETTINGS = "_tb_global_settings"
-HARMLESS = ("Multiple instances of Three.js", "Please use app-layout instead")  # TensorBoard's own
-Open = Callable[[str], Page]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Chromium's path. Without one, CI fails and a person skips."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        message = "no Chromium (Debian: apt-get install chromium), nor its path in CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture
-def context(playwright: Playwright, chromium: str, tmp_path: Path) -> Iterator[BrowserContext]:
-    """A browser that has never been here."""
-    made = playwright.chromium.launch_persistent_context(
-        str(tmp_path / "profile"), executable_path=chromium, args=FLAGS, viewport={"width": 1440, "height": 1000}
-    )
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def visit(context: BrowserContext) -> Iterator[Open]:
-    """Opens addresses in tabs of their own; afterwards, that no console had anything to complain of."""
-    complaints: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
-            complaints.append(message.text)
-
-    def open_page(address: str) -> Page:
-        page = context.new_page()
-        page.on("console", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
-        return page
-
-    yield open_page
-    assert complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -414,3 +365,66 @@ def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, conte
     finally:
         process.terminate()
         process.communicate(timeout=15)
+
+
+# ---- HParams
+
+
+def session(logdir: Path, number: int, lr: float, seed: int, early: bool) -> None:
+    """A run as `train` writes it, or as it did before there was a `schedule.warmup`, when the seed was a setting."""
+    chosen = configuration.flat(configuration.changed(Config(), {"train.lr": lr, "seed": seed, "schedule.warmup": 0.1}))
+    values, group = settings.deciding(chosen), group_name(chosen)
+    if early:
+        del values["schedule.warmup"]
+        values["seed"], group = seed, f"{number:04d}-early"
+    with EventWriter(make_folder(logdir / f"{number:04d}-{'early' if early else f'lr{lr}-s{seed}'}"), 0) as tracker:
+        tracker.hparams(values, group)
+        for step in range(5):
+            tracker.scalars(step, {"accuracy/val": 0.9 + lr * step})
+        if not early or number == 1:
+            tracker.status("completed")
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two runs from before a setting existed, and two learning rates of two seeds with it; and their page."""
+    logdir = tmp_path_factory.mktemp("sessions")
+    for number, (lr, seed, early) in enumerate(
+        [(1e-3, 0, True), (3e-3, 0, True), (1e-3, 0, False), (1e-3, 1, False), (3e-3, 0, False), (3e-3, 1, False)], 1
+    ):
+        session(logdir, number, lr, seed, early)
+    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
+    wait_for_runs(address.rstrip("/"), 6)
+    yield address
+    process.terminate()
+    process.communicate(timeout=15)
+
+
+def test_a_row_a_configuration_with_every_setting(sessions: str, visit: Open) -> None:
+    page = visit(f"{sessions}#hparams")
+    cells = page.locator("vaadin-grid-cell-content")
+    cells.get_by_text("wu0.1-lr3e-3").wait_for()
+    rows = [text.strip() for text in cells.all_inner_texts()]
+    assert {"0001-early", "0002-early", "wu0.1", "wu0.1-lr3e-3", "schedule.warmup", "train.lr"} <= set(rows)
+    assert "seed" not in rows
+    assert rows.count("0.30000") == 2, "runs from before are shown with the default"
+    assert rows.count("0.10000") == 2
+
+
+def test_every_row_is_a_line_of_the_parallel_coordinates(sessions: str, visit: Open) -> None:
+    page = visit(f"{sessions}#hparams")
+    page.get_by_text("PARALLEL COORDINATES VIEW").first.click()
+    lines = page.locator("tf-hparams-parallel-coords-plot g.foreground path")
+    lines.first.wait_for(state="attached")
+    page.wait_for_timeout(500)
+    assert lines.count() == 4
+    assert all(
+        path and "NaN" not in path for path in lines.evaluate_all("all => all.map(one => one.getAttribute('d'))")
+    )
+    axes = page.locator("tf-hparams-parallel-coords-plot .axis-title, tf-hparams-parallel-coords-plot .axis text")
+    assert {"train.lr", "schedule.warmup", "accuracy/val"} <= set(axes.all_inner_texts() + axes.all_text_contents())

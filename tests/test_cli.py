@@ -35,9 +35,10 @@ def test_a_run_leaves_every_file_of_the_design(finished: Run) -> None:
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
     assert names - events == {
-        "config.yaml", "metrics.json", "results.png", "mnist_cnn.pth", "checkpoints/last.pt", "checkpoints/best.pt",
+        "config.yaml", "metrics.json", "results.png", "predictions.npy", "mnist_cnn.pth",
+        "checkpoints/last.pt", "checkpoints/best.pt",
     }  # fmt: skip
-    assert finished.name == "0001-digits"
+    assert finished.name == "0001-digits-ep3"
 
 
 def test_metrics_hold_what_they_promise(finished: Run) -> None:
@@ -138,7 +139,7 @@ def test_fallback_is_said_everywhere(
     assert (
         "WARNING: Training on digits, not on mnist: mnist cannot be downloaded: the network is [bold]down[/bold]" in out
     )
-    assert run.name == "0001-default-digits"
+    assert run.name == "0001-ep1-digits"
     assert "name: digits" in run.config.read_text()
     metrics = run.read_metrics()
     assert (metrics["dataset"], metrics["fallback_reason"]) == ("digits", "the network is [bold]down[/bold]")
@@ -163,7 +164,7 @@ def test_evaluate_gives_the_same_result_again(finished: Run, capsys: pytest.Capt
     events = read_events(finished).Tags()
     assert main(arguments=["evaluate", "1", "--logdir", str(finished.path.parent), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["run"] == "0001-digits"
+    assert printed["run"] == "0001-digits-ep3"
     assert printed["accuracy"] == before["test"]["accuracy"]
     assert printed["loss"] == pytest.approx(before["test"]["loss"])
     assert printed["confusion"] == before["test"]["confusion"]
@@ -176,7 +177,7 @@ def test_evaluate_prints_a_table_and_adds_other_splits(train: Train, capsys: pyt
     capsys.readouterr()
     assert main(arguments=["evaluate", str(run.path), "--split", "train"]) == 0
     out = capsys.readouterr().out
-    assert "0001-digits: train images of digits, best weights" in out
+    assert "0001-digits-ep1: train images of digits, best weights" in out
     assert "precision" in out
     assert run.read_metrics()["train"]["images"] == 1_249
     assert "test" in run.read_metrics()

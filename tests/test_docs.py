@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from conftest import REPOSITORY
 
@@ -34,7 +35,7 @@ def test_every_command_in_the_readme_exists(command: str) -> None:
     if words[0] == "make":
         assert words[1] in make_targets()
         arguments = next((shlex.split(word[5:]) for word in words if word.startswith("ARGS=")), [])
-        command = {"live": "train"}.get(words[1], words[1])
+        command = {"live": "train", "report": "compare"}.get(words[1], words[1])
         if arguments:
             check_options(command, arguments)
         for word in words[2:]:
@@ -46,7 +47,10 @@ def test_every_command_in_the_readme_exists(command: str) -> None:
 
 
 def check_options(command: str, arguments: list[str]) -> None:
-    known = {option for parameter in cli.commands[command].params for option in parameter.opts} | {"--help"}
+    found = cli.commands[command]
+    if isinstance(found, click.Group):
+        found = found.commands[arguments[0]]
+    known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
     for i, word in enumerate(arguments):
         if word.startswith("--"):
             assert word in known

@@ -108,7 +108,7 @@ def test_same_seed_gives_the_same_scalars_and_another_does_not(train: Train) -> 
 def test_untracked_run_writes_no_event_file_but_all_else(train: Train) -> None:
     run = train("--epochs", "1", "--set", "tracking.enabled=false")
     assert sorted(path.name for path in run.path.iterdir()) == [
-        "checkpoints", "config.yaml", "metrics.json", "mnist_cnn.pth", "results.png",
+        "checkpoints", "config.yaml", "metrics.json", "mnist_cnn.pth", "predictions.npy", "results.png",
     ]  # fmt: skip
     assert run.read_metrics()["status"] == "completed"
 

@@ -124,10 +124,16 @@ def _has_fast_loader() -> bool:
 def _plugins() -> list[object]:
     """TensorBoard's own plugins and those installed beside it, the Live tab before all that have one."""
     from tensorboard import default
+    from tensorboard.plugins.hparams import hparams_plugin
 
     from mnist_tb.board import LiveLoader
+    from mnist_tb.board.hparams import CompleteHParams
 
-    others = [plugin for plugin in default.get_plugins() if not (isinstance(plugin, type) and plugin is LiveLoader)]
+    others = [
+        CompleteHParams if plugin is hparams_plugin.HParamsPlugin else plugin
+        for plugin in default.get_plugins()
+        if plugin is not LiveLoader
+    ]
     return [others[0], LiveLoader, *others[1:]]  # the first one is TensorBoard's core
 
 
