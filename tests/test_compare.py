@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import REPOSITORY, read_events
+from test_board import free_port, get, wait_for_runs
 
 from mnist_tb import Tracker, compare, events, overview, reading, runs, tables
 from mnist_tb.cli import main
@@ -631,3 +632,26 @@ def test_a_listing_while_runs_come_and_go(logdir: Path, ask: Answer) -> None:
         assert len(found.rows) >= 6
         assert len(found.rows) + len(found.problems) >= 7 or not found.problems
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_page_that_stayed_open_follows(fast: str, logdir: Path, ask: Answer) -> None:
+    port = str(free_port())
+    arguments = ["--logdir", str(logdir), "--port", port, "--load_fast", fast, "--reload_interval", "1"]
+    board = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"http://localhost:{port}"
+    try:
+        wait_for_runs(address, 7)
+        ask("runs", "rename", "3", "better", "--logdir", logdir)
+        ask("runs", "remove", "1", "2", "--yes", "--logdir", logdir)
+        expected = ["0003-better", "0004-b", "0005-a", "0006-b", "0007-other"]
+        end = time.monotonic() + 20
+        while sorted(get(f"{address}/data/runs")) != expected and time.monotonic() < end:
+            time.sleep(0.5)
+        assert sorted(get(f"{address}/data/runs")) == expected
+        assert len(get(f"{address}/data/plugin/scalars/scalars?run=0003-better&tag=loss/val")) == 2
+    finally:
+        board.terminate()
+        board.wait(30)
