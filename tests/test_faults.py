@@ -18,27 +18,27 @@ from test_board import children, read_address
 from mnist_tb.cli import main
 from mnist_tb.runs import Run, create, listing
 
-PLACES = [
-    ("mnist_tb.data.load", 1),  # starting up: there is no run yet
-    ("pathlib.Path.rename", 1),  # the run's folder is made, and has not got its name yet
-    ("mnist_tb.graph.draw", 1),  # the network is drawn for the Graphs tab
-    ("mnist_tb.train.look", 1),  # before the first look at validation
-    ("mnist_tb.figures.predictions", 2),  # drawing, on the writing thread
-    ("mnist_tb.events.trim", 1),  # taking back what came after the checkpoint
-    ("mnist_tb.train.evaluate", 2),  # validation
-    ("mnist_tb.checkpoint.save_plain", 4),  # a checkpoint is about to be written
-    ("os.truncate", 1),  # cutting the event file back
-    ("os.replace", 4),  # it is written, and has not got its name yet
-    ("mnist_tb.train.keep_best", 2),  # between last.pt and best.pt
-    ("mnist_tb.scoring.evaluate", 1),  # the test set
-    ("mnist_tb.scoring.write_atomically", 1),  # results.png
-    ("mnist_tb.reporting.result", 1),  # the result's pictures
-    ("mnist_tb.tracking.EventWriter.close", 1),  # the end of the event file
+PLACES = [  # a function, which of its calls, and what is in the arguments of those that count
+    ("mnist_tb.data.load", 1, ""),  # starting up: there is no run yet
+    ("pathlib.Path.rename", 1, ""),  # the run's folder is made, and has not got its name yet
+    ("mnist_tb.graph.draw", 1, ""),  # the network is drawn for the Graphs tab
+    ("mnist_tb.train.look", 1, ""),  # before the first look at validation
+    ("mnist_tb.figures.predictions", 2, ""),  # drawing, on the writing thread
+    ("mnist_tb.events.trim", 1, ""),  # taking back what came after the checkpoint
+    ("mnist_tb.train.evaluate", 2, ""),  # validation
+    ("mnist_tb.checkpoint.save_plain", 2, "last.pt"),  # its events are written, and it is about to be
+    ("os.truncate", 1, ""),  # cutting the event file back
+    ("os.replace", 4, ""),  # it is written, and has not got its name yet
+    ("mnist_tb.train.keep_best", 2, ""),  # between last.pt and best.pt
+    ("mnist_tb.scoring.evaluate", 1, ""),  # the test set
+    ("mnist_tb.scoring.write_atomically", 1, ""),  # results.png
+    ("mnist_tb.reporting.result", 1, ""),  # the result's pictures
+    ("mnist_tb.tracking.EventWriter.close", 1, ""),  # the end of the event file
 ]
 
 KILLED_THERE = """
 import importlib, os, signal, sys
-place, calls = sys.argv[1], int(sys.argv[2])
+place, calls, of = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 path, _, name = place.rpartition(".")
 try:
     owner = importlib.import_module(path)
@@ -47,14 +47,14 @@ except ModuleNotFoundError:
 real, seen = getattr(owner, name), []
 
 def deadly(*arguments, **named):
-    seen.append(1)
+    seen.extend([1] if of in repr(arguments) else [])
     if len(seen) == calls:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments, **named)
 
 setattr(owner, name, deadly)
 from mnist_tb.cli import main
-sys.exit(main(arguments=sys.argv[3:]))
+sys.exit(main(arguments=sys.argv[4:]))
 """
 
 
@@ -71,9 +71,9 @@ def arguments(logdir: Path) -> list[str]:
 
 def test_killed_at_named_places(whole: Run, tmp_path: Path) -> None:
     """One run, killed at one place after the other."""
-    for place, calls in PLACES:
+    for place, calls, of in PLACES:
         done = subprocess.run(
-            [sys.executable, "-c", KILLED_THERE, place, str(calls), *arguments(tmp_path)],
+            [sys.executable, "-c", KILLED_THERE, place, str(calls), of, *arguments(tmp_path)],
             capture_output=True,
             text=True,
         )
