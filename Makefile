@@ -15,7 +15,7 @@ RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate compare report board live test torture bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare report board live test torture bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ resume: $(READY)  ## go on with a run where it stopped: RUN=7
 
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
 	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
+
+predict: $(READY)  ## what digits pictures show: RUN=7 ARGS="one.png two.jpg"
+	@$(BIN)/mnist-tb predict $(RUN) --logdir $(LOGDIR) $(ARGS)
 
 compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
 	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)

@@ -18,6 +18,7 @@ CASES: dict[str, tuple[Contestant, str]] = {
     SLOW: (ours("precision=fp32", MNIST_TB_KERNELS="off"), "default"),
     FAST: (ours(), "default"),
     "fast.yaml": (ours(config="fast"), "fast"),
+    "best.yaml": (ours(config="best"), "best"),
 }
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 CONFIG = Path(__file__).parent.parent / "configs" / "default.yaml"
 
 
-def validate(settings: dict[str, object], seed: int, data_root: str) -> tuple[float, float]:
+def validate(settings: dict[str, object], seed: int, data_root: str, config: Path = CONFIG) -> tuple[float, float]:
     """Validation accuracy and training seconds of one training."""
     overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as logdir:
-        arguments = ["--config", str(CONFIG), "--logdir", logdir, "--data-root", data_root, "--seed", str(seed)]
+        arguments = ["--config", str(config), "--logdir", logdir, "--data-root", data_root, "--seed", str(seed)]
         command = [sys.executable, "-m", "mnist_tb", "train", *arguments, *overrides]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         metrics = json.loads(next(Path(logdir).glob("*/metrics.json")).read_text())

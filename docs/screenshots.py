@@ -7,6 +7,7 @@ does not keep. Needs Chromium or Chrome on the PATH, or its path in CHROMIUM.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from mnist_tb import figures, reading, reporting
+from mnist_tb.runs import listing
 
 HERE = Path(__file__).parent
 PINNED = ("loss/train", "accuracy/train", "loss/val")
@@ -40,6 +46,7 @@ def main() -> None:
     try:
         assert board.stdout is not None
         address = next(line.split()[1] for line in board.stdout if line.startswith("TensorBoard: "))
+        contact_sheet(listing(arguments.logdir)[-1].path, arguments.out)
         run = newest_run(f"{address}data/plugin/images/tags")
         (arguments.out / "tabs").mkdir(parents=True, exist_ok=True)
         with sync_playwright() as playwright:
@@ -109,6 +116,15 @@ def shoot_report(browser: BrowserContext, logdir: Path, out: Path, theme: str) -
         page.goto(path.as_uri())
         page.wait_for_timeout(SETTLED_MS / 5)
         save(page, out, "report", theme)
+
+
+def contact_sheet(run: Path, out: Path) -> None:
+    """All pictures of a run's result on one sheet."""
+    found = reading.read(run).pictures
+    tags = (reporting.RESULTS, reporting.CONFUSION, reporting.MISTAKES, reporting.CALIBRATION, reporting.UNCERTAIN,
+            reporting.FILTERS, reporting.FEATURES)  # fmt: skip
+    pictures = [np.asarray(Image.open(io.BytesIO(found[tag][1])).convert("RGB")) for tag in tags]
+    Image.fromarray(figures.beside(pictures)).save(out / "pictures.png")
 
 
 def time_series(address: str, run: str) -> str:

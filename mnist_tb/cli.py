@@ -186,6 +186,52 @@ def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: P
         add_evaluation(found, split, dataset, evaluation)
 
 
+@cli.command("predict")
+@click.argument("run")
+@click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--show", type=click.Path(path_type=Path), metavar="FILE", help="Save what the network saw as a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print all probabilities as JSON and nothing else.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@logdir_option
+@_data_root
+def predict_command(
+    run: str,
+    image: tuple[Path, ...],
+    show: Path | None,
+    as_json: bool,
+    device: str,
+    logdir: Path,
+    data_root: str | None,
+) -> None:
+    """Say what digit each IMAGE shows, by the best weights of RUN: photographed, scanned or drawn, dark or light."""
+    from mnist_tb import predicting, runs
+
+    found = predicting.guess(runs.find(logdir, run), image, device, data_root)
+    if as_json:
+        click.echo(json.dumps([{"image": str(one.path), "classes": one.classes} for one in found]))
+    else:
+        for one in found:
+            likeliest = list(one.classes.items())[: predicting.TOP]
+            click.echo(f"{one.path}: " + ", ".join(f"{name} {share:.1%}" for name, share in likeliest))
+    if show is not None:
+        from mnist_tb import figures
+
+        _save_picture(
+            figures.captioned([one.seen for one in found], [(one.best, one.classes[one.best]) for one in found]), show
+        )
+
+
+def _save_picture(picture: Any, path: Path) -> None:
+    from PIL import Image
+
+    try:
+        Image.fromarray(picture).save(path)
+    except ValueError:
+        raise InputError(f"--show {path}: give it the ending of a picture format, such as .png") from None
+    except OSError as error:
+        raise InputError(f"--show {path}: cannot be written: {error.strerror}") from None
+
+
 def main(command: click.Command = cli, arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 and 143 interrupted."""
     for stream in (sys.stdout, sys.stderr):

@@ -67,6 +67,27 @@ class Schedule(_Group):
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
 
+class Augment(_Group):
+    """How far each training image is moved at random, each time it is seen."""
+
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=14)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+
+    @property
+    def enabled(self) -> bool:
+        return any((self.rotate, self.shift, self.scale, self.shear))
+
+
+class Averaging(_Group):
+    """Whether the weights that are looked at, kept and tested are an average over the updates."""
+
+    name: Literal["none", "ema", "swa"] = "none"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Train(_Group):
     """How long, in what pieces, how fast."""
 
@@ -74,6 +95,7 @@ class Train(_Group):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     lr: Annotated[float, Field(gt=0)] = 0.001
     evaluate_every: Annotated[int, Field(ge=0)] = 1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Tracking(_Group):
@@ -83,6 +105,7 @@ class Tracking(_Group):
     scalars_every: Annotated[int, Field(ge=1)] = 10
     histograms_every: Annotated[int, Field(ge=0)] = 1
     images_every: Annotated[int, Field(ge=0)] = 1
+    projector: bool = True
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 
@@ -100,6 +123,8 @@ class Config(_Group):
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    averaging: Averaging = Averaging()
     train: Train = Train()
     tracking: Tracking = Tracking()
 

@@ -55,13 +55,20 @@ class Dataset:
     fallback_reason: str | None = None
 
     def inputs(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """uint8 [N, 28, 28] → dtype [N, 1, 28, 28] with the training set's mean 0 and standard deviation 1."""
-        return images.unsqueeze(1).to(torch.float32).sub_(self.mean * 255).mul_(1 / (self.std * 255)).to(dtype)
+        """uint8 or float [N, 28, 28], 0 to 255 → dtype [N, 1, 28, 28] of the training set's mean 0 and deviation 1."""
+        return (
+            images.unsqueeze(1).to(torch.float32, copy=True).sub_(self.mean * 255).mul_(1 / (self.std * 255)).to(dtype)
+        )
 
-    def train_batch(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The training images at `index`, int64 [B]: inputs, dtype [B, 1, 28, 28], and labels, int64 [B]."""
+    def train_batch(
+        self, index: Tensor, dtype: torch.dtype, change: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The training images at `index`, int64 [B]: inputs, dtype [B, 1, 28, 28], and labels, int64 [B].
+
+        change: what becomes of the images, uint8 [B, 28, 28], before they are brought to the inputs' scale.
+        """
         images, labels = self.train.images.index_select(0, index), self.train.labels.index_select(0, index)
-        return self.inputs(images, dtype), labels
+        return self.inputs(images if change is None else change(images), dtype), labels
 
     def to(self, device: torch.device) -> Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mnist_tb import kernels, metrics
 from mnist_tb.data import Dataset, Split
+from mnist_tb.model import CNN
 
 _BATCH = {"cpu": 500, "cuda": 10_000}
 """Images at once: larger is no faster on a CPU, and costs cache."""
@@ -62,6 +63,13 @@ def predict(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
         return torch.cat([fast.logits(parameters, dataset.inputs(part)) for part in parts])
     dtype = next(network.parameters()).dtype
     return torch.cat([network(dataset.inputs(part, dtype)) for part in parts]).float()
+
+
+@torch.inference_mode()
+def features(model: CNN, dataset: Dataset, images: Tensor) -> list[Tensor]:
+    """uint8 [N, 28, 28] → what each convolution makes of them, float32 [N, C, H, W] on the CPU."""
+    parts = [model.features(dataset.inputs(part)) for part in images.split(_BATCH.get(images.device.type, 500))]
+    return [torch.cat(layer).contiguous().cpu() for layer in zip(*parts, strict=True)]
 
 
 if __name__ == "__main__":

@@ -244,17 +244,19 @@ static void forward(const float *input, Image &image) {
     }
 }
 
-// Cross-entropy and whether the prediction is right; the logits become the loss's gradient by them, times `scale`.
-static float cross_entropy(float *logits, long label, float scale, int *hit) {
+// Cross-entropy and whether the prediction is right; the logits become the loss's gradient by them, times `scale`. Of the
+// target, `smoothing` is shared out over all classes evenly.
+static float cross_entropy(float *logits, long label, float smoothing, float scale, int *hit) {
     int best = 0;
     for (int k = 1; k < CLASSES; k++)
         if (logits[k] > logits[best]) best = k;
     *hit = best == label;
-    float total = 0;
-    const float highest = logits[best], at_label = logits[label];
-    for (int k = 0; k < CLASSES; k++) total += expf(logits[k] - highest);
-    for (int k = 0; k < CLASSES; k++) logits[k] = scale * (expf(logits[k] - highest) / total - (k == label));
-    return logf(total) + highest - at_label;
+    float total = 0, sum = 0;
+    const float highest = logits[best], at_label = logits[label], even = smoothing / CLASSES;
+    for (int k = 0; k < CLASSES; k++) total += expf(logits[k] - highest), sum += logits[k];
+    for (int k = 0; k < CLASSES; k++)
+        logits[k] = scale * (expf(logits[k] - highest) / total - ((k == label) * (1 - smoothing) + even));
+    return logf(total) + highest - at_label + (smoothing * at_label - even * sum);
 }
 
 // From the logits' gradient to that of every activation; the biases' and the first convolution's are added to `sums`.
@@ -432,8 +434,8 @@ extern "C" void logits(const real *parameters, const float *inputs, long count, 
     }
 }
 
-extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, long count, float *sums,
-                     float *gradient, float *loss, int64_t *hits) {
+extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, float smoothing, long count,
+                     float *sums, float *gradient, float *loss, int64_t *hits) {
     float losses[BLOCKS] = {};
     int64_t right[BLOCKS] = {};
 #pragma omp parallel
@@ -453,7 +455,7 @@ extern "C" void step(const real *parameters, const float *inputs, const int64_t 
                     Image &image = group.image[n];
                     int hit;
                     forward(inputs + (start + n) * SIDE * SIDE, image);
-                    losses[block] += cross_entropy(image.logits, labels[start + n], 1.0f / count, &hit);
+                    losses[block] += cross_entropy(image.logits, labels[start + n], smoothing, 1.0f / count, &hit);
                     right[block] += hit;
                     backward(image, sum);
                     group.first[n].fill(image.first);

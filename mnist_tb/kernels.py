@@ -50,8 +50,12 @@ class Kernels:
         self._library.logits(_at(parameters), _at(inputs), ctypes.c_long(len(inputs)), _at(out))
         return out
 
-    def step(self, parameters: Tensor, inputs: Tensor, labels: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, parameters: Tensor, inputs: Tensor, labels: Tensor, gradient: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """The gradient of the mean cross-entropy, written to `gradient`, float32 [P]. labels: int64 [N].
+
+        smoothing: as `label_smoothing` in torch's cross_entropy.
 
         Returns the mean cross-entropy, float32 [], and the number of right predictions, int64 [].
         """
@@ -62,6 +66,7 @@ class Kernels:
             _at(parameters),
             _at(inputs),
             _at(labels),
+            ctypes.c_float(smoothing),
             ctypes.c_long(len(labels)),
             _at(self._sums),
             _at(gradient),

@@ -45,11 +45,14 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, 28, 28] → logits [N, classes], in the parameters' dtype."""
-        x = self.relu1(self.pool1(self.conv1(x)))
-        x = self.relu2(self.pool2(self.conv2(x)))
-        x = self.relu3(self.conv3(x))
-        logits: Tensor = self.linear(x)
+        logits: Tensor = self.linear(self.features(x)[-1])
         return logits
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, 1, 28, 28] → what the three convolutions make of it, each pooled and never negative: [N, C, H, W]."""
+        first = self.relu1(self.pool1(self.conv1(x)))
+        second = self.relu2(self.pool2(self.conv2(first)))
+        return first, second, self.relu3(self.conv3(second))
 
 
 def build(channels: Sequence[int], seed: int, device: torch.device) -> CNN:

@@ -21,7 +21,9 @@ _DRAWN = 400
 """Points of a curve at most."""
 _PICTURED = 40
 """Runs whose pictures are in it, the best first: each has about 150 kB of them."""
-_ORDER = ("confusion/test", "results/test", "mistakes/test", "predictions/test")
+_LEFT_OUT = "accuracy_per_class/"
+"""Curves that would be ten charts more."""
+_ORDER = ("confusion/test", "results/test", "mistakes/test", "uncertain/test", "calibration/test")
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
 
@@ -72,7 +74,8 @@ def _run(row: Row, colour: int, pictured: bool, problems: list[str]) -> dict[str
 def _in_order(contents: Contents) -> list[tuple[str, Any]]:
     """Loss and accuracy before all else."""
     first = ("loss", "acc")
-    return sorted(contents.curves.items(), key=lambda item: (not item[0].startswith(first), item[0]))
+    curves = [item for item in contents.curves.items() if not item[0].startswith(_LEFT_OUT)]
+    return sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
 
 
 def _thin(points: Sequence[reading.Point]) -> list[tuple[int, float | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,13 @@ GRADIENTS = "gradients/"
 PREDICTIONS = "predictions/test"
 RESULTS = "results/test"
 MISTAKES = "mistakes/test"
+UNCERTAIN = "uncertain/test"
 CONFUSION = "confusion/test"
+CALIBRATION = "calibration/test"
+FILTERS = "filters/conv1"
+FEATURES = "features/test"
+PR_CURVES = "precision_recall/"
+PER_CLASS = "accuracy_per_class/"
 CONFIG_TEXT = "config"
 DATASET_TEXT = "dataset"
 RESULTS_TEXT = "results"
@@ -44,6 +50,7 @@ LAYOUT = {
     "Training and validation": {
         "loss": [LOSS_TRAIN, LOSS_VAL, LOSS_TEST],
         "accuracy": [ACCURACY_TRAIN, ACCURACY_VAL, ACCURACY_TEST],
+        "validation accuracy per class": [f"{PER_CLASS}.*"],
     },
     "The training itself": {
         "learning rate": [LR],
@@ -52,6 +59,8 @@ LAYOUT = {
     },
 }
 
+_PAIRS = 8
+"""Pairs of classes that are named for being confused."""
 SAMPLES = 18
 """Images in each grid of predictions."""
 
@@ -79,9 +88,16 @@ def training(tracker: EventWriter, step: int, means: Means) -> None:
     tracker.scalars(step, values)
 
 
-def validation(tracker: EventWriter, step: int, evaluation: Evaluation) -> None:
+def validation(tracker: EventWriter, step: int, evaluation: Evaluation, classes: Sequence[str]) -> None:
     """One point on each validation curve."""
-    tracker.scalars(step, {LOSS_VAL: evaluation.loss, ACCURACY_VAL: evaluation.accuracy})
+    scores = metrics.class_scores(evaluation.confusion)
+    per_class = {class_tag(PER_CLASS, name): score.recall for name, score in zip(classes, scores, strict=True)}
+    tracker.scalars(step, {LOSS_VAL: evaluation.loss, ACCURACY_VAL: evaluation.accuracy, **per_class})
+
+
+def class_tag(prefix: str, name: str) -> str:
+    """A class's tag; its name may hold the sign that parts tags."""
+    return prefix + name.replace("/", "-")
 
 
 def histograms(tracker: EventWriter, step: int, model: nn.Module) -> None:
@@ -99,39 +115,71 @@ def predictions(tracker: EventWriter, step: int, dataset: Dataset, samples: Spli
     tracker.images(step, {PREDICTIONS: draw})
 
 
-def result_sheet(dataset: Dataset, samples: Split, probabilities: Tensor, evaluation: Evaluation) -> Picture:
-    """The final picture: random test samples under the test accuracy. uint8 [H, W, 3]."""
-    title = f"{dataset.name}: {evaluation.accuracy:.2%} of {len(evaluation.labels):,} test images right"
-    return figures.predictions(samples.images.cpu(), samples.labels.cpu(), probabilities, dataset.classes, 8, title)
+def result_pictures(
+    dataset: Dataset,
+    samples: Split,
+    probabilities: Tensor,
+    evaluation: Evaluation,
+    weights: Tensor,
+    layers: Sequence[Tensor],
+) -> dict[str, Picture]:
+    """All pictures of the result, by their tags: uint8 [H, W, 3].
+
+    samples: random test images, and their probabilities, [N, C]. weights: the first layer's. layers: what each layer
+    makes of the first sample, [C, H, W]. All on the CPU.
+    """
+    wrong, right = _by_certainty(evaluation)
+    mistakes = int((evaluation.predictions != evaluation.labels).sum())
+    sheet = f"{dataset.name}: {evaluation.accuracy:.2%} of {len(evaluation.labels):,} test images right"
+    return {
+        RESULTS: figures.predictions(samples.images, samples.labels, probabilities, dataset.classes, 8, sheet),
+        MISTAKES: _gallery(dataset, evaluation, wrong, f"{len(wrong)} surest of {mistakes} mistakes"),
+        UNCERTAIN: _gallery(dataset, evaluation, right, f"{len(right)} least certain of those that are right"),
+        CONFUSION: figures.confusion(evaluation.confusion, dataset.classes),
+        CALIBRATION: figures.reliability(metrics.calibration(evaluation.labels, evaluation.probabilities)),
+        FILTERS: figures.filters(weights),
+        FEATURES: figures.feature_maps(samples.images[0], layers),
+    }
 
 
-def result(tracker: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, sheet: Picture) -> None:
-    """The best weights on the test set: numbers, a table, and pictures."""
+def result_sheet(pictures: Mapping[str, Picture]) -> Picture:
+    """What results.png shows."""
+    return figures.beside([pictures[tag] for tag in (RESULTS, CONFUSION, MISTAKES, CALIBRATION)])
+
+
+def result(
+    tracker: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, pictures: Mapping[str, Picture]
+) -> None:
+    """The best weights on the test set: numbers, a table, pictures, and a precision-recall curve for each class."""
     tracker.scalars(step, {LOSS_TEST: evaluation.loss, ACCURACY_TEST: evaluation.accuracy})
     tracker.texts(step, {RESULTS_TEXT: _result_text(dataset, evaluation)})
-    worst = _worst_mistakes(evaluation)
-    mistakes = partial(
-        figures.predictions,
-        dataset.test.images[worst.to(dataset.test.images.device)].cpu(),
-        evaluation.labels[worst],
-        evaluation.probabilities[worst],
-        dataset.classes,
-        title=f"{len(worst)} surest of {int((evaluation.predictions != evaluation.labels).sum())} mistakes",
-    )
-    pictures: dict[str, Callable[[], Picture]] = {
-        RESULTS: lambda: sheet,
-        MISTAKES: mistakes,
-        CONFUSION: partial(figures.confusion, evaluation.confusion, dataset.classes),
+    tracker.images(step, {tag: partial(_itself, picture) for tag, picture in pictures.items()})
+    curves = {
+        class_tag(PR_CURVES, name): metrics.precision_recall(evaluation.labels == k, evaluation.probabilities[:, k])
+        for k, name in enumerate(dataset.classes)
     }
-    tracker.images(step, pictures)
+    tracker.pr_curves(step, curves)
+
+
+def _itself(picture: Picture) -> Picture:
+    return picture
+
+
+def _gallery(dataset: Dataset, evaluation: Evaluation, chosen: Tensor, title: str) -> Picture:
+    images = dataset.test.images[chosen.to(dataset.test.images.device)].cpu()
+    labels, probabilities = evaluation.labels[chosen], evaluation.probabilities[chosen]
+    return figures.predictions(images, labels, probabilities, dataset.classes, title=title)
 
 
 def evaluation_numbers(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
     """An evaluation as metrics.json holds it."""
     scores = metrics.class_scores(evaluation.confusion)
+    pairs = metrics.confused_pairs(evaluation.confusion, _PAIRS)
     return {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
+        "calibration_error": metrics.calibration(evaluation.labels, evaluation.probabilities).error,
+        "most_confused": [{"true": classes[t], "predicted": classes[p], "count": count} for t, p, count in pairs],
         "images": len(evaluation.labels),
         "per_class": [{"class": name, **vars(score)} for name, score in zip(classes, scores, strict=True)],
         "confusion": evaluation.confusion.tolist(),
@@ -143,11 +191,11 @@ def image_counts(dataset: Dataset) -> dict[str, int]:
     return {"train": len(dataset.train), "val": len(dataset.validation), "test": len(dataset.test)}
 
 
-def _worst_mistakes(evaluation: Evaluation) -> Tensor:
-    """Indices of the wrongly predicted images, those first of which the network was surest."""
-    wrong = (evaluation.predictions != evaluation.labels).nonzero().squeeze(1)
-    sure = evaluation.probabilities[wrong].amax(1)
-    return wrong[sure.argsort(descending=True)[:SAMPLES]]
+def _by_certainty(evaluation: Evaluation) -> tuple[Tensor, Tensor]:
+    """Indices of wrong predictions, the surest first, and of right ones, the least sure first; a few of each."""
+    sure, right = evaluation.probabilities.amax(1), evaluation.predictions == evaluation.labels
+    wrong, fine = ((~right).nonzero().squeeze(1), right.nonzero().squeeze(1))
+    return wrong[sure[wrong].argsort(descending=True)[:SAMPLES]], fine[sure[fine].argsort()[:SAMPLES]]
 
 
 def group_name(chosen: Settings) -> str:
@@ -178,8 +226,17 @@ def _result_text(dataset: Dataset, evaluation: Evaluation) -> str:
         (escape(name), f"{score.precision:.4f}", f"{score.recall:.4f}", f"{score.f1:.4f}", str(score.support))
         for name, score in zip(dataset.classes, scores, strict=True)
     ]
-    head = f"**{dataset.name}**, test: accuracy **{evaluation.accuracy:.2%}**, loss **{evaluation.loss:.4f}**\n\n"
-    return head + _table(("class", "precision", "recall", "F1", "images"), rows)
+    error = metrics.calibration(evaluation.labels, evaluation.probabilities).error
+    head = (
+        f"**{dataset.name}**, test: accuracy **{evaluation.accuracy:.2%}**, loss **{evaluation.loss:.4f}**, expected "
+    )
+    head += f"calibration error **{error:.2%}**\n\n"
+    pairs = [
+        (escape(dataset.classes[true]), escape(dataset.classes[guess]), str(count))
+        for true, guess, count in metrics.confused_pairs(evaluation.confusion, _PAIRS)
+    ]
+    confused = "\n\nConfused most often:\n\n" + _table(("true", "predicted", "images"), pairs) if pairs else ""
+    return head + _table(("class", "precision", "recall", "F1", "images"), rows) + confused
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -200,6 +257,8 @@ def facts(config: Config, dataset: Dataset, model: nn.Module, versions: Mapping[
         "dataset": dataset.name,
         "fallback_reason": dataset.fallback_reason,
         "images": image_counts(dataset),
+        "classes": list(dataset.classes),
+        "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "parameters": parameter_count(model),
         "seed": config.seed,
         "config": configuration.flat(config),

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from mnist_tb import config as configuration
-from mnist_tb import data, hardware, reporting
+from mnist_tb import data, exported, hardware, projector, reporting
 from mnist_tb.checkpoint import Saver, load, save_plain
 from mnist_tb.config import Config
-from mnist_tb.data import Dataset
+from mnist_tb.data import Dataset, Split
 from mnist_tb.errors import InputError
-from mnist_tb.evaluate import Evaluation, evaluate, predict
+from mnist_tb.evaluate import Evaluation, evaluate, features, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run, save_predictions, write_atomically
@@ -23,6 +23,8 @@ from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, Trained, draw_samples
 
+_PROJECTED = 2_000
+"""Test images in the Projector tab."""
 _SHOWN = 24
 """Images on the final sheet."""
 
@@ -36,7 +38,7 @@ def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tu
     config = hardware.resolve(run_config(run, device, data_root))
     dataset = data.load(config.data).to(torch.device(config.device))
     check_data(run, metrics, dataset)
-    model = _best_model(run, config)
+    model = best_model(run, config)
     return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
 
 
@@ -48,11 +50,12 @@ def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluatio
     config = hardware.resolve(run_config(run, str(dataset.test.labels.device), None))
     if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
         step = int(load(run.best_checkpoint)["step"])
-        network = in_precision(_best_model(run, config), config.precision)
+        model = best_model(run, config)
+        network = in_precision(model, config.precision)
         with EventWriter(run.path) as tracker:
             live = Live(tracker, first_status(config, dataset))
             job = Job(config, run, dataset, tracker, Terminal(), live, Saver())
-            _report_result(job, network, evaluation, step)
+            _report_result(job, model, network, evaluation, step)
     key = "val" if split == "validation" else split
     run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
 
@@ -78,7 +81,8 @@ def run_config(run: Run, device: str | None, data_root: str | None) -> Config:
     return configuration.load(run.config, options=options)
 
 
-def _best_model(run: Run, config: Config) -> CNN:
+def best_model(run: Run, config: Config) -> CNN:
+    """A run's best weights, on the configured device. Raises InputError where they are missing or do not fit."""
     model = build(config.model.channels, config.seed, torch.device(config.device))
     best = load(run.best_checkpoint)
     try:
@@ -101,7 +105,7 @@ def finish(job: Job, model: CNN, trained: Trained) -> None:
     job.live.update(
         steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
     )
-    _report_result(job, network, evaluation, trained.best.step)
+    _report_result(job, model, network, evaluation, trained.best.step)
     classes = job.dataset.classes
     job.run.update_metrics(
         test=reporting.evaluation_numbers(evaluation, classes),
@@ -114,16 +118,28 @@ def finish(job: Job, model: CNN, trained: Trained) -> None:
     job.terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
 
 
-def _report_result(job: Job, network: CNN, evaluation: Evaluation, step: int) -> None:
-    """The result in pictures and numbers: results.png and the event file."""
-    samples = draw_samples(job.dataset.test, _SHOWN, job.config.seed, "samples shown")
-    probabilities = predict(network, job.dataset, samples.images).softmax(1).cpu()
-    sheet = reporting.result_sheet(job.dataset, samples, probabilities, evaluation)
+def _report_result(job: Job, model: CNN, network: CNN, evaluation: Evaluation, step: int) -> None:
+    """The result in pictures and numbers: results.png, predictions.npy, the projector's files and the event file."""
+    dataset = job.dataset
+    samples = draw_samples(dataset.test, _SHOWN, job.config.seed, "samples shown")
+    probabilities = predict(network, dataset, samples.images).softmax(1).cpu()
+    shown = Split(samples.images.cpu(), samples.labels.cpu())
+    layers = [layer[0] for layer in features(model, dataset, samples.images[:1])]
+    pictures = reporting.result_pictures(
+        dataset, shown, probabilities, evaluation, model.conv1.weight.detach().cpu(), layers
+    )
     encoded = io.BytesIO()
-    Image.fromarray(sheet).save(encoded, format="png")
+    Image.fromarray(reporting.result_sheet(pictures)).save(encoded, format="png")
     write_atomically(job.run.results, encoded.getvalue())
     save_predictions(job.run, evaluation.labels.numpy(), evaluation.probabilities.numpy())
-    reporting.result(job.tracker, step, job.dataset, evaluation, sheet)
+    if job.config.tracking.projector and job.tracker.enabled:
+        part = Split(dataset.test.images[:_PROJECTED], dataset.test.labels[:_PROJECTED])
+        points = projector.reduced(features(model, dataset, part.images)[-1].flatten(1))
+        guesses = evaluation.predictions[:_PROJECTED]
+        projector.write(job.run, part.images.cpu(), part.labels.cpu(), guesses, points, dataset.classes)
+    reporting.result(job.tracker, step, dataset, evaluation, pictures)
+    if job.tracker.enabled:
+        job.tracker.weights(step, exported.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std))
 
 
 def first_status(config: Config, dataset: Dataset) -> Status:

@@ -66,6 +66,14 @@ class State:
     best: Best | None = None
     news: dict[str, Any] = field(default_factory=dict)
 
+    def looked_at(self) -> tuple[CNN, CNN]:
+        """The model and network that are evaluated and kept: of the averaged weights, where there is an average."""
+        average = self.update.average
+        if average is None:
+            return self.model, self.update.network
+        average.refresh()
+        return average.model, average.network
+
     def dump(self, seconds: float) -> dict[str, Any]:
         """All of it as tensors on the CPU and plain values, which later updates do not reach.
 
@@ -77,6 +85,7 @@ class State:
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.update.optimizer.state_dict(),
+                "average": {} if self.update.average is None else self.update.average.state_dict(),
                 "order": self.drawn,
                 "window": self.window.dump(),
                 "epoch": self.epoch,
@@ -95,6 +104,8 @@ class State:
             self._put(self.model.state_dict(), saved["model"])
             self._put(self.update.optimizer.state_dict(), saved["optimizer"])
             self.update.refresh()
+            if self.update.average is not None:
+                self.update.average.load_state_dict(saved["average"])
             self.drawn = saved["order"]
             self.order.set_state(self.drawn)
             self.window.restore(saved["window"], self.update.gradient.device)

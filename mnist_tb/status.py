@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 TAG = "live/status"
+WEIGHTS_TAG = "live/weights"
 PLUGIN = "live"
 STATES = ("running", "completed", "interrupted", "failed")
 

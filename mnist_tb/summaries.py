@@ -17,6 +17,7 @@ from tensorboard.plugins.histogram import summary_v2 as histogram_summary
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.pr_curve import metadata as pr_curve_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.util import tensor_util
 
@@ -43,6 +44,15 @@ def image(tag: str, picture: Picture) -> Any:
     height, width, _ = picture.shape
     image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     return summary_pb2.Summary.Value(tag=tag, image=image)
+
+
+def pr_curve(tag: str, table: torch.Tensor) -> Any:
+    """A precision-recall curve, from `metrics.precision_recall`."""
+    return summary_pb2.Summary.Value(
+        tag=tag,
+        metadata=pr_curve_metadata.create_summary_metadata(None, None, num_thresholds=table.shape[1]),
+        tensor=tensor_util.make_tensor_proto(table.numpy().astype(np.float32)),
+    )
 
 
 def text(tag: str, text: str) -> Any:
@@ -94,10 +104,8 @@ def end(state: str) -> Any:
     )
 
 
-def live(content: str) -> Any:
-    """A Status as JSON, where the Live tab finds it and no other tab shows it."""
+def live(tag: str, content: bytes) -> Any:
+    """What is for the Live tab alone: a Status as JSON, or weights."""
     metadata = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
     metadata.plugin_data.plugin_name = status.PLUGIN
-    return summary_pb2.Summary.Value(
-        tag=status.TAG, metadata=metadata, tensor=tensor_util.make_tensor_proto(content.encode())
-    )
+    return summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(content))

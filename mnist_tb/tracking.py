@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
 
-from mnist_tb import events, summaries
+from mnist_tb import events, status, summaries
 from mnist_tb.errors import TrainingError
 from mnist_tb.summaries import Picture
 
@@ -92,6 +92,11 @@ class EventWriter:
         pictures = dict(pictures)
         self._note_summary(step, lambda: [summaries.image(tag, draw()) for tag, draw in pictures.items()])
 
+    def pr_curves(self, step: int, tables: Mapping[str, torch.Tensor]) -> None:
+        """Precision-recall curves, each a table from `metrics.precision_recall`, on the CPU."""
+        tables = dict(tables)
+        self._note_summary(step, lambda: [summaries.pr_curve(tag, table) for tag, table in tables.items()])
+
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
         texts = dict(texts)
@@ -115,13 +120,17 @@ class EventWriter:
         values = dict(values)
         self._note_summary(0, lambda: summaries.hparams(values, group))
 
-    def status(self, status: str) -> None:
+    def status(self, state: str) -> None:
         """How the run ended: completed or failed. TensorBoard keeps the first end it reads, so call it once."""
-        self._note_summary(0, lambda: [summaries.end(status)])
+        self._note_summary(0, lambda: [summaries.end(state)])
 
     def live(self, step: int, text: str) -> None:
         """How the training stands, as JSON, for the Live tab; no other tab shows it."""
-        self._note_summary(step, lambda: [summaries.live(text)])
+        self._note_summary(step, lambda: [summaries.live(status.TAG, text.encode())])
+
+    def weights(self, step: int, content: bytes) -> None:
+        """A network for the Live tab to try drawings on, from `exported.encode`."""
+        self._note_summary(step, lambda: [summaries.live(status.WEIGHTS_TAG, content)])
 
     def flush(self) -> dict[str, int]:
         """Have all that was noted so far on the disk; returns how long each event file of the run then is, in bytes.

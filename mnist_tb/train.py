@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mnist_tb import checkpoint, interrupt, reporting
+from mnist_tb import augment, checkpoint, interrupt, reporting
 from mnist_tb.checkpoint import Saver
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split, batches, generator
@@ -76,8 +76,11 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
             order_of_epoch = batches(count, size, state.order, dataset.train.labels.device)
             for index in islice(order_of_epoch, state.batch, None):
                 lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
-                loss, hits = state.update(index, lr)
+                maps = augment.draw(config.augment, len(index), config.seed, state.step)
+                loss, hits = state.update(index, lr, None if maps is None else maps.to(index.device))
                 state.step += 1
+                if state.update.average is not None:
+                    state.update.average.update(state.step / steps)
                 state.batch += 1
                 state.window.add(loss, hits, len(index), lr)
                 if state.step % config.tracking.scalars_every == 0 or state.step == steps:
@@ -150,21 +153,22 @@ def look(job: Job, state: State, watched: Split, start: float) -> None:
     write_point(job, state)
     _stop_at(state.window.first_bad(), state.step - len(state.window))
     last = state.epoch == config.train.epochs
+    model, network = state.looked_at()
     state.news |= {"epoch": state.epoch, "step": state.step}
     if tracker.enabled and _due(state.epoch, config.tracking.histograms_every):
         reporting.histograms(tracker, state.step, state.model)
     if tracker.enabled and _due(state.epoch, config.tracking.images_every):
-        logits = predict(state.update.network, dataset, watched.images)
+        logits = predict(network, dataset, watched.images)
         reporting.predictions(tracker, state.step, dataset, watched, logits.softmax(1))
     if last or _due(state.epoch, config.train.evaluate_every):
-        validation = evaluate(state.update.network, dataset, dataset.validation)
+        validation = evaluate(network, dataset, dataset.validation)
         if not math.isfinite(validation.loss):
             raise _diverged("validation", state.step)
-        reporting.validation(tracker, state.step, validation)
+        reporting.validation(tracker, state.step, validation, dataset.classes)
         job.live.update(state.step, now=True, val_loss=validation.loss, val_accuracy=validation.accuracy)
         job.terminal.validated(state.epoch, validation)
         if state.epoch and (state.best is None or _better(validation, state.best)):
-            weights = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
+            weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
             state.best = Best(weights, validation.loss, validation.accuracy, state.epoch, state.step)
             numbers = reporting.evaluation_numbers(validation, dataset.classes)
             state.news |= {"best_epoch": state.epoch, "best_step": state.step, "val": numbers}

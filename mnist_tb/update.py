@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_tb import kernels, metrics
+from mnist_tb import augment, kernels, metrics
 from mnist_tb import model as models
+from mnist_tb.average import Average
 from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
@@ -27,6 +29,7 @@ class Updater:
     every weight in every step. Forward and backward pass are `kernels` where these can be had, else torch's.
 
     network: what computes; the same weights as the model, in the configured precision.
+    average: of the weights over the updates, where that is configured.
     gradient: of the last update, float32 [P]; the gradients of the model's parameters are views of it.
     """
 
@@ -37,25 +40,30 @@ class Updater:
         self._computing = self._vector if self.network is model else models.flatten(self.network)[0]
         self._leaves = list(self.network.parameters())
         self._kernels = kernels.find(self.network)
+        self._smoothing = config.train.label_smoothing
         self.optimizer = VectorOptimizer(config.optimizer, self._vector)
+        averaged = config.averaging.name != "none"
+        self.average = Average(config.averaging, model, self._vector, config.precision) if averaged else None
 
-    def __call__(self, index: Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Update once, on the training images at `index`, int64 [B].
+    def __call__(self, index: Tensor, lr: float | Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Update once, on the training images at `index`, int64 [B], each moved by its map (see `augment`).
 
         Returns the mean loss and the number of right predictions, both from before the update and on the device.
         """
+        dtype = self._computing.dtype if self._kernels is None else torch.float32
+        change = None if maps is None else partial(augment.move, maps=maps)
+        inputs, labels = self._dataset.train_batch(index, dtype, change)
         if self._kernels is not None:
-            inputs, labels = self._dataset.train_batch(index, torch.float32)
-            loss, hits = self._kernels.step(self._computing, inputs, labels, self.gradient)
+            loss, hits = self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
         else:
-            loss, hits = self._differentiate(*self._dataset.train_batch(index, self._computing.dtype))
+            loss, hits = self._differentiate(inputs, labels)
         self.optimizer.step(self.gradient, lr)
         self.refresh()
         return loss, hits
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs).float()
-        loss = functional.cross_entropy(logits, labels)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self._smoothing)
         gradients = torch.autograd.grad(loss, self._leaves)
         torch.cat(models.as_vector(gradients), out=self.gradient)
         return loss.detach(), metrics.correct_count(logits.detach(), labels)
@@ -78,9 +86,13 @@ class GraphUpdater:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
-    def __init__(self, updater: Updater, size: int, device: torch.device, capture: Capture) -> None:
+    def __init__(
+        self, updater: Updater, size: int, device: torch.device, capture: Capture, moved: bool = False
+    ) -> None:
+        """size: of the batches that are recorded. moved: whether each update gets maps."""
         self._updater = updater
-        self.network, self.optimizer = updater.network, updater.optimizer
+        self.network, self.optimizer, self.average = updater.network, updater.optimizer, updater.average
+        self._maps = torch.zeros(size, 2, 3, device=device) if moved else None
         self._index = torch.zeros(size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
@@ -95,12 +107,14 @@ class GraphUpdater:
         """As in `Updater`."""
         return self._updater.gradient
 
-    def __call__(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, index: Tensor, lr: float, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As in `Updater`."""
         self._lr.fill_(lr)
         if len(index) != len(self._index):
-            return self._updater(index, self._lr)
+            return self._updater(index, self._lr, maps)
         self._index.copy_(index)
+        if self._maps is not None and maps is not None:
+            self._maps.copy_(maps)
         self._replay()
         return self._loss.clone(), self._hits.clone()
 
@@ -109,7 +123,7 @@ class GraphUpdater:
         self._updater.refresh()
 
     def _update(self) -> None:
-        loss, hits = self._updater(self._index, self._lr)
+        loss, hits = self._updater(self._index, self._lr, self._maps)
         self._loss.copy_(loss)
         self._hits.copy_(hits)
 
@@ -134,4 +148,4 @@ def updater(config: Config, model: CNN, dataset: Dataset) -> Updater | GraphUpda
     device, size = dataset.train.labels.device, config.train.batch_size
     if device.type != "cuda" or len(dataset.train) < size:
         return plain
-    return GraphUpdater(plain, size, device, record_cuda_graph)
+    return GraphUpdater(plain, size, device, record_cuda_graph, config.augment.enabled)

@@ -36,7 +36,8 @@ def test_a_run_leaves_every_file_of_the_design(finished: Run) -> None:
     assert len(events) == 1
     assert names - events == {
         "config.yaml", "metrics.json", "results.png", "predictions.npy", "mnist_cnn.pth",
-        "checkpoints/last.pt", "checkpoints/best.pt",
+        "checkpoints/last.pt", "checkpoints/best.pt", "projector_config.pbtxt",
+        "projector/tensors.tsv", "projector/metadata.tsv", "projector/sprites.png",
     }  # fmt: skip
     assert finished.name == "0001-digits-ep3"
 

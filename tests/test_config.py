@@ -88,6 +88,15 @@ WRONG = {
     "tracking.scalars_every": ["0", "x"],
     "tracking.histograms_every": ["-1", "x"],
     "tracking.images_every": ["-1", "x"],
+    "augment.rotate": ["-1", "181", "x", ".nan"],
+    "augment.shift": ["-1", "15", "x"],
+    "augment.scale": ["-0.1", "1", "x"],
+    "augment.shear": ["-1", "90", "x"],
+    "averaging.name": ["mean", "1", "null"],
+    "averaging.decay": ["0", "1", "x"],
+    "averaging.start": ["-0.1", "1", "x"],
+    "train.label_smoothing": ["-0.1", "1", "x"],
+    "tracking.projector": ["1", "x", "null"],
     "tracking.checkpoint_seconds": ["0", "-1", "x", ".inf"],
 }
 

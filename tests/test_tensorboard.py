@@ -82,7 +82,8 @@ def test_scalars(board: Board, finished: Run) -> None:
 
 def test_images(board: Board) -> None:
     assert set(board.get("data/plugin/images/tags")[NAME]) == {
-        "predictions/test", "results/test", "mistakes/test", "confusion/test",
+        "predictions/test", "results/test", "mistakes/test", "uncertain/test", "confusion/test",
+        "calibration/test", "filters/conv1", "features/test",
     }  # fmt: skip
     shown = board.get("data/plugin/images/images", run=NAME, tag="predictions/test", sample="0")
     assert [image["step"] for image in shown] == [0, 20, 40, 60]

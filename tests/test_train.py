@@ -33,18 +33,23 @@ def test_exact_set_of_tags(finished: Run) -> None:
     tags = read_events(finished).Tags()
     assert set(tags["scalars"]) == {
         "loss/train", "loss/val", "loss/test", "accuracy/train", "accuracy/val", "accuracy/test",
-        "lr", "grad_norm", "throughput/images_per_second",
+        "lr", "grad_norm", "throughput/images_per_second", *(f"accuracy_per_class/{digit}" for digit in range(10)),
     }  # fmt: skip
-    assert set(tags["images"]) == {"predictions/test", "results/test", "mistakes/test", "confusion/test"}
+    assert set(tags["images"]) == {
+        "predictions/test", "results/test", "mistakes/test", "uncertain/test", "confusion/test",
+        "calibration/test", "filters/conv1", "features/test",
+    }  # fmt: skip
     histograms = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in PARAMETERS}
     texts = {"config", "dataset", "results"}
     not_for_eyes = {
         "custom_scalars__config__",
         "live/status",
+        "live/weights",
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }
-    assert set(tags["tensors"]) == histograms | texts | not_for_eyes
+    precision_recall = {f"precision_recall/{digit}" for digit in range(10)}
+    assert set(tags["tensors"]) == histograms | texts | not_for_eyes | precision_recall
     assert tags["graph"] is True
     assert len(list(finished.path.glob("events.out.tfevents.*"))) == 1
 

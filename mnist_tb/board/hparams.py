@@ -20,6 +20,8 @@ from mnist_tb.config import Config
 _OURS = ("train.lr", "train.batch_size", "model.channels", "data.name")
 """A run that has all these is of `mnist-tb train`: there from the beginning on."""
 
+PER_CLASS = "accuracy_per_class/"  # as in `reporting`, which imports torch
+
 Contents = dict[str, dict[str, bytes]]
 
 
@@ -34,6 +36,13 @@ class CompleteHParams(hparams_plugin.HParamsPlugin):
 class _CompleteContext(backend_context.Context):
     def hparams_metadata(self, *arguments: Any, **named: Any) -> Contents:
         return complete(super().hparams_metadata(*arguments, **named))
+
+    def scalars_metadata(self, *arguments: Any, **named: Any) -> Contents:
+        """Without the curves of each class: ten more columns of metrics would hide the others."""
+        found = super().scalars_metadata(*arguments, **named)
+        return {
+            run: {t: data for t, data in tags.items() if not t.startswith(PER_CLASS)} for run, tags in found.items()
+        }
 
 
 def complete(found: Mapping[str, Mapping[str, bytes]]) -> Contents:

@@ -40,7 +40,7 @@ Application = Callable[..., Iterable[bytes]]
 
 
 class LivePlugin(base_plugin.TBPlugin):
-    """The tab, and its addresses: runs, curves, picture, and the files in static/."""
+    """The tab, and its addresses: runs, curves, picture, weights, and the files in static/."""
 
     plugin_name = status.PLUGIN
 
@@ -51,7 +51,7 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, Application]:
         files = {f"/static/{path.name}": _static(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
-        routes = {"/runs": self._runs, "/curves": self._curves, "/picture": self._picture}
+        routes = {"/runs": self._runs, "/curves": self._curves, "/picture": self._picture, "/weights": self._weights}
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
     def is_active(self) -> bool:
@@ -140,6 +140,17 @@ class LivePlugin(base_plugin.TBPlugin):
                 if blob.startswith(b"\x89PNG"):
                     return http_util.Respond(request, blob, "image/png")
         return Response(status=204)  # a 404 would be an error in the browser's console
+
+    def _weights(self, request: Request) -> Response:
+        """One run's best weights, as `exported` has them; an empty answer, 204, where it has none."""
+        run = request.args.get("run", "")
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        only = provider.RunTagFilter(runs=[run], tags=[status.WEIGHTS_TAG])
+        series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only)
+        data = series.get(run, {}).get(status.WEIGHTS_TAG, ())
+        if not data:
+            return Response(status=204)
+        return http_util.Respond(request, _text(data[-1]), "application/octet-stream")
 
 
 def _tags_for(kind: str, series: Iterable[str]) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 // The Live tab: asks twice a second for the runs that have changed, and draws those that can be seen.
 // Whatever comes from a run is put into the page as text, never as markup.
 
+import {Pad} from './draw.js';
+
 const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
@@ -159,8 +161,9 @@ class Card {
       this.image = element('img', {alt: '', hidden: true});
       this.caption = element('figcaption');
       this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
+      this.pad = new Pad(this.run.run, () => this.weights());
       this.detail = element('div', {className: 'detail'}, this.facts, this.charts.loss.root, this.charts.accuracy.root,
-        this.picture);
+        this.picture, this.pad.root);
     }
     if (open) this.root.append(this.detail);
     else this.detail?.remove();
@@ -180,6 +183,7 @@ class Card {
       if (this.isOpen) {
         for (const [kind, chart] of Object.entries(this.charts)) chart.draw(curves[kind] ?? {});
         await this.look();
+        if (this.run.test_accuracy != null) await this.pad.show();
       }
     } catch (error) {
       this.stale = true;
@@ -211,6 +215,12 @@ class Card {
     const shown = rows.map(([label, value, kind]) => [element('dt', {textContent: label}),
       element('dd', {textContent: value, className: kind ?? ''})]);
     this.facts.replaceChildren(...shown.flat());
+  }
+
+  /** The run's best weights; null where it has left none. */
+  async weights() {
+    const answer = await ask(`weights?run=${encodeURIComponent(this.run.run)}`);
+    return answer.status === 200 ? answer.arrayBuffer() : null;
   }
 
   async look() {

@@ -1,0 +1,318 @@
+"""Pictures of digits from anywhere: what the network sees of them, and what it takes them for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from mnist_tb import pictures
+from mnist_tb.cli import main
+from mnist_tb.errors import InputError
+from mnist_tb.runs import Run, listing
+
+DARK, LIGHT = 20, 235
+Draw = Callable[[ImageDraw.ImageDraw, int, int], None]
+
+
+def typed(digit: str, size: int) -> Draw:
+    """The digit in a font."""
+
+    def draw(pen: ImageDraw.ImageDraw, middle: int, ink: int) -> None:
+        pen.text((middle, middle), digit, ink, ImageFont.load_default(size), anchor="mm")
+
+    return draw
+
+
+def stroke(points: list[tuple[float, float]], size: int, width: int) -> Draw:
+    """A line through points on a scale of -1 to 1, as a pen draws it."""
+
+    def draw(pen: ImageDraw.ImageDraw, middle: int, ink: int) -> None:
+        line = [(middle + x * size / 2, middle + y * size / 2) for x, y in points]
+        pen.line(line, ink, width, joint="curve")
+        for x, y in (line[0], line[-1]):
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), ink)
+
+    return draw
+
+
+def arc(x: float, y: float, radius: float, start: float, end: float, squeeze: float = 1.0) -> list[tuple[float, float]]:
+    angles = [math.radians(start + (end - start) * i / 24) for i in range(25)]
+    return [(x + radius * squeeze * math.cos(a), y + radius * math.sin(a)) for a in angles]
+
+
+STROKES = {
+    "0": arc(0, 0, 1, -90, 270, 0.65),
+    "1": [(-0.25, -0.6), (0.1, -1), (0.1, 1)],
+    "2": [*arc(0, -0.5, 0.5, -170, 50), (-0.6, 1), (0.6, 1)],
+    "3": [*arc(0, -0.5, 0.5, -150, 80), *arc(0, 0.48, 0.55, -85, 150)],
+    "4": [(0.35, 1), (0.35, -1), (-0.6, 0.3), (0.7, 0.3)],
+    "5": [(0.6, -1), (-0.45, -1), (-0.5, -0.15), *arc(-0.05, 0.4, 0.58, -120, 140)],
+    "6": [(0.35, -1), (-0.3, -0.2), *arc(0, 0.45, 0.52, -170, 190)],
+    "7": [(-0.6, -1), (0.6, -1), (-0.1, 1)],
+    "8": [*arc(0, -0.5, 0.47, 90, 450), *arc(0, 0.5, 0.52, -90, 270)],
+    "9": [*arc(0, -0.45, 0.5, 0, 360), (0.5, -0.45), (0.4, 1)],
+}
+
+
+def paint(draw: Draw, size: int, dark_on_light: bool, middle: float = 0.5) -> Image.Image:
+    paper, ink = (LIGHT, DARK) if dark_on_light else (DARK, LIGHT)
+    image = Image.new("L", (size, size), paper)
+    draw(ImageDraw.Draw(image), int(middle * size), ink)
+    return image
+
+
+# ---- What the network sees
+
+
+def test_it_is_as_mnist_is() -> None:
+    """In a box of 20, its centre of mass in the middle, light on dark, whatever it was before."""
+    seen = []
+    for dark_on_light in (True, False):
+        for size, middle in ((100, 0.5), (640, 0.35), (1500, 0.6)):
+            image = paint(stroke(STROKES["3"], size // 3, size // 25), size, dark_on_light, middle)
+            seen.append(pictures.prepare(np.asarray(image)))
+    for picture in seen:
+        assert picture is not None
+        assert picture.shape == (28, 28)
+        assert picture.dtype == np.uint8
+        assert picture.max() == 255
+        assert picture[:3].max() == 0
+        rows, columns = np.flatnonzero(picture.max(1)), np.flatnonzero(picture.max(0))
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+        mass = picture.sum()
+        for axis in (0, 1):
+            middle = (picture.sum(1 - axis) * (np.arange(28) + 0.5)).sum() / mass
+            assert abs(middle - 14) <= 0.51
+        assert np.abs(picture.astype(int) - seen[0].astype(int)).mean() < 12, "all alike"  # type: ignore[union-attr]
+
+
+def test_its_aspect_is_kept() -> None:
+    seen = pictures.prepare(np.asarray(paint(stroke([(0, -1), (0, 1)], 300, 40), 500, True)))
+    assert seen is not None
+    assert np.ptp(np.flatnonzero(seen.max(1))) + 1 == 20
+    assert np.ptp(np.flatnonzero(seen.max(0))) + 1 in (2, 3, 4)
+
+
+def test_an_mnist_image_stays_nearly_itself(mnist_root: Path) -> None:
+    from mnist_tb import data
+
+    images = data.read_idx(mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.dtype(np.uint8), 3)
+    for image in images[:50]:
+        seen = pictures.prepare(image)
+        assert seen is not None
+        shifted = min(
+            np.abs(np.roll(seen, (y, x), (0, 1)).astype(int) - image).mean() for y in (-1, 0, 1) for x in (-1, 0, 1)
+        )
+        assert shifted < 20
+
+
+def test_a_thin_pen_is_made_as_thick_as_mnists() -> None:
+    thin = pictures.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 6), 1000, True)))
+    thick = pictures.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 90), 1000, True)))
+    assert thin is not None
+    assert thick is not None
+    assert 0.4 < (thin > 127).sum() / (thick > 127).sum() < 1
+
+
+def test_uneven_light_noise_and_dirt() -> None:
+    """A photograph: lit from one side, noisy, blurred, with specks."""
+    image = paint(stroke(STROKES["5"], 200, 26), 400, True).filter(ImageFilter.GaussianBlur(2))
+    clean = pictures.prepare(np.asarray(image))
+    random = np.random.default_rng(0)
+    light = np.linspace(0.45, 1, 400)[None, :] * np.linspace(1, 0.8, 400)[:, None]
+    photo = np.asarray(image) * light + random.normal(0, 4, (400, 400))
+    photo[20:24, 30:34] = 10
+    seen = pictures.prepare(photo.clip(0, 255).astype(np.uint8))
+    assert clean is not None
+    assert seen is not None
+    assert np.abs(seen.astype(int) - clean.astype(int)).mean() < 15
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
+def test_transparency_is_paper(ink: tuple[int, int, int], tmp_path: Path) -> None:
+    image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
+    ImageDraw.Draw(image).line([(100, 40), (100, 160)], (*ink, 255), 24)
+    image.save(tmp_path / "a.png")
+    seen = pictures.read(tmp_path / "a.png")
+    assert 40 < (seen > 127).sum() < 110, "one upright stroke"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I", "I;16", "F", "LA", "PA", "YCbCr"])
+def test_every_mode(mode: str, tmp_path: Path) -> None:
+    plain = paint(stroke(STROKES["7"], 60, 8), 100, True)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(plain).astype(np.uint16) * 256)
+    else:
+        image = plain.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr", "PA") else plain.convert(mode)
+    path = tmp_path / ("a.tiff" if mode in ("CMYK", "F", "YCbCr", "I", "PA") else "a.png")
+    image.save(path)
+    seen = pictures.read(path)
+    expected = pictures.prepare(np.asarray(plain))
+    assert expected is not None
+    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 25
+
+
+def test_a_picture_that_lies_on_its_side_is_put_upright(tmp_path: Path) -> None:
+    upright = paint(stroke(STROKES["7"], 60, 8), 100, True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    expected = pictures.prepare(np.asarray(upright))
+    assert expected is not None
+    assert np.abs(pictures.read(tmp_path / "a.jpg").astype(int) - expected.astype(int)).mean() < 10
+
+
+# ---- What is no picture
+
+
+def blank(path: Path) -> None:
+    Image.new("L", (50, 50), 255).save(path)
+
+
+def text(path: Path) -> None:
+    path.write_text("no picture")
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def cut(path: Path) -> None:
+    paint(typed("3", 60), 200, True).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def huge(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def nothing(path: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (blank, "nothing is drawn in it"), (text, "is no picture that can be read"), (empty, "is no picture"),
+        (cut, "is no picture"), (huge, "is too large a picture"), (folder, "Is a directory"), (nothing, "no such file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(
+    make: Callable[[Path], None], sentence: str, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "a.png")
+    assert main(arguments=["predict", str(finished.path), str(tmp_path / "a.png")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mnist-tb: {tmp_path / 'a.png'}: {sentence}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (2, 2), (30, 1), (3, 5)])
+def test_tiny_pictures(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        seen = pictures.prepare(random.integers(0, 256, shape, dtype=np.uint8))
+        assert seen is None or seen.shape == (28, 28)
+
+
+# ---- What it takes them for
+
+
+@pytest.fixture(scope="module")
+def best(mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The network of best.yaml, after fewer epochs than it has."""
+    logdir = tmp_path_factory.mktemp("best")
+    config = str(REPOSITORY / "configs" / "best.yaml")
+    arguments = ["train", "--config", config, "--logdir", str(logdir), "--data-root", str(mnist_root), "--epochs", "3"]
+    assert main(arguments=[*arguments, "--set", "tracking.enabled=false"]) == 0
+    return listing(logdir)[0]
+
+
+def test_drawn_and_typed_digits(best: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten drawn and ten typed ones: dark and light, off-centre, small and large, some blurred and lit unevenly."""
+    random = np.random.default_rng(0)
+    paths = []
+    for i, digit in enumerate("01234567890123456789"):
+        size = (120, 300, 1200, 64)[i % 4]
+        height = int(size * (0.6, 0.45, 0.75)[i % 3])
+        draw = stroke(STROKES[digit], height, max(3, size // (12 + i))) if i < 10 else typed(digit, height)
+        image = paint(draw, size, i % 2 == 0, (0.5, 0.45, 0.55)[i % 3])
+        if i % 5 == 0:
+            lit = np.asarray(image.filter(ImageFilter.GaussianBlur(size / 200))) * np.linspace(0.6, 1, size)[None, :]
+            image = Image.fromarray((lit + random.normal(0, 3, lit.shape)).clip(0, 255).astype(np.uint8))
+        paths.append(tmp_path / f"{i:02d}-{digit}.{'jpg' if i % 3 else 'png'}")
+        image.save(paths[-1])
+    sheet = tmp_path / "seen.png"
+    assert main(arguments=["predict", str(best.path), *map(str, paths), "--json", "--show", str(sheet)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    right = [next(iter(one["classes"])) == Path(one["image"]).stem[-1] for one in found]
+    wrong = [Path(one["image"]).name for one, fine in zip(found, right, strict=True) if not fine]
+    print(f"{sum(right)} of 20 right, wrong: {wrong}")
+    assert sum(right) >= 18, wrong
+    assert all(math.isclose(sum(one["classes"].values()), 1, abs_tol=1e-5) for one in found)
+    with Image.open(sheet) as shown:
+        assert shown.size[0] > 600
+
+
+def test_the_three_likeliest_are_said(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
+    assert main(arguments=["predict", str(finished.path), str(tmp_path / "one.png")]) == 0
+    line = capsys.readouterr().out.strip()
+    assert line.startswith(f"{tmp_path / 'one.png'}: ")
+    assert line.count("%") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("no/such/x.png", "cannot be written"), ("x.nothing", "the ending of a")]
+)
+def test_where_it_cannot_be_shown(
+    name: str, sentence: str, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
+    arguments = ["predict", str(finished.path), str(tmp_path / "one.png"), "--show", str(tmp_path / name)]
+    assert main(arguments=arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_run_from_before_the_scale_was_kept(finished: Run, tmp_path: Path) -> None:
+    import shutil
+
+    from mnist_tb import predicting
+
+    old = Run(shutil.copytree(finished.path, tmp_path / "0001-old"))
+    metrics = old.read_metrics()
+    del metrics["normalisation"]
+    old.write_metrics(metrics)
+    paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
+    one, other = (predicting.guess(run, [tmp_path / "one.png"])[0].classes for run in (finished, old))
+    assert one == pytest.approx(other)
+
+
+def test_any_bytes_are_no_traceback(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    paint(typed("3", 60), 100, True).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    for _ in range(300):
+        harmed = content.copy()
+        for _ in range(3):
+            harmed[random.integers(len(harmed))] = random.integers(256)
+        (tmp_path / "b.png").write_bytes(harmed)
+        try:
+            seen = pictures.read(tmp_path / "b.png")
+        except InputError as error:
+            refused = str(error)
+        else:
+            assert seen.shape == (28, 28)
+            refused = ""
+        assert not refused or str(tmp_path) in refused
