@@ -28,7 +28,7 @@ class EventWriter:
 
     The step is passed in every call: the number of completed optimiser updates. With no folder it writes nothing.
     An error of the writing thread (disk full, folder gone) is raised as TrainingError by the next call, or at the end.
-    Call from one thread; `flush` from any.
+    Call from one thread; `flush`, and what `mark` gives, from any.
 
     start: the first step of what a training will write here, 0 or where it goes on; TensorBoard forgets what it has
     read of the run from there on. None adds to what there is.
@@ -132,29 +132,40 @@ class EventWriter:
         """A network for the Live tab to try drawings on, from `exported.encode`."""
         self._note_summary(step, lambda: [summaries.live(status.WEIGHTS_TAG, content)])
 
-    def flush(self) -> dict[str, int]:
-        """Have all that was noted so far on the disk; returns how long each event file of the run then is, in bytes.
+    def mark(self) -> Callable[[], dict[str, int]]:
+        """Note that this is the place: what is noted after it does not count.
 
-        Raises TrainingError where it cannot be written.
+        The function returned waits until all that was noted before is on the disk, and says how long each event file of
+        the run then was, in bytes; it may be called on another thread. It raises TrainingError where that cannot be
+        written.
         """
         if self._thread is None:
-            return {}
+            return dict
         done = threading.Event()
         found: dict[str, int] = {}
 
-        def mark() -> None:
+        def reach() -> None:
             os.fsync(self._file.fileno())
             found.update(self._others)
             found[os.path.basename(self._file.name)] = self._file.tell()
             done.set()
 
-        self._jobs.append((0, 0.0, mark))
-        while not done.wait(0.05):
-            self._wake.set()
-            self._raise_error()
-            if not self._thread.is_alive():
-                raise TrainingError(f"{self.path}: is closed, and cannot be written any more")
-        return found
+        def wait() -> dict[str, int]:
+            assert self._thread is not None
+            while not done.wait(0.05):
+                self._wake.set()
+                self._raise_error()
+                if not self._thread.is_alive():
+                    raise TrainingError(f"{self.path}: is closed, and cannot be written any more")
+            return found
+
+        self._jobs.append((0, 0.0, reach))
+        self._wake.set()
+        return wait
+
+    def flush(self) -> dict[str, int]:
+        """Have all that was noted so far on the disk; returns and raises as what `mark` gives."""
+        return self.mark()()
 
     def close(self) -> None:
         """Write what is left and close the file. Raises TrainingError where something could not be written."""

@@ -179,9 +179,10 @@ def save(job: Job, state: State, start: float) -> None:
     """Save a checkpoint beside the training, and with it all that was written to the event file up to here."""
     write_point(job, state)
     dumped = state.dump(time.perf_counter() - start)
+    written = job.tracker.mark()  # here: by the time the other thread is at it, the training may have noted more
 
     def work() -> None:
-        checkpoint.save(job.run.last_checkpoint, {**dumped, "events": job.tracker.flush()})
+        checkpoint.save(job.run.last_checkpoint, {**dumped, "events": written()})
         keep_best(job.run, dumped)
 
     job.saver.submit(work)

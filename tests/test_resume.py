@@ -346,6 +346,43 @@ def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in read_events(Run(tmp_path)).Scalars("a")] == [(1, 1.0)]
 
 
+def test_what_is_noted_after_the_mark_does_not_count(tmp_path: Path) -> None:
+    with EventWriter(tmp_path, 0) as tracker:
+        tracker.scalars(1, {"a": 1.0})
+        written = tracker.mark()
+        tracker.scalars(2, {"a": 2.0})
+        lengths = written()
+        tracker.flush()
+    events.trim(tmp_path, lengths)
+    assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == [1]
+
+
+def test_a_checkpoint_counts_no_event_that_came_after_it(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the thread that saves comes to it late."""
+    save, submit, lengths = checkpoint.save, Saver.submit, {}
+
+    def late(self: Saver, work: Any) -> None:
+        submit(self, lambda: (time.sleep(0.02), work())[1])
+
+    def note(path: Path, state: Any) -> None:
+        if path.name == "last.pt":
+            lengths[state["step"]] = dict(state["events"])
+        save(path, state)
+
+    monkeypatch.setattr(Saver, "submit", late)
+    monkeypatch.setattr(checkpoint, "save", note)
+    settings = ["tracking.checkpoint_seconds=0.01", "tracking.scalars_every=1"]
+    run = train("--epochs", "3", *(word for setting in settings for word in ("--set", setting)))
+    assert len(lengths) >= 6, "some within epochs too"
+    for step, sizes in sorted(lengths.items(), reverse=True):
+        events.trim(run.path, sizes)
+        found = read_events(run)
+        tags = found.Tags()
+        seen = [e.step for tag in tags["scalars"] for e in found.Scalars(tag)]
+        seen += [e.step for tag in tags["tensors"] if tag.startswith("weights/") for e in found.Tensors(tag)]
+        assert max(seen, default=0) <= step
+
+
 def test_flush_from_another_thread_and_without_a_folder(tmp_path: Path) -> None:
     assert EventWriter(None).flush() == {}
     found: list[dict[str, int]] = []
