@@ -94,12 +94,13 @@ class Run:
     def update_metrics(self, **changes: Any) -> None:
         """Set some keys of metrics.json and keep the rest, also where another process does the same.
 
-        Raises OSError, and TrainingError where it is no longer there, or broken.
+        Raises OSError, also where it is no longer there, and TrainingError where it is broken.
         """
         with locked(self.path):
             try:
                 known = self.read_metrics()
             except InputError as error:  # it was whole before
+                os.stat(self.metrics)
                 raise TrainingError(str(error)) from None
             self.write_metrics({**known, **changes})
 

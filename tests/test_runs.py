@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mnist_tb import checkpoint, runs
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.runs import Run
 
 
@@ -150,3 +150,14 @@ def test_checkpoint_of_something_else_is_explained(tmp_path: Path) -> None:
     torch.save([1], tmp_path / "a.pt")
     with pytest.raises(InputError, match="it holds a list"):
         checkpoint.load(tmp_path / "a.pt")
+
+
+def test_metrics_that_went_away_are_said_by_their_path(tmp_path: Path) -> None:
+    run = runs.create(tmp_path, "a", "", {"status": "running"})
+    run.metrics.write_text("{")
+    with pytest.raises(TrainingError, match=r"metrics\.json: cannot be read"):
+        run.update_metrics(status="completed")
+    run.metrics.unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        run.update_metrics(status="completed")
+    assert (caught.value.filename, caught.value.strerror) == (str(run.metrics), "No such file or directory")
