@@ -26,7 +26,7 @@ PLACES = [  # a function, which of its calls, and what is in the arguments of th
     ("mnist_tb.figures.predictions", 2, ""),  # drawing, on the writing thread
     ("mnist_tb.events.trim", 1, ""),  # taking back what came after the checkpoint
     ("mnist_tb.train.evaluate", 2, ""),  # validation
-    ("mnist_tb.checkpoint.save_plain", 2, "last.pt"),  # its events are written, and it is about to be
+    ("mnist_tb.checkpoint.save_plain", 2, "'batch': 0"),  # after an epoch; its events are written, and it is about to
     ("os.truncate", 1, ""),  # cutting the event file back
     ("os.replace", 4, ""),  # it is written, and has not got its name yet
     ("mnist_tb.train.keep_best", 2, ""),  # between last.pt and best.pt
