@@ -24,10 +24,10 @@ from mnist_tb import config as configuration
 from mnist_tb import data, hardware, memory, reporting, runs
 from mnist_tb import train as training
 from mnist_tb.checkpoint import Saver
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.live import Live
 from mnist_tb.model import build
+from mnist_tb.schema import Config
 from mnist_tb.state import State
 from mnist_tb.status import Status
 from mnist_tb.terminal import Terminal

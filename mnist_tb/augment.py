@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_tb.config import Augment
 from mnist_tb.data import generator
+from mnist_tb.schema import Augment
 
 
 def draw(config: Augment, count: int, seed: int, step: int) -> Tensor | None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnist_tb import model as models
-from mnist_tb.config import Averaging
 from mnist_tb.model import CNN
+from mnist_tb.schema import Averaging
 
 
 class _Flat(nn.Module):

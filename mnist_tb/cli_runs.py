@@ -18,7 +18,7 @@ _WIDE = 200
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnist_tb.overview import Overview
+    from mnist_tb.overview import Overview, Problem
 
 logdir_option = click.option(
     "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
@@ -198,11 +198,11 @@ def _read(logdir: Path, which: Sequence[str]) -> Overview:
     return overview.chosen(logdir, which) if which else overview.survey(logdir)
 
 
-def _complain(problems: Sequence[str]) -> None:
+def _complain(problems: Sequence[Problem]) -> None:
     """Name what could not be read; that the rest is there does not make it a success."""
     for problem in problems:
-        click.echo(f"mnist-tb: {problem}", err=True)
-    if any(not problem.endswith(": it ends in the middle of a record; the rest was read") for problem in problems):
+        click.echo(f"mnist-tb: {problem.text}", err=True)
+    if any(problem.lost for problem in problems):
         raise TrainingError(f"not everything could be read: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 

@@ -1,4 +1,4 @@
-"""The configuration: typed, frozen, checked. YAML file + overrides → Config → YAML text."""
+"""The configuration, read, checked and written: YAML file + overrides → Config → YAML text."""
 
 from __future__ import annotations
 
@@ -6,142 +6,16 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from mnist_tb import settings, strict_yaml
 from mnist_tb.errors import InputError
+from mnist_tb.schema import LONGEST_NAME, Config, is_group
 from mnist_tb.settings import SEED
 from mnist_tb.strict_yaml import Document, KeyPath
-
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:(0|[1-9][0-9]?))$")]
-_LONGEST = 40
-RunName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}$")]
-DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Data(_Group):
-    """Which images, and where they are."""
-
-    name: DatasetName = "mnist"
-    root: Annotated[str, Field(min_length=1)] = "data"
-    download: bool = True
-    mirror: Annotated[str, Field(pattern=r"^https?://[^\s\[\]]+/$")] | None = None
-    download_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
-    fallback: Literal["digits"] | None = "digits"
-    validation: Annotated[int, Field(ge=1)] = 5_000
-    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-
-class Model(_Group):
-    """The network's size."""
-
-    channels: Annotated[
-        tuple[
-            Annotated[int, Field(ge=1, le=4096)],
-            Annotated[int, Field(ge=1, le=4096)],
-            Annotated[int, Field(ge=1, le=4096)],
-        ],
-        Field(strict=False),
-    ] = (16, 32, 64)
-
-
-class Optimizer(_Group):
-    """What follows the gradient."""
-
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-
-
-class Schedule(_Group):
-    """How the learning rate moves: `train.lr` is its highest value."""
-
-    name: Literal["constant", "cosine", "one_cycle"] = "constant"
-    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
-
-
-class Augment(_Group):
-    """How far each training image is moved at random, each time it is seen."""
-
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    shift: Annotated[float, Field(ge=0, le=14)] = 0.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-
-    @property
-    def enabled(self) -> bool:
-        return any((self.rotate, self.shift, self.scale, self.shear))
-
-
-class Averaging(_Group):
-    """Whether the weights that are looked at, kept and tested are an average over the updates."""
-
-    name: Literal["none", "ema", "swa"] = "none"
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class Train(_Group):
-    """How long, in what pieces, how fast."""
-
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    lr: Annotated[float, Field(gt=0)] = 0.001
-    evaluate_every: Annotated[int, Field(ge=0)] = 1
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class Tracking(_Group):
-    """What is written to the event file, and how often."""
-
-    enabled: bool = True
-    scalars_every: Annotated[int, Field(ge=1)] = 10
-    histograms_every: Annotated[int, Field(ge=0)] = 1
-    images_every: Annotated[int, Field(ge=0)] = 1
-    projector: bool = True
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-
-
-class Config(_Group):
-    """Everything that decides a run. Immutable; `load` makes one, `dump` writes it.
-
-    A key that comes later has for its default what was done before: older runs are shown with it.
-    """
-
-    name: RunName = "run"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Device = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    data: Data = Data()
-    model: Model = Model()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    augment: Augment = Augment()
-    averaging: Averaging = Averaging()
-    train: Train = Train()
-    tracking: Tracking = Tracking()
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _group_is_mapping(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation
-        if _is_group(annotation) and not isinstance(value, (dict, _Group)):
-            raise ValueError("must be a group of keys, such as `train: {epochs: 10}`")
-        return value
-
-    @model_validator(mode="after")
-    def _fallback_is_another(self) -> Config:
-        if self.data.name == "digits" and self.data.fallback is not None:
-            # The built-in data cannot be missing; saying so keeps config.yaml of a fallen-back run exact.
-            object.__setattr__(self, "data", self.data.model_copy(update={"fallback": None}))
-        return self
 
 
 def load(
@@ -171,7 +45,7 @@ def load(
     for option, key, value in options:
         _put(values, key, value, option, places)
         named.add(key)
-    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:_LONGEST])
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:LONGEST_NAME])
     try:
         made = Config.model_validate(values)
     except ValidationError as error:
@@ -188,7 +62,7 @@ def _renamed(made: Config, before: Mapping[str, Any]) -> Config:
     if not words:
         return made
     whole = words if made.name == "default" else f"{made.name}-{words}"
-    return made.model_copy(update={"name": whole[:_LONGEST].rstrip("-.")})
+    return made.model_copy(update={"name": whole[:LONGEST_NAME].rstrip("-.")})
 
 
 def dump(config: Config) -> str:
@@ -258,13 +132,9 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
     places[parts] = source
 
 
-def _is_group(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, _Group)
-
-
 def _suggest(key: str) -> str:
     keys = list(flat(Config()))
-    known = [*keys, *(name for name, field in Config.model_fields.items() if _is_group(field.annotation))]
+    known = [*keys, *(name for name, field in Config.model_fields.items() if is_group(field.annotation))]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
     near = same_leaf or difflib.get_close_matches(key, known, 1, 0.6)

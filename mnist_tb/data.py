@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mnist_tb import download
-from mnist_tb.config import Data
 from mnist_tb.errors import InputError
+from mnist_tb.schema import Data
 
 _DIGITS = tuple("0123456789")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from mnist_tb import config as configuration
-from mnist_tb.config import Config
 from mnist_tb.errors import InputError
+from mnist_tb.schema import Config
 
 
 def resolve(config: Config) -> Config:

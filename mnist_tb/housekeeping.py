@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from mnist_tb import config as configuration
 from mnist_tb import runs, strict_yaml
 from mnist_tb.errors import InputError
-from mnist_tb.overview import Row, said
+from mnist_tb.overview import Problem, Row, damaged
 from mnist_tb.runs import Run
 
 _COLUMNS = ("run", "tag", "step", "wall_time", "value")
@@ -86,7 +86,7 @@ def _hide(logdir: Path, run: Run) -> Path:
     return run.path.rename(next(path for path in free if not path.exists() and not path.is_symlink()))
 
 
-def export(rows: Sequence[Row], form: str, tags: Sequence[str], out: TextIO) -> list[str]:
+def export(rows: Sequence[Row], form: str, tags: Sequence[str], out: TextIO) -> list[Problem]:
     """Write every scalar of the runs in long form, `csv` or `json`, as it is read; returns what could not be read.
 
     tags: patterns such as `loss/*`; none take all. Values are exact: a 32-bit number is written with the digits that
@@ -94,7 +94,7 @@ def export(rows: Sequence[Row], form: str, tags: Sequence[str], out: TextIO) -> 
     """
     from mnist_tb import reading  # TensorBoard's protocol buffers
 
-    problems: list[str] = []
+    problems: list[Problem] = []
 
     def points() -> Iterator[tuple[Any, ...]]:
         for row in rows:
@@ -102,7 +102,7 @@ def export(rows: Sequence[Row], form: str, tags: Sequence[str], out: TextIO) -> 
             for point in reading.points(row.path, damage):
                 if not tags or any(fnmatch.fnmatchcase(point.tag, pattern) for pattern in tags):
                     yield row.name, point.tag, point.step, point.wall_time, point.value
-            problems.extend(f"{row.path / file}: {said(what)}" for file, what in damage.items())
+            problems.extend(damaged(row.path, damage))
 
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")

@@ -16,12 +16,12 @@ from mnist_tb import config as configuration
 from mnist_tb import data, events, hardware, kernels, memory, reporting, runs
 from mnist_tb.checkpoint import Saver
 from mnist_tb.checkpoint import load as load_checkpoint
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
+from mnist_tb.schema import Config
 from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
 from mnist_tb.state import State
 from mnist_tb.terminal import Terminal

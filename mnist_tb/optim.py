@@ -10,7 +10,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from mnist_tb.config import Optimizer, Schedule
+from mnist_tb.schema import Optimizer, Schedule
 
 
 class VectorOptimizer:

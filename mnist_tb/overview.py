@@ -17,9 +17,10 @@ import yaml
 
 from mnist_tb import config as configuration
 from mnist_tb import runs, settings
-from mnist_tb.config import Config
 from mnist_tb.errors import InputError
+from mnist_tb.events import Damage
 from mnist_tb.runs import Run
+from mnist_tb.schema import Config
 from mnist_tb.settings import SEED
 
 UNKNOWN = "unknown"
@@ -66,11 +67,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A sentence about what could not be read. lost: whether that is more than the end of a file that was cut off."""
+
+    text: str
+    lost: bool = True
+
+
+@dataclass(frozen=True)
 class Overview:
-    """The rows, oldest number first, others' runs after them, and a sentence each about what could not be read."""
+    """The rows, oldest number first, others' runs after them, and what could not be read."""
 
     rows: list[Row]
-    problems: list[str]
+    problems: list[Problem]
 
 
 def survey(logdir: Path) -> Overview:
@@ -101,7 +110,7 @@ def _add(found: Overview, run: Run, name: str) -> None:
     try:
         found.rows.append(_ours(run, name) if run.metrics.exists() else _foreign(run, name, found.problems))
     except (InputError, OSError) as error:
-        found.problems.append(str(error))
+        found.problems.append(Problem(str(error)))
 
 
 def _others(logdir: Path, ours: set[str]) -> list[str]:
@@ -163,14 +172,14 @@ def _defaults() -> dict[str, Any]:
     return configuration.flat(Config())
 
 
-def _foreign(run: Run, name: str, problems: list[str]) -> Row:
+def _foreign(run: Run, name: str, problems: list[Problem]) -> Row:
     """A run of another program, from its event files; what is wrong with them is added to the problems."""
     from mnist_tb import reading  # TensorBoard's protocol buffers
 
     if not any(run.path.glob("*tfevents*")):
         raise InputError(f"{run.path}: is no run, it has neither metrics.json nor event files")
     contents = reading.read(run.path)
-    problems += [f"{run.path / file}: {said(damage)}" for file, damage in contents.damage.items()]
+    problems += damaged(run.path, contents.damage)
     curves = contents.curves
     best = {kind: _best(curves, *tags) for kind, tags in reading.validation_and_test(curves).items()}
     (val_accuracy, val_loss), (test_accuracy, test_loss) = best["val"], best["test"]
@@ -192,13 +201,17 @@ def _foreign(run: Run, name: str, problems: list[str]) -> Row:
     )
 
 
-def said(damage: Any) -> str:
-    """What is wrong with an event file, for a person."""
-    if isinstance(damage, str):
-        return f"cannot be read: {damage}"
-    parts = [f"{damage.broken} broken record{'s' if damage.broken > 1 else ''}"] if damage.broken else []
-    parts += ["it ends in the middle of a record"] if damage.truncated else []
-    return f"{' and '.join(parts)}; the rest was read"
+def damaged(folder: Path, damage: Mapping[str, Damage | str]) -> list[Problem]:
+    """What is wrong with a run's event files, as `reading` has found it."""
+    return [_problem(folder / name, found) for name, found in damage.items()]
+
+
+def _problem(path: Path, found: Damage | str) -> Problem:
+    if isinstance(found, str):
+        return Problem(f"{path}: cannot be read: {found}")
+    parts = [f"{found.broken} broken record{'s' if found.broken > 1 else ''}"] if found.broken else []
+    parts += ["it ends in the middle of a record"] if found.truncated else []
+    return Problem(f"{path}: {' and '.join(parts)}; the rest was read", lost=found.broken > 0)
 
 
 def _best(curves: Mapping[str, Any], accuracy: str | None, loss: str | None) -> tuple[float | None, float | None]:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from mnist_tb import data, hardware, pictures
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.evaluate import predict
 from mnist_tb.model import in_precision
 from mnist_tb.runs import Run
+from mnist_tb.schema import Config
 from mnist_tb.scoring import best_model, run_config
 
 TOP = 3

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_tb import __version__, reading, settings, tables
+from mnist_tb import __version__, reading, settings, tables, tags
 from mnist_tb.compare import Section
 from mnist_tb.errors import InputError
-from mnist_tb.overview import Row, said
+from mnist_tb.overview import Problem, Row, damaged
 from mnist_tb.reading import Contents
 
 _TEMPLATE = Path(__file__).parent / "static" / "report.html"
@@ -21,15 +21,13 @@ _DRAWN = 400
 """Points of a curve at most."""
 _PICTURED = 40
 """Runs whose pictures are in it, the best first: each has about 150 kB of them."""
-_LEFT_OUT = "accuracy_per_class/"
-"""Curves that would be ten charts more."""
-_ORDER = ("confusion/test", "results/test", "mistakes/test", "uncertain/test", "calibration/test")
+_ORDER = (tags.CONFUSION, tags.RESULTS, tags.MISTAKES, tags.UNCERTAIN, tags.CALIBRATION)
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
 
-def write(path: Path, sections: Sequence[Section], logdir: Path) -> list[str]:
+def write(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem]:
     """Write the report; returns what could not be read. Raises InputError where the file cannot be written."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     lines = [line for section in sections for line in section.lines]
     rows = [(row, colour) for colour, line in enumerate(lines) for row in line.rows]
     runs = [_run(row, colour, number < _PICTURED, problems) for number, (row, colour) in enumerate(rows)]
@@ -57,10 +55,10 @@ def _section(section: Section) -> dict[str, Any]:
     return {"data": section.data, "titles": list(columns.values()), "rows": lines, "note": tables.footnote(section)}
 
 
-def _run(row: Row, colour: int, pictured: bool, problems: list[str]) -> dict[str, Any]:
+def _run(row: Row, colour: int, pictured: bool, problems: list[Problem]) -> dict[str, Any]:
     contents = reading.read(row.path)
     if row.ours:  # of the others it was said when they were read for the table
-        problems += [f"{row.path / file}: {said(damage)}" for file, damage in contents.damage.items()]
+        problems += damaged(row.path, contents.damage)
     return {
         "name": row.name,
         "colour": colour,
@@ -74,7 +72,7 @@ def _run(row: Row, colour: int, pictured: bool, problems: list[str]) -> dict[str
 def _in_order(contents: Contents) -> list[tuple[str, Any]]:
     """Loss and accuracy before all else."""
     first = ("loss", "acc")
-    curves = [item for item in contents.curves.items() if not item[0].startswith(_LEFT_OUT)]
+    curves = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]  # ten charts
     return sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
 
 

@@ -12,39 +12,40 @@ from torch import Tensor, nn
 
 from mnist_tb import config as configuration
 from mnist_tb import figures, graph, metrics, settings
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.evaluate import Evaluation
 from mnist_tb.model import parameter_count
+from mnist_tb.schema import Config
 from mnist_tb.settings import Settings
 from mnist_tb.summaries import Picture
+from mnist_tb.tags import (
+    ACCURACY_TEST,
+    ACCURACY_TRAIN,
+    ACCURACY_VAL,
+    CALIBRATION,
+    CONFIG_TEXT,
+    CONFUSION,
+    DATASET_TEXT,
+    FEATURES,
+    FILTERS,
+    GRAD_NORM,
+    GRADIENTS,
+    LOSS_TEST,
+    LOSS_TRAIN,
+    LOSS_VAL,
+    LR,
+    MISTAKES,
+    PER_CLASS,
+    PR_CURVES,
+    PREDICTIONS,
+    RESULTS,
+    RESULTS_TEXT,
+    THROUGHPUT,
+    UNCERTAIN,
+    WEIGHTS,
+)
 from mnist_tb.tracking import EventWriter
 from mnist_tb.window import Means
-
-LOSS_TRAIN = "loss/train"
-LOSS_VAL = "loss/val"
-LOSS_TEST = "loss/test"
-ACCURACY_TRAIN = "accuracy/train"
-ACCURACY_VAL = "accuracy/val"
-ACCURACY_TEST = "accuracy/test"
-LR = "lr"
-GRAD_NORM = "grad_norm"
-THROUGHPUT = "throughput/images_per_second"
-WEIGHTS = "weights/"
-GRADIENTS = "gradients/"
-PREDICTIONS = "predictions/test"
-RESULTS = "results/test"
-MISTAKES = "mistakes/test"
-UNCERTAIN = "uncertain/test"
-CONFUSION = "confusion/test"
-CALIBRATION = "calibration/test"
-FILTERS = "filters/conv1"
-FEATURES = "features/test"
-PR_CURVES = "precision_recall/"
-PER_CLASS = "accuracy_per_class/"
-CONFIG_TEXT = "config"
-DATASET_TEXT = "dataset"
-RESULTS_TEXT = "results"
 
 LAYOUT = {
     "Training and validation": {

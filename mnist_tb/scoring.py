@@ -11,13 +11,13 @@ from PIL import Image
 from mnist_tb import config as configuration
 from mnist_tb import data, exported, hardware, projector, reporting
 from mnist_tb.checkpoint import Saver, load, save_plain
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split
 from mnist_tb.errors import InputError
 from mnist_tb.evaluate import Evaluation, evaluate, features, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run, save_predictions, write_atomically
+from mnist_tb.schema import Config
 from mnist_tb.status import Status
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import EventWriter

@@ -27,7 +27,7 @@ _SHORT = {
     "momentum": "m",
     SEED: "s",
 }
-_VALUE_ALONE = ("optimizer.name", "schedule.name", "data.name", "device", "precision")
+_VALUE_ALONE = ("optimizer.name", "schedule.name", "averaging.name", "data.name", "device", "precision")
 """Their values say by themselves what they are."""
 
 

@@ -27,7 +27,7 @@ import yaml
 from torch import nn
 
 from mnist_tb import config as configuration
-from mnist_tb import graph, reporting, runs, settings
+from mnist_tb import graph, reporting, runs, settings, tags
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.live import Live
 from mnist_tb.status import Status
@@ -38,14 +38,14 @@ KIND = "tracked"
 """What metrics.json says of such a run: its configuration is not one of `mnist-tb train`."""
 
 _LIVE = {
-    reporting.LOSS_TRAIN: "loss",
-    reporting.ACCURACY_TRAIN: "accuracy",
-    reporting.LOSS_VAL: "val_loss",
-    reporting.ACCURACY_VAL: "val_accuracy",
-    reporting.LOSS_TEST: "test_loss",
-    reporting.ACCURACY_TEST: "test_accuracy",
-    reporting.LR: "lr",
-    reporting.THROUGHPUT: "images_per_second",
+    tags.LOSS_TRAIN: "loss",
+    tags.ACCURACY_TRAIN: "accuracy",
+    tags.LOSS_VAL: "val_loss",
+    tags.ACCURACY_VAL: "val_accuracy",
+    tags.LOSS_TEST: "test_loss",
+    tags.ACCURACY_TEST: "test_accuracy",
+    tags.LR: "lr",
+    tags.THROUGHPUT: "images_per_second",
 }
 """Curves that the Live tab shows as numbers too, and under what name."""
 
@@ -96,7 +96,7 @@ class Tracker:
         self._events = EventWriter(self.run.path, 0)
         self._live = Live(self._events, Status(phase="training", dataset=dataset, steps=steps))
         self._events.hparams(settings.deciding(flat), group=settings.words(settings.deciding(flat)) or name)
-        self._events.texts(0, {reporting.CONFIG_TEXT: reporting.config_text(flat)})
+        self._events.texts(0, {tags.CONFIG_TEXT: reporting.config_text(flat)})
         self._events.layout(charts)
         self._live.update(0, now=True, phase="training")
 
@@ -155,7 +155,7 @@ class Tracker:
             "train_seconds": time.perf_counter() - self._began,
             **{split: result for split in ("val", "test") if (result := self._best(split))},
         }
-        speed = self._points[reporting.THROUGHPUT]
+        speed = self._points[tags.THROUGHPUT]
         if speed and math.isfinite(speed[-1][1]):
             changes["images_per_second"] = speed[-1][1]
         try:

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mnist_tb import augment, checkpoint, interrupt, reporting
 from mnist_tb.checkpoint import Saver
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset, Split, batches, generator
 from mnist_tb.errors import TrainingError
 from mnist_tb.evaluate import Evaluation, evaluate, predict
@@ -21,6 +21,7 @@ from mnist_tb.live import Live
 from mnist_tb.model import CNN
 from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
+from mnist_tb.schema import Config
 from mnist_tb.state import Best, Point, State
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import EventWriter
@@ -75,14 +76,7 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
         while state.epoch < epochs:
             order_of_epoch = batches(count, size, state.order, dataset.train.labels.device)
             for index in islice(order_of_epoch, state.batch, None):
-                lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
-                maps = augment.draw(config.augment, len(index), config.seed, state.step)
-                loss, hits = state.update(index, lr, None if maps is None else maps.to(index.device))
-                state.step += 1
-                if state.update.average is not None:
-                    state.update.average.update(state.step / steps)
-                state.batch += 1
-                state.window.add(loss, hits, len(index), lr)
+                advance(config, state, index, steps)
                 if state.step % config.tracking.scalars_every == 0 or state.step == steps:
                     report(job, state)
                 stopped = interruption.requested
@@ -102,6 +96,18 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
     seconds = time.perf_counter() - start
     assert state.best is not None, "the last epoch always looks at validation"
     return Trained(state.best, seconds, epochs * count / seconds)
+
+
+def advance(config: Config, state: State, index: Tensor, steps: int) -> None:
+    """One update, of `steps` in all, on the training images at `index`, int64 [B]."""
+    lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
+    maps = augment.draw(config.augment, len(index), config.seed, state.step)
+    loss, hits = state.update(index, lr, None if maps is None else maps.to(index.device))
+    state.step += 1
+    state.batch += 1
+    if state.update.average is not None:
+        state.update.average.update(state.step / steps)
+    state.window.add(loss, hits, len(index), lr)
 
 
 def draw_samples(split: Split, count: int, seed: int, purpose: str) -> Split:

@@ -12,10 +12,10 @@ from torch.nn import functional
 from mnist_tb import augment, kernels, metrics
 from mnist_tb import model as models
 from mnist_tb.average import Average
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.optim import VectorOptimizer
+from mnist_tb.schema import Config
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, without doing it, and returns a function that does it."""

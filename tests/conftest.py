@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,12 +17,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_tb import data
 from mnist_tb.cli import main
-from mnist_tb.config import Config, Data
 from mnist_tb.data import Dataset
 from mnist_tb.runs import Run, listing
+from mnist_tb.schema import Config, Data
 
 REPOSITORY = Path(__file__).parent.parent
 _GIVEN_ROOT = os.environ.pop("MNIST_TB_DATA_ROOT", None)  # tests say themselves where their data are
+
+
+def missing(message: str) -> NoReturn:
+    """What a test needs is not here: CI fails, and a person skips."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +37,7 @@ def mnist_root() -> Path:
     """The folder of the real MNIST: MNIST_TB_DATA_ROOT, or ../shared/mnist. Without it, CI fails and a person skips."""
     root = Path(_GIVEN_ROOT) if _GIVEN_ROOT else REPOSITORY.parent / "shared" / "mnist"
     if not (root / "MNIST" / "raw").is_dir():
-        message = f"real MNIST is not at {root}; set MNIST_TB_DATA_ROOT to the folder that holds MNIST/raw"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"real MNIST is not at {root}; set MNIST_TB_DATA_ROOT to the folder that holds MNIST/raw")
     return root
 
 
@@ -41,10 +46,7 @@ def compiler() -> str:
     """A C++ compiler for the kernels. Without one, CI fails and a person skips: torch then does all by itself."""
     found = shutil.which(os.environ.get("CXX") or "c++")
     if found is None:
-        message = "no C++ compiler (Debian: apt-get install g++)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("no C++ compiler (Debian: apt-get install g++)")
     return found
 
 
@@ -130,10 +132,7 @@ def chromium() -> str:
     """Chromium's path. Without one, CI fails and a person skips."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
-        message = "no Chromium (Debian: apt-get install chromium), nor its path in CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("no Chromium (Debian: apt-get install chromium), nor its path in CHROMIUM")
     return path
 
 

@@ -23,9 +23,9 @@ from test_board import HOSTILE, TRAINING, free_port, read_address, start_board, 
 
 from mnist_tb import config as configuration
 from mnist_tb import settings
-from mnist_tb.config import Config
 from mnist_tb.reporting import group_name
 from mnist_tb.runs import Run
+from mnist_tb.schema import Config
 from mnist_tb.tracking import EventWriter
 
 SETTINGS = "_tb_global_settings"

@@ -250,7 +250,31 @@ def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path,
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "errors", "strict_yaml", "download", "cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "config",
+        "schema",
+        "settings",
+        "tags",
+        "runs",
+        "errors",
+        "strict_yaml",
+        "download",
+        "cli",
+        "cli_runs",
+        "events",
+        "reading",
+        "overview",
+        "compare",
+        "significance",
+        "tables",
+        "housekeeping",
+        "report",
+        "status",
+        "pictures",
+    ],
+)
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, mnist_tb.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

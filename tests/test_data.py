@@ -9,9 +9,9 @@ import torch
 from conftest import write_idx
 
 from mnist_tb import data, download
-from mnist_tb.config import Data
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError
+from mnist_tb.schema import Data
 
 
 def local(root: Path, name: str = "mnist", **settings: object) -> Dataset:

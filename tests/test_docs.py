@@ -14,8 +14,8 @@ from conftest import REPOSITORY
 from mnist_tb import config as configuration
 from mnist_tb import reporting
 from mnist_tb.cli import cli
-from mnist_tb.config import Config
 from mnist_tb.model import CNN
+from mnist_tb.schema import Config
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [

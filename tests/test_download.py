@@ -19,9 +19,9 @@ import torch
 from conftest import REPOSITORY
 
 from mnist_tb import data, download
-from mnist_tb.config import Data
 from mnist_tb.download import DownloadError, fetch
 from mnist_tb.errors import InputError
+from mnist_tb.schema import Data
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import killing
 import pytest
+from conftest import missing
 from test_board import children, read_address
 
 from mnist_tb.cli import main
@@ -92,10 +93,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     command = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        message = f"no file system can be mounted: {done.stderr.strip()}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"no file system can be mounted: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

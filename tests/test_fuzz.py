@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mnist_tb import config as configuration
 from mnist_tb import data
-from mnist_tb.config import Config
 from mnist_tb.errors import InputError
+from mnist_tb.schema import Config
 
 KEYS = [*configuration.flat(Config()), "train", "data", "extends", "nothing", "train.nothing", ""]
 SCALARS = st.one_of(

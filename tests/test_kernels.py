@@ -168,7 +168,7 @@ def run_alone(code: str) -> str:
         from pathlib import Path
         import torch
         from mnist_tb import data, memory, model
-        from mnist_tb.config import Config
+        from mnist_tb.schema import Config
         from mnist_tb.update import Updater
         memory.keep_freed_memory()
         config = Config.model_validate({"precision": "fp32", "data": {"name": "digits"}})

@@ -9,9 +9,9 @@ from conftest import REPOSITORY
 
 from mnist_tb import config as configuration
 from mnist_tb import settings
-from mnist_tb.config import Config
 from mnist_tb.errors import InputError
 from mnist_tb.reporting import group_name
+from mnist_tb.schema import Config
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ NAMES = [
     ("sgd", ["optimizer.momentum=0.95"], "sgd-m0.95"),
     ("digits", ["tracking.enabled=false", "data.root=/elsewhere"], "digits"),
     ("digits", ["model.channels=[8, 16, 32]", "train.epochs=2"], "digits-ch8-16-32-ep2"),
+    ("digits", ["averaging.name=ema", "averaging.decay=0.99"], "digits-ema-decay0.99"),
     ("fast", ["name=mine", "train.lr=1"], "mine"),
 ]
 

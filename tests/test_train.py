@@ -10,9 +10,9 @@ from conftest import Train, read_events, scalars
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from mnist_tb import checkpoint
-from mnist_tb.config import Optimizer, Schedule
 from mnist_tb.optim import VectorOptimizer, learning_rate
 from mnist_tb.runs import Run
+from mnist_tb.schema import Optimizer, Schedule
 from mnist_tb.window import Window
 
 PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias",

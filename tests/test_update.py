@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from mnist_tb import config as configuration
 from mnist_tb import model as models
-from mnist_tb.config import Config
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
+from mnist_tb.schema import Config
 from mnist_tb.update import GraphUpdater, Updater, updater
 
 CPU = torch.device("cpu")

@@ -15,12 +15,11 @@ from tensorboard.plugins.hparams import backend_context, hparams_plugin, metadat
 
 from mnist_tb import config as configuration
 from mnist_tb import settings
-from mnist_tb.config import Config
+from mnist_tb.schema import Config
+from mnist_tb.tags import PER_CLASS
 
 _OURS = ("train.lr", "train.batch_size", "model.channels", "data.name")
 """A run that has all these is of `mnist-tb train`: there from the beginning on."""
-
-PER_CLASS = "accuracy_per_class/"  # as in `reporting`, which imports torch
 
 Contents = dict[str, dict[str, bytes]]
 

@@ -21,16 +21,16 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 from werkzeug.exceptions import MethodNotAllowed
 
-from mnist_tb import status
+from mnist_tb import status, tags
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _CURVES = {
-    "loss": (("train", "loss/train"), ("val", "loss/val")),
-    "accuracy": (("train", "accuracy/train"), ("val", "accuracy/val")),
+    "loss": (("train", tags.LOSS_TRAIN), ("val", tags.LOSS_VAL)),
+    "accuracy": (("train", tags.ACCURACY_TRAIN), ("val", tags.ACCURACY_VAL)),
 }
-_PICTURES = ("results/test", "predictions/test")
+_PICTURES = (tags.RESULTS, tags.PREDICTIONS)
 """The final result first; until it is there, the newest look at the watched samples."""
 _READ, _DRAWN = 5_000, 200
 """Points of a curve that are read, and that are sent."""
