@@ -58,16 +58,18 @@ class Schedule(Group):
 
 
 class Augment(Group):
-    """How far each training image is moved at random, each time it is seen."""
+    """How far each training image is moved at random, each time it is seen; after a share of all updates no longer."""
 
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     shift: Annotated[float, Field(ge=0, le=14)] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    warp: Annotated[float, Field(ge=0, le=14)] = 0.0
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @property
     def enabled(self) -> bool:
-        return any((self.rotate, self.shift, self.scale, self.shear))
+        return any((self.rotate, self.shift, self.scale, self.shear, self.warp))
 
 
 class Averaging(Group):

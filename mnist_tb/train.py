@@ -101,7 +101,8 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
 def advance(config: Config, state: State, index: Tensor, steps: int) -> None:
     """One update, of `steps` in all, on the training images at `index`, int64 [B]."""
     lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
-    maps = augment.draw(config.augment, len(index), config.seed, state.step)
+    moving = state.step < config.augment.until * steps
+    maps = augment.draw(config.augment, len(index), config.seed, state.step) if moving else None
     loss, hits = state.update(index, lr, None if maps is None else maps.to(index.device))
     state.step += 1
     state.batch += 1

@@ -15,7 +15,7 @@ from mnist_tb.average import Average
 from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.optim import VectorOptimizer
-from mnist_tb.schema import Config
+from mnist_tb.schema import Augment, Config
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, without doing it, and returns a function that does it."""
@@ -87,12 +87,13 @@ class GraphUpdater:
     """
 
     def __init__(
-        self, updater: Updater, size: int, device: torch.device, capture: Capture, moved: bool = False
+        self, updater: Updater, size: int, device: torch.device, capture: Capture, moved: Augment | None = None
     ) -> None:
-        """size: of the batches that are recorded. moved: whether each update gets maps."""
+        """size: of the batches that are recorded. moved: by how much, where updates get maps."""
         self._updater = updater
         self.network, self.optimizer, self.average = updater.network, updater.optimizer, updater.average
-        self._maps = torch.zeros(size, 2, 3, device=device) if moved else None
+        self._still = None if moved is None else augment.still(size, moved).to(device)
+        self._maps = None if self._still is None else self._still.clone()
         self._index = torch.zeros(size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
@@ -113,8 +114,8 @@ class GraphUpdater:
         if len(index) != len(self._index):
             return self._updater(index, self._lr, maps)
         self._index.copy_(index)
-        if self._maps is not None and maps is not None:
-            self._maps.copy_(maps)
+        if self._maps is not None and self._still is not None:
+            self._maps.copy_(self._still if maps is None else maps)
         self._replay()
         return self._loss.clone(), self._hits.clone()
 
@@ -148,4 +149,4 @@ def updater(config: Config, model: CNN, dataset: Dataset) -> Updater | GraphUpda
     device, size = dataset.train.labels.device, config.train.batch_size
     if device.type != "cuda" or len(dataset.train) < size:
         return plain
-    return GraphUpdater(plain, size, device, record_cuda_graph, config.augment.enabled)
+    return GraphUpdater(plain, size, device, record_cuda_graph, config.augment if config.augment.enabled else None)

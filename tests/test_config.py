@@ -92,6 +92,8 @@ WRONG = {
     "augment.shift": ["-1", "15", "x"],
     "augment.scale": ["-0.1", "1", "x"],
     "augment.shear": ["-1", "90", "x"],
+    "augment.warp": ["-1", "15", "x"],
+    "augment.until": ["0", "1.1", "x"],
     "averaging.name": ["mean", "1", "null"],
     "averaging.decay": ["0", "1", "x"],
     "averaging.start": ["-0.1", "1", "x"],

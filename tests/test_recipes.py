@@ -25,7 +25,7 @@ from mnist_tb.schema import Augment, Averaging, Config
 from mnist_tb.update import GraphUpdater, Updater
 
 CPU = torch.device("cpu")
-MOVED = {"augment.rotate": 10.0, "augment.shift": 2.0, "augment.scale": 0.1, "augment.shear": 5.0}
+MOVED = {"augment.rotate": 10.0, "augment.shift": 2.0, "augment.scale": 0.1, "augment.shear": 5.0, "augment.warp": 0.7}
 
 
 # ---- Images moved
@@ -82,6 +82,38 @@ def test_the_maps_depend_on_seed_and_step_alone() -> None:
     assert torch.equal(one, again)
     others = [augment.draw(bounds, 3, *at) for at in ((5, 8), (6, 7))]
     assert all(other is not None and not torch.equal(one, other) for other in others)
+
+
+def test_a_point_that_is_pulled_takes_its_corner_along(digits: Dataset) -> None:
+    """By so many pixels there, and not at all at the other points: a corner, an edge's end and the middle."""
+    maps = augment.still(1, Augment(warp=1.0))
+    maps[0, 0, 3] = 5 / 14  # the first point: five pixels to the right is where its corner comes from
+    image = torch.arange(28.0).repeat(28, 1)[None]
+    moved = augment.move(image, maps)[0]
+    assert moved[0, 0] == pytest.approx(5, abs=1e-4)
+    for row, column in ((0, 27), (27, 0), (27, 27), (0, 9), (18, 18)):
+        assert moved[row, column] == pytest.approx(column, abs=1e-4)
+    assert 0 < moved[3, 3] - 3 < 5
+
+
+def test_images_are_warped_by_so_many_pixels(digits: Dataset) -> None:
+    """The place of a corner is its own plus a normal deviate of that size, in each direction."""
+    maps = augment.draw(Augment(warp=0.7), 4_000, 0, 0)
+    assert maps is not None
+    corner = torch.matmul(maps, augment._fields(CPU))[:, :, 0] * 14 + 13.5
+    assert corner.mean(0).abs().max() < 0.05
+    assert (corner.std(0) - 0.7).abs().max() < 0.03
+    assert torch.corrcoef(corner.T)[0, 1].abs() < 0.05
+    still = augment.move(digits.train.images[:3], augment.still(3, Augment(warp=0.7)))
+    torch.testing.assert_close(still, digits.train.images[:3].float(), rtol=0, atol=1e-3)
+
+
+def test_after_their_share_of_the_updates_images_stay(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = augment.draw
+    monkeypatch.setattr(augment, "draw", lambda *told: drawn.append(told[3]) or draw(*told))
+    train("--epochs", "2", "--set", "augment.shift=1", "--set", "augment.until=0.7")
+    assert drawn == list(range(28))  # of forty updates
 
 
 # ---- Labels smoothed
@@ -232,10 +264,10 @@ def test_a_graph_takes_the_maps_of_each_update(digits: Dataset, small_config: Co
     torch.manual_seed(0)
     model = CNN()
     plain, recorded = Updater(config, copy.deepcopy(model), digits), Updater(config, model, digits)
-    graph = GraphUpdater(recorded, 32, CPU, lambda work: work, moved=True)
+    graph = GraphUpdater(recorded, 32, CPU, lambda work: work, config.augment)
     for step in range(4):
         index = torch.arange(step, step + (32 if step < 3 else 5))
-        maps = augment.draw(config.augment, len(index), 0, step)
+        maps = augment.draw(config.augment, len(index), 0, step) if step != 1 else None
         one, other = plain(index, 0.01, maps), graph(index, 0.01, maps)
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(plain.state(), recorded.state())
