@@ -241,6 +241,10 @@ def rubbish(path: Path) -> None:
     path.write_bytes(pickle.dumps(["a list"]))
 
 
+def text(path: Path) -> None:
+    path.write_bytes(b"broken")
+
+
 def of_another_network(path: Path) -> None:
     state = checkpoint.load(path)
     state["model"]["conv1.weight"] = torch.zeros(8, 1, 3, 3)
@@ -259,7 +263,7 @@ def a_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [truncated, flipped, hostile, rubbish, of_another_network, of_another_version, a_folder]
+    "harm", [truncated, flipped, hostile, rubbish, text, of_another_network, of_another_version, a_folder]
 )
 def test_a_broken_checkpoint_is_one_sentence(harm: Any, completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
     harm(completed.last_checkpoint)
