@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from mnist_tb import __version__
 from mnist_tb.cli_runs import compare_command, export_command, logdir_option, runs_group
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
+from mnist_tb.team import is_first
 
 if TYPE_CHECKING:
     from mnist_tb.board.launcher import Page
@@ -42,6 +44,9 @@ _data_root = click.option(
     show_envvar=True,
     help="A folder that holds the dataset's files already; nothing is downloaded.",
 )
+
+_FIRST_SPEAKS = 2
+"""Seconds: torchrun ends the other processes as soon as one has ended, and the first is to say why."""
 
 _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 
@@ -93,11 +98,13 @@ def train_command(
     if data_root is not None:
         options.append(("--data-root", "data.download", False))
     config = configuration.load(config_path, overrides, options, rename=True)
-    with _live_page(logdir, not no_browser) if board else nullcontext() as page:
+    with _live_page(logdir, not no_browser) if board and is_first() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch: the page comes up meanwhile
         from mnist_tb.terminal import Terminal
 
         run = launch(config, logdir, Terminal())
+        if not is_first():
+            return
         program = os.path.relpath(Path(sys.executable).with_name("mnist-tb"))
         again = f"make board LOGDIR={logdir}  or  {program} board --logdir {logdir}"
         click.echo(f"\nThe run: {run.path}\nSee it:  {again if page is None else page.address}")
@@ -136,7 +143,10 @@ def resume_command(run: str, epochs: int | None, device: str | None, logdir: Pat
     from mnist_tb.terminal import Terminal
 
     found = runs.find(logdir, run)
-    if resume(found, Terminal(), epochs, device, data_root):
+    resumed = resume(found, Terminal(), epochs, device, data_root)
+    if not is_first():
+        return
+    if resumed:
         click.echo(f"\nThe run: {found.path}")
     else:
         click.echo(f"{found.path}: this run is complete; --epochs with a larger number makes it longer.")
@@ -256,5 +266,8 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
 
 
 def _say_error(message: object, code: int) -> int:
-    click.echo(f"mnist-tb: {message}", err=True)
+    if is_first():
+        click.echo(f"mnist-tb: {message}", err=True)
+    else:
+        time.sleep(_FIRST_SPEAKS)
     return code

@@ -1,4 +1,4 @@
-"""The two ways in which a command fails; the command line turns them into exit codes."""
+"""The ways in which work ends before its end; the command line turns the first two into exit codes."""
 
 
 class InputError(Exception):
@@ -7,3 +7,11 @@ class InputError(Exception):
 
 class TrainingError(Exception):
     """The work itself failed: exit code 1. The message says where and what to try."""
+
+
+class PointError(TrainingError):
+    """A training failed for its settings, not for where it ran: it would fail anywhere."""
+
+
+class Pruned(Exception):
+    """A sweep has seen enough of a training: it was stopped for being worse than the others, and can be resumed."""

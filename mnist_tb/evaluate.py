@@ -11,6 +11,7 @@ from torch.nn import functional
 from mnist_tb import kernels, metrics
 from mnist_tb.data import Dataset, Split
 from mnist_tb.model import CNN
+from mnist_tb.team import ALONE, Team
 
 _BATCH = {"cpu": 500, "cuda": 10_000}
 """Images at once: larger is no faster on a CPU, and costs cache."""
@@ -39,15 +40,18 @@ class Evaluation:
         return metrics.confusion_matrix(self.labels, self.predictions, self.probabilities.shape[1])
 
 
-def evaluate(network: nn.Module, dataset: Dataset, split: Split) -> Evaluation:
-    """Score a network on every image of a split, once, in evaluation mode; the network's mode is put back after."""
+def evaluate(network: nn.Module, dataset: Dataset, split: Split, team: Team = ALONE) -> Evaluation:
+    """Score a network on every image of a split, once, in evaluation mode; the network's mode is put back after.
+
+    team: whose processes share the images out; each of them gets the whole evaluation.
+    """
     was_training = network.training
     network.eval()
     try:
-        logits = predict(network, dataset, split.images)
+        mine = predict(network, dataset, split.images[team.part(len(split))])
     finally:
         network.train(was_training)
-    labels = split.labels
+    logits, labels = team.gather(mine, len(split)), split.labels
     loss = functional.cross_entropy(logits, labels)
     correct = metrics.correct_count(logits, labels)
     return Evaluation(loss.item(), correct.item() / len(labels), labels.cpu(), logits.softmax(1).cpu())

@@ -9,11 +9,16 @@ from mnist_tb.errors import InputError
 from mnist_tb.schema import Config
 
 
-def resolve(config: Config) -> Config:
-    """Replace `auto` by what this machine has. Raises InputError where the device asked for is not there."""
+def resolve(config: Config, local: int = 0) -> Config:
+    """Replace `auto` by what this machine has. Raises InputError where the device asked for is not there.
+
+    local: which of the processes on this machine, from 0, that each has a GPU of its own.
+    """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local > 0:
+        name = f"cuda:{local}"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name}: torch finds no CUDA GPU here; use auto or cpu")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,92 +18,160 @@ from mnist_tb import data, events, hardware, kernels, memory, reporting, runs
 from mnist_tb.checkpoint import Saver
 from mnist_tb.checkpoint import load as load_checkpoint
 from mnist_tb.data import Dataset
-from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.errors import InputError, PointError, Pruned, TrainingError
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
-from mnist_tb.schema import Config
+from mnist_tb.schema import Config, Data
 from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
 from mnist_tb.state import State
-from mnist_tb.terminal import Terminal
+from mnist_tb.team import Team, meet
+from mnist_tb.terminal import Silent, Terminal
 from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, keep_best, train
 
 
-def launch(config: Config, logdir: Path, terminal: Terminal) -> Run:
+def _load(config: Data, terminal: Terminal) -> Dataset:
+    return data.load(config, terminal.say)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a run is part of, where it is part of a sweep.
+
+    number: of its folder. facts: further keys of its metrics.json. go_on: as in `Job`. load: gives its data.
+    """
+
+    number: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    go_on: Callable[[int, float], bool] = lambda epochs, accuracy: True
+    load: Callable[[Data, Terminal], Dataset] = _load
+
+
+_ALONE = Part()
+
+
+def launch(config: Config, logdir: Path, terminal: Terminal, part: Part = _ALONE) -> Run:
     """Train, evaluate on completion, and leave a finished run below the log folder.
 
     Everything the user can have wrong is found before the run's folder is made. Raises InputError for that and
     TrainingError for what fails later; the run is then marked failed, and interrupted where the user stopped it.
+    A run that its part stops is marked pruned, and returned as it is. In a process that is one of several the same
+    happens in all of them, but only the first one writes.
     """
-    config = _prepare(config)
-    dataset = data.load(config.data, terminal.say)
-    config = _resolve_data(config, dataset, terminal)
-    with _memory_errors():
-        dataset = dataset.to(torch.device(config.device))
-        model = build(config.model.channels, config.seed, torch.device(config.device))
-        facts = reporting.facts(config, dataset, model, _versions())
-        run = runs.create(logdir, config.name, configuration.dump(config), facts)
-        with run.in_use():
-            _work(config, run, dataset, model, terminal, None)
+    with meet() as team:
+        _prepare()
+        terminal = terminal if team.first else Silent()
+        config, dataset = _read(config, terminal, part, team)
+        config = hardware.resolve(config, team.local)
+        with _memory_errors():
+            dataset = dataset.to(torch.device(config.device))
+            model = build(config.model.channels, config.seed, torch.device(config.device))
+            facts = {**reporting.facts(config, dataset, model, _versions()), "processes": team.size, **part.facts}
+            text = configuration.dump(config)
+            run = team.by_first(lambda: runs.create(logdir, config.name, text, facts, part.number))
+            with run.in_use() if team.first else nullcontext(), suppress(Pruned):
+                _work(config, run, dataset, model, terminal, None, part, team)
     return run
 
 
-def resume(run: Run, terminal: Terminal, epochs: int | None, device: str | None, data_root: str | None) -> bool:
+def resume(
+    run: Run,
+    terminal: Terminal,
+    epochs: int | None = None,
+    device: str | None = None,
+    data_root: str | None = None,
+    part: Part = _ALONE,
+) -> bool:
     """Go on with a run from its last checkpoint, in its own folder; False where it is complete and nothing was done.
 
     epochs: how many there are to be in all, more than before extends the run. epochs, device, data_root: None leaves
-    them as they were.
+    them as they were. The number of processes may be another than it was.
     Raises as `launch` does, and InputError where the run, its checkpoint or its data are missing, broken or in use.
     """
-    with run.in_use():
-        known = run.read_metrics()
-        config = _prepare(run_config(run, device, data_root))
-        if epochs is not None and epochs < config.train.epochs:
-            raise InputError(f"--epochs {epochs}: the run has {config.train.epochs} already; it can only become longer")
-        if epochs is not None:
-            config = configuration.changed(config, {"train.epochs": epochs})
-        saved = load_checkpoint(run.last_checkpoint) if run.last_checkpoint.exists() else None
+    with meet() as team, run.in_use() if team.first else nullcontext():
+        _prepare()
+        terminal = terminal if team.first else Silent()
+        config, known, saved = team.by_first(lambda: _interrupted(run, epochs, device, data_root))
         complete = known.get("status") == "completed"
         if complete and (saved is None or saved.get("epoch") == config.train.epochs):
             return False
-        dataset = data.load(config.data)
+        config = hardware.resolve(config, team.local)
+        dataset = team.in_turn(lambda: part.load(config.data, terminal))
         check_data(run, known, dataset)
         with _memory_errors():
             dataset = dataset.to(torch.device(config.device))
             model = build(config.model.channels, config.seed, torch.device(config.device))
             if saved is not None:
                 State.check(saved, model, run.last_checkpoint)
-            runs.write_atomically(run.config, configuration.dump(config).encode())
-            run.update_metrics(config=configuration.flat(config))
-            _work(config, run, dataset, model, terminal, saved)
+            if team.first:
+                runs.write_atomically(run.config, configuration.dump(config).encode())
+                run.update_metrics(config=configuration.flat(config), processes=team.size)
+            with suppress(Pruned):
+                _work(config, run, dataset, model, terminal, saved, part, team)
     return True
 
 
-def _prepare(config: Config) -> Config:
+def _interrupted(
+    run: Run, epochs: int | None, device: str | None, data_root: str | None
+) -> tuple[Config, dict[str, Any], dict[str, Any] | None]:
+    """What there is of a run: its configuration, its metrics, and its last checkpoint if it has one."""
+    known = run.read_metrics()
+    config = run_config(run, device, data_root)
+    if epochs is not None and epochs < config.train.epochs:
+        raise InputError(f"--epochs {epochs}: the run has {config.train.epochs} already; it can only become longer")
+    if epochs is not None:
+        config = configuration.changed(config, {"train.epochs": epochs})
+    return config, known, load_checkpoint(run.last_checkpoint) if run.last_checkpoint.exists() else None
+
+
+def _prepare() -> None:
     memory.keep_freed_memory()
     memory.take_short_turns()
     torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
-    return hardware.resolve(config)
+
+
+def _read(config: Config, terminal: Terminal, part: Part, team: Team) -> tuple[Config, Dataset]:
+    """The data, and the configuration that says what they became: the first process's word counts for all."""
+    found: list[Dataset] = []
+
+    def by_first() -> Config:
+        found.append(part.load(config.data, terminal))
+        return _resolve_data(config, found[0], terminal)
+
+    hardware.resolve(config, team.local)  # a device that is not there is said before anything is downloaded
+    config = team.by_first(by_first)
+    dataset = team.in_turn(lambda: found[0] if found else part.load(config.data, terminal))
+    if dataset.name != config.data.name:
+        raise InputError(f"this machine cannot get {config.data.name}, which the first one has: see --data-root")
+    return config, dataset
 
 
 def _work(
-    config: Config, run: Run, dataset: Dataset, model: CNN, terminal: Terminal, saved: dict[str, Any] | None
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    model: CNN,
+    terminal: Terminal,
+    saved: dict[str, Any] | None,
+    part: Part,
+    team: Team,
 ) -> None:
     """Train in the run's folder, from the beginning or from a checkpoint, and finish the run."""
-    with _status(run, terminal):
-        _go_back(run, saved)
+    with _status(run, terminal) if team.first else nullcontext():
+        if team.first:
+            _go_back(run, saved)
         step, seconds = (0, 0.0) if saved is None else (int(saved["step"]), float(saved["seconds"]))
-        folder = run.path if config.tracking.enabled else None
+        folder = run.path if config.tracking.enabled and team.first else None
         with EventWriter(folder, 0 if saved is None else step + 1) as tracker, Saver() as saver, terminal:
-            terminal.say(_first_line(config, run, dataset, model, saved))
+            terminal.say(_first_line(config, run, dataset, model, saved, team))
             live = Live(tracker, first_status(config, dataset), seconds)
             with _end_in_events(tracker, live):
                 live.update(step, now=True)
                 if saved is None:
                     reporting.beginning(tracker, config, dataset, model)
                 terminal.begin(steps_of(config, dataset))
-                job = Job(config, run, dataset, tracker, terminal, live, saver)
+                job = Job(config, run, dataset, tracker, terminal, live, saver, team, part.go_on)
                 trained = train(job, model, saved)
                 saver.wait()
                 finish(job, model, trained)
@@ -118,8 +187,12 @@ def _go_back(run: Run, saved: Mapping[str, Any] | None) -> None:
         keep_best(run, saved)
 
 
-def _first_line(config: Config, run: Run, dataset: Dataset, model: CNN, saved: dict[str, Any] | None) -> str:
+def _first_line(
+    config: Config, run: Run, dataset: Dataset, model: CNN, saved: dict[str, Any] | None, team: Team
+) -> str:
     hardware = f"on {config.device} in {config.precision}"
+    if team.size > 1:
+        hardware = f"on {team.size} processes, {hardware}"
     if config.device == "cpu" and kernels.find(in_precision(model, config.precision)) is None:
         hardware += ", by torch alone: no kernels could be compiled for it"
     again = "" if saved is None else f", from step {int(saved['step']):,}"
@@ -145,6 +218,9 @@ def _status(run: Run, terminal: Terminal) -> Iterator[None]:
     """Afterwards, the true status in metrics.json, and how to go on where the run is not complete."""
     try:
         yield
+    except Pruned:
+        run.update_metrics(status="pruned", ended=time.time())
+        raise
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # the latter: nobody reads our output any more
         status = "interrupted" if stopped else "failed"
@@ -160,10 +236,14 @@ def _status(run: Run, terminal: Terminal) -> Iterator[None]:
 def _end_in_events(tracker: EventWriter, live: Live) -> Iterator[None]:
     """Afterwards, the end of the run in the event file.
 
-    An interrupted run's end stays open for HParams: TensorBoard keeps the first end it reads, and the run may go on.
+    The end of one that was interrupted or pruned stays open for HParams: TensorBoard keeps the first end it reads, and
+    the run may go on.
     """
     try:
         yield
+    except Pruned:
+        live.end("pruned")
+        raise
     except Exception as error:
         with suppress(TrainingError):
             tracker.status("failed")
@@ -186,7 +266,7 @@ def _memory_errors() -> Iterator[None]:
         full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
         if not full:
             raise
-        raise TrainingError("the memory is full: try a smaller train.batch_size or model.channels") from None
+        raise PointError("the memory is full: try a smaller train.batch_size or model.channels") from None
 
 
 def _versions() -> dict[str, str]:

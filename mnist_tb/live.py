@@ -38,7 +38,7 @@ class Live:
             self._tracker.live(step, self._status.dump())
 
     def end(self, state: str, error: str = "") -> None:
-        """The last word: completed, interrupted or failed."""
+        """The last word: completed, interrupted, pruned or failed."""
         self.update(self._status.step, now=True, state=state, phase=state, error=error)
 
     def _remaining(self, clock: float, step: int) -> float | None:

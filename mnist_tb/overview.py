@@ -30,9 +30,9 @@ UNKNOWN = "unknown"
 class Row:
     """One run. What is not known of it is None.
 
-    ours: whether it has a metrics.json. status: running, completed, interrupted, failed, killed (its metrics.json says
-    running, but no process has it), or unknown. epochs: how many it is to have. accuracies from 0 to 1, losses in nats,
-    of the weights that were best on validation. seconds: of training. started: seconds since 1970.
+    ours: whether it has a metrics.json. status: running, completed, interrupted, pruned, failed, killed (its
+    metrics.json says running, but no process has it), or unknown. epochs: how many it is to have. accuracies from 0 to
+    1, losses in nats, of the weights that were best on validation. seconds: of training. started: seconds since 1970.
     """
 
     name: str

@@ -137,8 +137,8 @@ class Run:
             return self.last_checkpoint.parent.is_dir()
 
 
-def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run:
-    """Make the next run's folder: the highest number so far plus one, then the name.
+def create(logdir: Path, name: str, config: str, metrics: dict[str, Any], number: int | None = None) -> Run:
+    """Make a run's folder: its number, or the highest so far plus one, then the name.
 
     It comes into being whole, with its configuration and first metrics in it, so that it can be resumed at whatever
     instant it is killed. Two trainings that start at once get different numbers: the log folder is locked meanwhile.
@@ -155,7 +155,7 @@ def create(logdir: Path, name: str, config: str, metrics: dict[str, Any]) -> Run
             write_atomically(made.config, config.encode())
             made.write_metrics(metrics)
             numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
-            run = Run(logdir / f"{max(numbers, default=0) + 1:04d}-{name}")
+            run = Run(logdir / f"{max(numbers, default=0) + 1 if number is None else number:04d}-{name}")
             made.path.rename(run.path)
             _sync(logdir)
             return run

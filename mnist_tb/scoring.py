@@ -96,12 +96,15 @@ def best_model(run: Run, config: Config) -> CNN:
 def finish(job: Job, model: CNN, trained: Trained) -> None:
     """Put the best weights back, score them on the test set, and leave everything that a run leaves."""
     model.load_state_dict(trained.best.weights)
+    network = in_precision(model, job.config.precision)
+    if not job.team.first:
+        evaluate(network, job.dataset, job.dataset.test, job.team)
+        return
     plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
     save_plain(job.run.weights, plain)
-    network = in_precision(model, job.config.precision)
     steps = steps_of(job.config, job.dataset)
     job.live.update(steps, now=True, phase="test")
-    evaluation = evaluate(network, job.dataset, job.dataset.test)
+    evaluation = evaluate(network, job.dataset, job.dataset.test, job.team)
     job.live.update(
         steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
     )

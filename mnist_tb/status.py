@@ -10,7 +10,7 @@ from typing import Any
 TAG = "live/status"
 WEIGHTS_TAG = "live/weights"
 PLUGIN = "live"
-STATES = ("running", "completed", "interrupted", "failed")
+STATES = ("running", "completed", "interrupted", "pruned", "failed")
 
 
 @dataclass(frozen=True)

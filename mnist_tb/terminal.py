@@ -105,5 +105,24 @@ class Terminal:
         self.console.print(confusion, width=width)
 
 
+class Silent(Terminal):
+    """Says nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def warn(self, title: str, message: str) -> None:
+        """Nothing."""
+
+    def begin(self, steps: int) -> None:
+        """Nothing."""
+
+    def trained(self, epoch: int, batch: int, step: int, means: Means) -> None:
+        """Nothing."""
+
+    def evaluated(self, title: str, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
+        """Nothing."""
+
+
 def _loss(value: float) -> str:
     return f"{value:.4f}" if value < 1e5 else f"{value:.4e}"

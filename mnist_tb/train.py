@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_tb import augment, checkpoint, interrupt, reporting
 from mnist_tb.checkpoint import Saver
 from mnist_tb.data import Dataset, Split, batches, generator
-from mnist_tb.errors import TrainingError
+from mnist_tb.errors import PointError, Pruned
 from mnist_tb.evaluate import Evaluation, evaluate, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN
@@ -23,6 +23,7 @@ from mnist_tb.optim import learning_rate
 from mnist_tb.runs import Run
 from mnist_tb.schema import Config
 from mnist_tb.state import Best, Point, State
+from mnist_tb.team import ALONE, Team
 from mnist_tb.terminal import Terminal
 from mnist_tb.tracking import EventWriter
 from mnist_tb.update import updater
@@ -31,7 +32,11 @@ from mnist_tb.window import Window
 
 @dataclass(frozen=True)
 class Job:
-    """What a training works by, on, and writes to. The dataset is on the configuration's device already."""
+    """What a training works by, on, and writes to. The dataset is on the configuration's device already.
+
+    team: whose processes do it together; the first one of them writes.
+    go_on: told how many epochs are complete and the accuracy on validation then; whether the training shall go on.
+    """
 
     config: Config
     run: Run
@@ -40,6 +45,8 @@ class Job:
     terminal: Terminal
     live: Live
     saver: Saver
+    team: Team = ALONE
+    go_on: Callable[[int, float], bool] = lambda epochs, accuracy: True
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,14 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
     """Train for the configured epochs; the model ends with its last weights, the result holds the best ones.
 
     saved: a checkpoint to go on from, in the middle of an epoch or not, as if there had been no interruption.
-    Raises TrainingError, with the step and the learning rate, where the loss stops being a finite number, and
-    KeyboardInterrupt, after the step and a checkpoint, where the user stops it.
+    Raises TrainingError, with the step and the learning rate, where the loss stops being a finite number; and, after a
+    checkpoint, KeyboardInterrupt where the user stops it and Pruned where the job's `go_on` does.
     """
     config, dataset = job.config, job.dataset
     count, size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
     steps = epochs * math.ceil(count / size)
     order = generator(config.seed, "order of the images")
-    state = State(model, updater(config, model, dataset), order, Window(), order.get_state())
+    state = State(model, updater(config, model, dataset, job.team), order, Window(), order.get_state())
     watched = draw_samples(dataset.test, reporting.SAMPLES, config.seed, "watched samples")
     if saved is None:
         look(job, state, watched, time.perf_counter())
@@ -79,7 +86,7 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
                 advance(config, state, index, steps)
                 if state.step % config.tracking.scalars_every == 0 or state.step == steps:
                     report(job, state)
-                stopped = interruption.requested
+                stopped = job.team.agree_to_stop(interruption.requested)
                 if (stopped or time.perf_counter() > due) and state.batch * size < count:  # else `look` is about to
                     save(job, state, start)
                     due = time.perf_counter() + config.tracking.checkpoint_seconds
@@ -90,7 +97,7 @@ def train(job: Job, model: CNN, saved: Mapping[str, Any] | None = None) -> Train
                 state.window.pause()
                 look(job, state, watched, start)
                 state.window.resume()
-            if interruption.requested:
+            if job.team.agree_to_stop(interruption.requested):
                 job.saver.wait()
                 raise KeyboardInterrupt
     seconds = time.perf_counter() - start
@@ -162,13 +169,14 @@ def look(job: Job, state: State, watched: Split, start: float) -> None:
     last = state.epoch == config.train.epochs
     model, network = state.looked_at()
     state.news |= {"epoch": state.epoch, "step": state.step}
+    go_on = True
     if tracker.enabled and _due(state.epoch, config.tracking.histograms_every):
         reporting.histograms(tracker, state.step, state.model)
     if tracker.enabled and _due(state.epoch, config.tracking.images_every):
         logits = predict(network, dataset, watched.images)
         reporting.predictions(tracker, state.step, dataset, watched, logits.softmax(1))
     if last or _due(state.epoch, config.train.evaluate_every):
-        validation = evaluate(network, dataset, dataset.validation)
+        validation = evaluate(network, dataset, dataset.validation, job.team)
         if not math.isfinite(validation.loss):
             raise _diverged("validation", state.step)
         reporting.validation(tracker, state.step, validation, dataset.classes)
@@ -179,12 +187,18 @@ def look(job: Job, state: State, watched: Split, start: float) -> None:
             state.best = Best(weights, validation.loss, validation.accuracy, state.epoch, state.step)
             numbers = reporting.evaluation_numbers(validation, dataset.classes)
             state.news |= {"best_epoch": state.epoch, "best_step": state.step, "val": numbers}
+        go_on = state.epoch == 0 or job.go_on(state.epoch, validation.accuracy)
     save(job, state, start)
+    if not (go_on or last):
+        job.saver.wait()
+        raise Pruned(f"pruned after epoch {state.epoch}")
 
 
 def save(job: Job, state: State, start: float) -> None:
     """Save a checkpoint beside the training, and with it all that was written to the event file up to here."""
     write_point(job, state)
+    if not job.team.first:
+        return
     dumped = state.dump(time.perf_counter() - start)
     written = job.tracker.mark()  # here: by the time the other thread is at it, the training may have noted more
 
@@ -211,9 +225,9 @@ def _better(one: Evaluation, other: Best) -> bool:
     return (one.accuracy, -one.loss) > (other.accuracy, -other.loss)
 
 
-def _diverged(where: str, step: int, lr: float | None = None) -> TrainingError:
+def _diverged(where: str, step: int, lr: float | None = None) -> PointError:
     rate = "" if lr is None else f", with learning rate {lr:g}"
-    return TrainingError(f"the {where} loss is no finite number at step {step}{rate}: try a smaller train.lr")
+    return PointError(f"the {where} loss is no finite number at step {step}{rate}: try a smaller train.lr")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from mnist_tb.data import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.optim import VectorOptimizer
 from mnist_tb.schema import Augment, Config
+from mnist_tb.team import ALONE, Team
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, without doing it, and returns a function that does it."""
@@ -30,11 +31,13 @@ class Updater:
 
     network: what computes; the same weights as the model, in the configured precision.
     average: of the weights over the updates, where that is configured.
+    team: whose processes share each batch out.
     gradient: of the last update, float32 [P]; the gradients of the model's parameters are views of it.
     """
 
-    def __init__(self, config: Config, model: CNN, dataset: Dataset) -> None:
+    def __init__(self, config: Config, model: CNN, dataset: Dataset, team: Team = ALONE) -> None:
         self._dataset = dataset
+        self._team = team
         self._vector, self.gradient = models.flatten(model)
         self.network = models.in_precision(model, config.precision).train()
         self._computing = self._vector if self.network is model else models.flatten(self.network)[0]
@@ -50,18 +53,26 @@ class Updater:
 
         Returns the mean loss and the number of right predictions, both from before the update and on the device.
         """
-        dtype = self._computing.dtype if self._kernels is None else torch.float32
-        change = None if maps is None else partial(augment.move, maps=maps)
-        inputs, labels = self._dataset.train_batch(index, dtype, change)
-        if self._kernels is not None:
-            loss, hits = self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
-        else:
-            loss, hits = self._differentiate(inputs, labels)
+        part = self._team.part(len(index))
+        loss, hits = self._differentiate(index[part], None if maps is None else maps[part])
+        loss, hits = self._team.add_up(self.gradient, loss, hits, len(index[part]) / len(index))
         self.optimizer.step(self.gradient, lr)
         self.refresh()
         return loss, hits
 
-    def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, index: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gradient of the mean loss over some images; that loss and the number of right predictions."""
+        if len(index) == 0:  # a batch of fewer images than processes
+            self.gradient.zero_()
+            return self.gradient.new_zeros(()), index.new_zeros(())
+        dtype = self._computing.dtype if self._kernels is None else torch.float32
+        change = None if maps is None else partial(augment.move, maps=maps)
+        inputs, labels = self._dataset.train_batch(index, dtype, change)
+        if self._kernels is not None:
+            return self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
+        return self._by_torch(inputs, labels)
+
+    def _by_torch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs).float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._smoothing)
         gradients = torch.autograd.grad(loss, self._leaves)
@@ -143,10 +154,10 @@ def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def updater(config: Config, model: CNN, dataset: Dataset) -> Updater | GraphUpdater:
+def updater(config: Config, model: CNN, dataset: Dataset, team: Team = ALONE) -> Updater | GraphUpdater:
     """The quickest way to update the model on its device."""
-    plain = Updater(config, model, dataset)
+    plain = Updater(config, model, dataset, team)
     device, size = dataset.train.labels.device, config.train.batch_size
-    if device.type != "cuda" or len(dataset.train) < size:
+    if device.type != "cuda" or len(dataset.train) < size or team.size > 1:
         return plain
     return GraphUpdater(plain, size, device, record_cuda_graph, config.augment if config.augment.enabled else None)

@@ -6,9 +6,10 @@ import {Pad} from './draw.js';
 const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
-const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', failed: 'failed',
-  silent: 'silent', foreign: 'no status'};
-const HINTS = {silent: 'It said nothing for half a minute: it was killed, or hangs.',
+const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
+  failed: 'failed', silent: 'silent', foreign: 'no status'};
+const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
+  silent: 'It said nothing for half a minute: it was killed, or hangs.',
   foreign: 'Not written by mnist_tb: its curves are all that is known.'};
 
 const cards = new Map();  // run name → its card
