@@ -20,6 +20,7 @@ import click
 
 from mnist_tb import __version__
 from mnist_tb.cli_runs import compare_command, export_command, logdir_option, runs_group
+from mnist_tb.cli_sweep import sweep_command
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
 from mnist_tb.team import is_first
@@ -34,7 +35,7 @@ def cli() -> None:
     """Train a small CNN on MNIST and watch it learn in TensorBoard."""
 
 
-for _command in (compare_command, runs_group, export_command):
+for _command in (compare_command, runs_group, export_command, sweep_command):
     cli.add_command(_command)
 
 _data_root = click.option(

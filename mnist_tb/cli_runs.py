@@ -70,7 +70,7 @@ def compare_command(
         click.echo(f"The report: {report}")
         _complain([*found.problems, *problems])
     elif form == "table":
-        tables.show(sections, _console())
+        tables.show(sections, console())
         _complain(found.problems)
     else:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
@@ -104,7 +104,7 @@ def list_command(logdir: Path) -> None:
         for row in found.rows
     ]
     if rows:
-        tables.grid("", titles, rows, _console())
+        tables.grid("", titles, rows, console())
     else:
         click.echo(f"{logdir}: no runs yet")
     _complain(found.problems)
@@ -119,7 +119,7 @@ def show_command(run: str, logdir: Path) -> None:
 
     found = _read(logdir, (run,))
     for title, rows in tables.whole(found.rows[0]) if found.rows else ():
-        tables.grid(title, ("", ""), rows, _console())
+        tables.grid(title, ("", ""), rows, console())
     _complain(found.problems)
 
 
@@ -140,7 +140,7 @@ def diff_command(one: str, other: str, logdir: Path) -> None:
             for key in keys
         ]
         if rows:
-            tables.grid("", ("setting", first.name, second.name), rows, _console())
+            tables.grid("", ("setting", first.name, second.name), rows, console())
         else:
             click.echo(f"{first.name} and {second.name} have the same settings.")
     _complain(found.problems)
@@ -210,7 +210,7 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}"
 
 
-def _console() -> Console:
+def console() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)

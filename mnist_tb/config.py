@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def load(
     try:
         made = Config.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, places, str(path))) from None
+        raise InputError(explain(error, places, str(path), _suggest)) from None
     return _renamed(made, before) if rename and "name" not in named else made
 
 
@@ -168,17 +168,25 @@ _PATTERNS = {
 }
 
 
-def _explain(error: ValidationError, places: dict[KeyPath, str], default_place: str) -> str:
-    """One sentence per problem, in the words of the file rather than of the validator."""
+def explain(
+    error: ValidationError, places: Mapping[KeyPath, str], default_place: str, suggest: Callable[[str], str]
+) -> str:
+    """One sentence per problem, in the words of the file rather than of the validator.
+
+    suggest: what to add about a key that there is not.
+    """
     sentences = []
     for problem in error.errors():
         path = tuple(str(part) for part in problem["loc"])
         place = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), default_place)
         key = ".".join(path)
-        if problem["type"] == "missing":  # an entry of a list too short
-            key = ".".join(path[:-1])
+        if problem["type"] == "missing":
+            if not path[-1].isdigit():
+                sentences.append(f"{place}: {key} is missing")
+                continue
+            key = ".".join(path[:-1])  # a list that is too short
         if problem["type"] == "extra_forbidden":
-            sentences.append(f"{place}: unknown key {key}{_suggest(key)}")
+            sentences.append(f"{place}: unknown key {key}{suggest(key)}")
             continue
         if problem["type"] == "string_pattern_mismatch":
             rule = _PATTERNS[path]

@@ -1,0 +1,171 @@
+"""Who works on which trial: locks that end with their process, however that ends, so that none needs a time limit."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from optuna.storages.journal._file import BaseJournalFileLock  # nothing public has its type
+
+from mnist_tb.errors import InputError, TrainingError
+
+_WHOLE, _FIRST_TRIAL, _JOURNAL = 0, 1, 2**40
+"""The bytes of the file of locks that stand for the whole sweep, for its first trial, and for writing the journal."""
+
+
+class Locks(Protocol):
+    """The locks of one sweep, for one process."""
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """Wait until no other process has the sweep's trials to itself, and have them."""
+
+    def hold(self, trial: int) -> bool:
+        """Take a trial; False where another process has it."""
+
+    def release(self, trial: int) -> None:
+        """Give a trial back."""
+
+    def close(self) -> None:
+        """Give all back."""
+
+
+class FileLocks:
+    """Locks on single bytes of a file, which the system keeps: on one machine, or on a folder shared over NFS.
+
+    They are the process's: it must open the file once only, as closing any of its descriptors would end them all.
+    https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where the file cannot be made."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """As in `Locks`."""
+        with self.at(_WHOLE):
+            yield
+
+    def hold(self, trial: int) -> bool:
+        """As in `Locks`."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _FIRST_TRIAL + trial)
+        except (BlockingIOError, PermissionError):  # both are the system's word for it
+            return False
+        return True
+
+    def release(self, trial: int) -> None:
+        """As in `Locks`."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST_TRIAL + trial)
+
+    def close(self) -> None:
+        """As in `Locks`."""
+        os.close(self._descriptor)
+
+    @contextlib.contextmanager
+    def at(self, place: int) -> Iterator[None]:
+        """Wait for a byte, and have it meanwhile."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, place)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
+
+
+class JournalLock(BaseJournalFileLock):
+    """Optuna's lock for writing its journal, as one that ends with its process.
+
+    Whoever takes it cuts off a line that another process was killed in while it wrote it: Optuna would write the next
+    line behind it, and could not read the journal any more.
+    """
+
+    def __init__(self, journal: Path, locks: FileLocks) -> None:
+        self._journal = journal
+        self._locks = locks
+        self._held = contextlib.ExitStack()
+
+    def acquire(self) -> bool:
+        """As Optuna asks for it."""
+        self._held.enter_context(self._locks.at(_JOURNAL))
+        cut_torn_line(self._journal)
+        return True
+
+    def release(self) -> None:
+        """As Optuna asks for it."""
+        self._held.close()
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what comes after a file's last line end. Raises OSError."""
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        place, tail = end, b""
+        while place > 0 and b"\n" not in tail:
+            place = max(place - 4096, 0)
+            file.seek(place)
+            tail = file.read(4096)
+        kept = place + tail.rfind(b"\n") + 1
+        if kept < end:
+            file.truncate(kept)
+
+
+class PostgresLocks:
+    """PostgreSQL's advisory locks, on a connection of their own: they end with the connection, and so with the process.
+
+    A machine that falls silent is missed after a minute and a half.
+    https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+    """
+
+    def __init__(self, url: str, sweep: str) -> None:
+        """url: `postgresql://…`. Raises InputError where nothing answers there or the driver is missing."""
+        try:
+            import psycopg
+        except ImportError:
+            raise InputError(
+                "--storage: PostgreSQL needs the package psycopg: pip install 'mnist-tb[postgres]'"
+            ) from None
+        self._errors = psycopg.Error
+        self._sweep = zlib.crc32(sweep.encode()) - 2**31
+        try:
+            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10)
+            for setting, value in (("idle", 30), ("interval", 20), ("count", 3)):
+                self._connection.execute(f"SET tcp_keepalives_{setting} = {value}")
+        except psycopg.Error as error:
+            raise InputError(f"--storage: PostgreSQL cannot be reached: {_first_line(error)}") from None
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """As in `Locks`. Raises TrainingError where the connection is lost."""
+        self._ask("pg_advisory_lock", _WHOLE)
+        try:
+            yield
+        finally:
+            self._ask("pg_advisory_unlock", _WHOLE)
+
+    def hold(self, trial: int) -> bool:
+        """As in `Locks`. Raises TrainingError where the connection is lost."""
+        return bool(self._ask("pg_try_advisory_lock", _FIRST_TRIAL + trial))
+
+    def release(self, trial: int) -> None:
+        """As in `Locks`. Raises TrainingError where the connection is lost."""
+        self._ask("pg_advisory_unlock", _FIRST_TRIAL + trial)
+
+    def _ask(self, function: str, place: int) -> Any:
+        try:
+            row = self._connection.execute(f"SELECT {function}(%s, %s)", (self._sweep, place)).fetchone()
+        except self._errors as error:
+            raise TrainingError(f"the connection to PostgreSQL is lost: {_first_line(error)}") from None
+        return None if row is None else row[0]
+
+    def close(self) -> None:
+        """As in `Locks`."""
+        self._connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,216 @@
+"""What a sweep is to do: read from a YAML file, checked, and turned into configurations. Imports neither torch nor
+Optuna."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from mnist_tb import config as configuration
+from mnist_tb import settings, strict_yaml
+from mnist_tb.errors import InputError
+from mnist_tb.schema import LONGEST_NAME, Config, Group, RunName
+from mnist_tb.settings import SEED
+
+_NOT_SEARCHED = {
+    "name": "each run is named for its values",
+    SEED: "list the seeds that each point is trained with under seeds",
+}
+
+
+class Sampler(Group):
+    """Who chooses the points. startup: how many are random before TPE has enough to learn from."""
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    startup: Annotated[int, Field(ge=1)] = 10
+
+
+class Pruner(Group):
+    """Who stops trainings that do worse than the others did. startup, warmup: of median: trials that are complete, and
+    epochs of a trial, before any is stopped."""
+
+    name: Literal["none", "median", "hyperband"] = "none"
+    startup: Annotated[int, Field(ge=1)] = 5
+    warmup: Annotated[int, Field(ge=0)] = 1
+
+
+class Range(Group):
+    """All numbers from low to high, both included; whole ones where both are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class _File(Group):
+    """The keys of a sweep's file."""
+
+    name: RunName | None = None
+    base: Annotated[str, Field(min_length=1)] = "../default.yaml"
+    set: dict[str, Any] = Field(default_factory=dict)
+    space: Annotated[dict[str, Any], Field(min_length=1)]
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)] = (0,)
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+
+
+Choices = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep. space: dotted key → its choices or its range. trials: how many points in all, on all machines."""
+
+    name: str
+    base: Config
+    space: Mapping[str, Choices | Range]
+    trials: int
+    seeds: tuple[int, ...]
+    sampler: Sampler
+    pruner: Pruner
+
+    def grid(self, number: int) -> dict[str, Any]:
+        """The point of trial `number` where the sampler is a grid: the last key goes round first."""
+        choices = [space for space in self.space.values() if not isinstance(space, Range)]
+        values = next(itertools.islice(itertools.product(*choices), number, None))
+        return dict(zip(self.space, values, strict=True))
+
+    def config(self, point: Mapping[str, Any], seed: int) -> Config:
+        """The configuration of one run: a point with one of the seeds."""
+        words = settings.words({key: rounded(value) for key, value in point.items()})
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", words if len(self.seeds) == 1 else f"{words}-s{seed}")
+        return configuration.changed(self.base, {**point, SEED: seed, "name": name[:LONGEST_NAME].strip("-.")})
+
+    def run_number(self, trial: int, seed: int) -> int:
+        """Of the folder of a trial's run, so that whoever goes on with the trial finds it."""
+        return trial * len(self.seeds) + self.seeds.index(seed) + 1
+
+    @property
+    def epochs(self) -> int:
+        """The most that any training has."""
+        space = self.space.get("train.epochs")
+        if space is None:
+            return self.base.train.epochs
+        return int(space.high) if isinstance(space, Range) else max(space)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for two workers to be at the same sweep, as JSON has it: all but its length and where
+        the data are."""
+        space = {key: value.model_dump() if isinstance(value, Range) else [*value] for key, value in self.space.items()}
+        sampled = {"space": space, "seeds": [*self.seeds]}
+        groups = {"sampler": self.sampler.model_dump(), "pruner": self.pruner.model_dump()}
+        return {**settings.deciding(configuration.flat(self.base)), **sampled, **settings.flatten(groups)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told. folder: of the sweep. storage: as in `Study`. index: from 0."""
+
+    plan: Plan
+    folder: Path
+    storage: str | None
+    index: int
+
+
+def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Plan:
+    """Read a sweep's file. overrides, options: of its base configuration, as in `config.load`.
+
+    Raises InputError naming the file and line, or the option, the key, and what would be right.
+    """
+    document = strict_yaml.read(path)
+    places = document.places
+    values = {"name": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:LONGEST_NAME], **document.values}
+    try:
+        file = _File.model_validate(values)
+    except ValidationError as error:
+        raise InputError(configuration.explain(error, places, str(path), _suggest)) from None
+    if file.name is None:
+        raise InputError(f"{places[('name',)]}: name must be a text, not nothing (null)")
+    base = path.parent / file.base
+    if not base.is_file():
+        raise InputError(f"{places.get(('base',), path)}: base: {base} does not exist")
+    fixed = [
+        (places.get(("set", *key.split(".")), str(path)), key, value)
+        for key, value in settings.flatten(file.set).items()
+    ]
+    known = [*fixed, *options]
+    config = configuration.load(base, overrides, known)
+    space = {key: _space(key, value, places, path) for key, value in file.space.items()}
+    for key, part in space.items():  # all at once, before anything is trained
+        for value in (part.low, part.high) if isinstance(part, Range) else part:
+            configuration.load(base, overrides, [*known, (_place(key, places, path), key, value)])
+    for key in space:
+        parts = [other for other in space if other != key and other.startswith(f"{key}.")]
+        if key in _NOT_SEARCHED or parts:
+            reason = _NOT_SEARCHED.get(key, f"{', '.join(parts)} is part of it")
+            raise InputError(f"{_place(key, places, path)}: {key} cannot be searched over: {reason}")
+    if len(set(file.seeds)) < len(file.seeds):
+        raise InputError(f"{places[('seeds',)]}: seeds: one stands there twice")
+    trials = _trials(file, space, places, path)
+    return Plan(file.name, config, space, trials, file.seeds, file.sampler, file.pruner)
+
+
+def _space(key: str, value: Any, places: Mapping[tuple[str, ...], str], path: Path) -> Choices | Range:
+    place = _place(key, places, path)
+    if isinstance(value, list) and value:
+        if any(one == other and type(one) is type(other) for one, other in itertools.combinations(value, 2)):
+            raise InputError(f"{place}: space.{key}: a value stands there twice")
+        return tuple(value)
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: space.{key} must be a list of values or {{low: …, high: …, log: …}}, not {value!r}")
+    try:
+        found = Range.model_validate(value)
+    except ValidationError as error:
+        prefixed: dict[tuple[str, ...], str] = {
+            part[2:]: where for part, where in places.items() if part[:2] == ("space", key) and len(part) > 2
+        }
+        raise InputError(configuration.explain(error, prefixed, place, lambda _: "; it has low, high, log")) from None
+    if not found.low < found.high:
+        raise InputError(f"{place}: space.{key}: low {found.low:g} must be less than high {found.high:g}")
+    if found.log and found.low <= 0:
+        raise InputError(f"{place}: space.{key}: with log, low must be greater than 0, not {found.low:g}")
+    return found
+
+
+def _trials(
+    file: _File, space: Mapping[str, Choices | Range], places: Mapping[tuple[str, ...], str], path: Path
+) -> int:
+    if file.sampler.name != "grid":
+        if file.trials is None:
+            raise InputError(f"{path}: trials is missing: how many points the sampler {file.sampler.name} is to try")
+        return file.trials
+    for key, part in space.items():
+        if isinstance(part, Range):
+            raise InputError(f"{_place(key, places, path)}: space.{key} must be a list of values: the sampler is grid")
+    points = math.prod(len(part) for part in space.values() if not isinstance(part, Range))
+    if file.trials not in (None, points):
+        raise InputError(
+            f"{places[('trials',)]}: trials: the grid has {points} points, not {file.trials}; leave it out"
+        )
+    return points
+
+
+def _place(key: str, places: Mapping[tuple[str, ...], str], path: Path) -> str:
+    return places.get(("space", key), str(path))
+
+
+def _suggest(key: str) -> str:
+    return f"; the keys are {', '.join(_File.model_fields)}"
+
+
+def rounded(value: Any) -> Any:
+    """A number as a name or a line has it: to three figures."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value

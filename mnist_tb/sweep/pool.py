@@ -1,0 +1,103 @@
+"""A sweep on this machine: starts its workers, watches over them, and says what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.sweep.plan import Plan, Task
+from mnist_tb.sweep.study import Counts, Study
+
+_RESTARTS = 10
+"""Workers that may be killed, one after another, without a trial having been finished in between."""
+
+
+def sweep(
+    plan: Plan, study: Study, folder: Path, storage: str | None, workers: int, say: Callable[[str], None]
+) -> None:
+    """Have `workers` processes do what is left of a sweep, and wait until all of it is finished, here and elsewhere.
+    Raises KeyboardInterrupt, after the workers have saved where they are, where the user stops it; InputError and
+    TrainingError where a worker could not go on, after the others have saved.
+    """
+    before = study.counts()
+    if before.finished < plan.trials:
+        threads = max(len(os.sched_getaffinity(0)) // workers, 1) if hasattr(os, "sched_getaffinity") else 1
+        say(_beginning(plan, folder, before, workers, threads))
+        tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
+        try:
+            _watch(tasks, threads, study, say)
+        except KeyboardInterrupt:
+            done = study.counts()
+            say(f"Stopped: {done.finished} of {plan.trials} trials are finished; the same command goes on.")
+            raise
+
+
+def _beginning(plan: Plan, folder: Path, before: Counts, workers: int, threads: int) -> str:
+    seeds = f", {len(plan.seeds)} seeds each" if len(plan.seeds) > 1 else ""
+    there = f", {before.finished} of them finished before" if before.finished else ""
+    processes = f"{workers} worker{'s' if workers > 1 else ''}, {threads} thread{'s' if threads > 1 else ''} each"
+    return f"Sweep {plan.name}: {plan.trials} trials{seeds}{there}; {processes}, in {folder}"
+
+
+def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], None]) -> None:
+    """Until every worker has ended of itself. One that was killed is replaced; one that failed ends them all."""
+    running = {index: _start(task, threads) for index, task in enumerate(tasks)}
+    killed, finished = 0, study.counts().finished
+    try:
+        while running:
+            time.sleep(0.1)
+            for index, process in [*running.items()]:
+                code = process.poll()
+                if code is None:
+                    continue
+                _ended(running.pop(index))
+                if code in (1, 2):  # it has said why
+                    raise (InputError if code == 2 else TrainingError)(
+                        "the sweep has stopped; the same command goes on"
+                    )
+                if code != 0:
+                    now = study.counts().finished
+                    killed, finished = (killed + 1 if now == finished else 1), now
+                    if killed > _RESTARTS:
+                        raise TrainingError(f"{killed} workers were killed without finishing a trial")
+                    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                    say(f"Worker {index + 1} was killed ({how}); another one takes its place")
+                    running[index] = _start(tasks[index], threads)
+    finally:
+        _stop(list(running.values()))
+
+
+def _start(task: bytes, threads: int) -> subprocess.Popen[bytes]:
+    """A worker, in a process group of its own: Ctrl-C reaches it once, through this process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "mnist_tb.sweep.worker"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, process_group=0)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already: that is seen soon enough
+        process.stdin.write(task)
+        process.stdin.flush()
+    return process
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Have workers save and end, and wait for them."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+    for process in processes:
+        _ended(process)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()

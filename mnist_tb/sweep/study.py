@@ -1,0 +1,315 @@
+"""The trials of a sweep, kept by Optuna in a journal or in PostgreSQL, and shared out so that each is done once.
+
+A trial that no process has a lock on, and that is not finished, has lost its worker: the next one to look takes it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_tb import settings
+from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.sweep.locks import FileLocks, JournalLock, Locks, PostgresLocks
+from mnist_tb.sweep.plan import Choices, Plan, Range
+
+JOURNAL = "journal.log"
+_PLAN, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = "plan", "accuracies", "seconds", "error", "attempts"
+_FRUITLESS = 5
+"""Workers that a trial may end, one after another, without having come any further."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of the sweep's trials are in each state. left: neither finished nor begun."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    left: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished trial. state: complete, pruned or failed. accuracies: seed → accuracy on validation, 0 to 1.
+
+    seconds: of training.
+    """
+
+    number: int
+    state: str
+    point: Mapping[str, Any]
+    accuracies: Mapping[int, float]
+    error: str
+    seconds: float
+
+
+class Held:
+    """A trial that is this process's to do."""
+
+    def __init__(self, trial: optuna.Trial, plan: Plan, locks: Locks) -> None:
+        self._trial = trial
+        self._plan = plan
+        self._locks = locks
+        self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        params = {}
+        for place, (key, space) in enumerate(plan.space.items()):
+            trial.study.sampler = _sampler(plan, trial.number, place)
+            params[key] = trial._suggest(key, distribution(space))
+        self.point = {key: _value(plan.space[key], value) for key, value in params.items()}
+
+    @property
+    def number(self) -> int:
+        return self._trial.number
+
+    def go_on(self, seed: int, epochs: int, accuracy: float) -> bool:
+        """Tell the accuracy on validation of one seed's training after some epochs; False where it is to be pruned."""
+        if self._plan.pruner.name == "none":
+            return True
+        step = self._plan.seeds.index(seed) * self._plan.epochs + epochs
+        if step not in self._reported:
+            self._trial.report(accuracy, step)
+            self._reported.add(step)
+        return not self._trial.should_prune()
+
+    def attempt(self, progress: int) -> bool:
+        """Note that the work begins; False where it has ended its worker too often at the same progress."""
+        before = [*self._trial.user_attrs.get(_ATTEMPTS, []), progress][-_FRUITLESS - 1 :]
+        if len(before) > _FRUITLESS and len(set(before)) == 1:
+            return False
+        self._trial.set_user_attr(_ATTEMPTS, before)
+        return True
+
+    def complete(self, accuracies: Mapping[int, float], seconds: float) -> None:
+        """It is done, with each seed's accuracy on validation, in so many seconds of training in all."""
+        self._trial.set_user_attr(_SECONDS, seconds)
+        self._trial.set_user_attr(_ACCURACIES, {str(seed): value for seed, value in accuracies.items()})
+        self._tell(TrialState.COMPLETE, sum(accuracies.values()) / len(accuracies))
+
+    def pruned(self) -> None:
+        """It was stopped."""
+        self._tell(TrialState.PRUNED)
+
+    def failed(self, error: str) -> None:
+        """It cannot be done."""
+        self._trial.set_user_attr(_ERROR, error)
+        self._tell(TrialState.FAIL)
+
+    def release(self) -> None:
+        """Leave it to others, finished or not."""
+        self._locks.release(self.number)
+
+    def _tell(self, state: TrialState, value: float | None = None) -> None:
+        self._trial.study.tell(self.number, value, state, skip_if_finished=True)
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """What goes wrong with the storage, within, as TrainingError."""
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise TrainingError(f"the sweep's storage failed: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+class Study:
+    """The trials of one sweep, for one process; a context manager, which lets go of the storage at its end.
+
+    Errors of the storage are Optuna's: see `storage_errors`.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, storage: str | None) -> None:
+        """folder: of the sweep. storage: `postgresql://…`, the file of a journal, or None for the one in the folder.
+
+        Raises InputError where the storage cannot be had, or holds another sweep under this name.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._plan = plan
+        self._kept: BaseStorage
+        if storage is None or "://" not in storage:
+            self._locks, self._kept = _journal(folder / JOURNAL if storage is None else Path(storage))
+        elif storage.startswith("postgresql://"):
+            self._locks, self._kept = _postgres(storage, plan.name)
+        else:
+            raise InputError(f"--storage {storage}: give postgresql://… or the file of a journal")
+        try:
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the storage, and of all that is held."""
+        if isinstance(self._kept, RDBStorage):
+            self._kept.remove_session()
+            self._kept.engine.dispose()
+        self._locks.close()
+
+    def _join(self) -> None:
+        """Have the study in the storage, which is this sweep's."""
+        plan = self._plan
+        with self._locks.whole():
+            self._study = optuna.create_study(
+                storage=self._kept,
+                study_name=plan.name,
+                direction="maximize",
+                pruner=_pruner(plan),
+                load_if_exists=True,
+            )
+            known = self._study.user_attrs.get(_PLAN)
+            mine = json.loads(json.dumps(plan.identity()))
+            if known is None:
+                self._study.set_user_attr(_PLAN, mine)
+            elif known != mine:
+                key = settings.varying([known, mine])[0]
+                raise InputError(
+                    f"sweep {plan.name}: was begun with {key} {settings.shown(known.get(key))}, not"
+                    f" {settings.shown(mine.get(key))}; give the sweep another name"
+                )
+
+    def claim(self) -> Held | None:
+        """A trial to do: one that lost its worker, or a new one; None where there is none for the moment."""
+        with self._locks.whole():
+            trials = self._study.get_trials(deepcopy=False)
+            for trial in trials[: self._plan.trials]:
+                if trial.state == TrialState.RUNNING and self._locks.hold(trial.number):
+                    found = optuna.Trial(self._study, trial._trial_id)
+                    break
+            else:
+                waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+                if not waiting and len(trials) >= self._plan.trials:
+                    return None
+                number = waiting[0] if waiting else len(trials)
+                if self._plan.sampler.name == "grid" and not waiting:
+                    point = self._plan.grid(number)
+                    params = {key: _stored(value) for key, value in point.items()}
+                    self._study.enqueue_trial(params)  # a killed worker may leave it so: the next one asks for it
+                found = self._study.ask()
+                self._locks.hold(found.number)
+        return Held(found, self._plan, self._locks)
+
+    def counts(self) -> Counts:
+        """How the sweep stands."""
+        states = [trial.state for trial in self._study.get_trials(deepcopy=False)[: self._plan.trials]]
+        begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+        complete, pruned, failed, running = (states.count(state) for state in begun)
+        left = self._plan.trials - complete - pruned - failed - running
+        return Counts(complete, pruned, failed, running, left)
+
+    def results(self) -> list[Result]:
+        """The finished trials, in the order of their numbers."""
+        trials = self._study.get_trials(deepcopy=False)[: self._plan.trials]
+        return [self._result(trial) for trial in trials if trial.state.is_finished()]
+
+    def importances(self) -> dict[str, float]:
+        """How much each key decides whether a trial is among the best, in shares of 1; empty where nothing can be said.
+
+        PED-ANOVA: Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255
+        """
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len({trial.value for trial in complete}) < 2 or len(complete) < 4:
+            return {}
+        with warnings.catch_warnings(action="ignore"):  # about keys with one value
+            found = optuna.importance.get_param_importances(self._study)
+        return {key: float(value) for key, value in found.items() if key in self._plan.space}
+
+    def _result(self, trial: FrozenTrial) -> Result:
+        states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        return Result(
+            trial.number,
+            states[trial.state],
+            {key: _value(space, trial.params[key]) for key, space in self._plan.space.items() if key in trial.params},
+            {int(seed): value for seed, value in trial.user_attrs.get(_ACCURACIES, {}).items()},
+            trial.user_attrs.get(_ERROR, ""),
+            trial.user_attrs.get(_SECONDS, 0.0),
+        )
+
+
+def distribution(space: Choices | Range) -> BaseDistribution:
+    """A key's space in Optuna's words."""
+    if not isinstance(space, Range):
+        return CategoricalDistribution([_stored(value) for value in space])
+    if space.whole:
+        return IntDistribution(int(space.low), int(space.high), log=space.log)
+    return FloatDistribution(float(space.low), float(space.high), log=space.log)
+
+
+def _stored(value: Any) -> Any:
+    """A choice as Optuna can keep it: lists as their JSON."""
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _value(space: Choices | Range, stored: Any) -> Any:
+    if isinstance(space, Range):
+        return stored
+    return next(value for value in space if _stored(value) == stored and type(_stored(value)) is type(stored))
+
+
+def _sampler(plan: Plan, number: int, place: int) -> BaseSampler:
+    """Of one key of one trial, and seeded by both: random points are the same whoever draws them, and however often."""
+    seed = zlib.crc32(f"{plan.sampler.seed} {number} {place}".encode())
+    if plan.sampler.name == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=plan.sampler.startup, multivariate=True, constant_liar=True)
+    return RandomSampler(seed=seed)
+
+
+def _pruner(plan: Plan) -> BasePruner:
+    name, steps = plan.pruner.name, plan.epochs * len(plan.seeds)
+    if name == "median":
+        # Optuna counts steps from 0: the last epoch of the warm-up is step `warmup` here.
+        return MedianPruner(n_startup_trials=plan.pruner.startup, n_warmup_steps=plan.pruner.warmup + 1)
+    return HyperbandPruner(min_resource=1, max_resource=steps) if name == "hyperband" else NopPruner()
+
+
+def _postgres(url: str, name: str) -> tuple[Locks, BaseStorage]:
+    locks = PostgresLocks(url, name)
+    try:
+        with locks.whole():  # two that make its tables at once would trip over each other
+            return locks, RDBStorage(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    except BaseException:
+        locks.close()
+        raise
+
+
+def _journal(path: Path) -> tuple[Locks, BaseStorage]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        locks = FileLocks(path.with_name(f".{path.name}.locks"))
+        path.touch()
+        lock = JournalLock(path, locks)
+        lock.acquire()
+        try:
+            return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        finally:
+            lock.release()
+    except OSError as error:
+        raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: is no journal of a sweep: {error}") from None

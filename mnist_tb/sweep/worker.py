@@ -1,0 +1,161 @@
+"""One process of a sweep: takes a trial, trains its runs, tells the result, takes the next."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+
+import torch
+
+from mnist_tb import data, hardware, runs, settings
+from mnist_tb.data import Dataset
+from mnist_tb.errors import InputError, PointError
+from mnist_tb.launch import Part, launch, resume
+from mnist_tb.runs import Run
+from mnist_tb.schema import Config, Data
+from mnist_tb.sweep.plan import Task, rounded
+from mnist_tb.sweep.study import Held, Study, storage_errors
+from mnist_tb.terminal import Silent, Terminal
+
+_WAIT = 0.5
+"""Seconds between two looks for a trial, while others have the last ones."""
+
+
+class Quiet(Silent):
+    """Says of a run only what must not be overlooked, and that once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
+
+    def warn(self, title: str, message: str) -> None:
+        """One line, the first time."""
+        if title not in self._warned:
+            self._warned.add(title)
+            print(f"WARNING: {title}: {message}", flush=True)
+
+
+class Worker:
+    """Trains one trial after the other, until all of the sweep's are finished, by whomever."""
+
+    def __init__(self, task: Task, study: Study) -> None:
+        self._task = task
+        self._plan = task.plan
+        self._terminal = Quiet()
+        self._load = functools.lru_cache(maxsize=2)(self._read)
+        self._study = study
+
+    def work(self) -> None:
+        """Raises as `launch` does, but for what is the point's own fault: that trial has then failed."""
+        while True:
+            held = self._study.claim()
+            if held is not None:
+                try:
+                    self._do(held)
+                finally:
+                    held.release()
+            elif self._study.counts().finished == self._plan.trials:
+                return
+            else:
+                time.sleep(_WAIT)
+
+    def _do(self, held: Held) -> None:
+        began = time.perf_counter()
+        there = {int(run.name.partition("-")[0]): run for run in runs.listing(self._task.folder)}
+        numbers = {seed: self._plan.run_number(held.number, seed) for seed in self._plan.seeds}
+        begun = {seed: there[number] for seed, number in numbers.items() if number in there}
+        if not held.attempt(sum(int(run.read_metrics().get("step") or 0) for run in begun.values())):
+            error = "it ended its worker again and again, without coming any further"
+            held.failed(error)
+            return self._say(held, f"failed: {error}", began)
+        accuracies, seconds = {}, 0.0
+        for seed in self._plan.seeds:
+            try:
+                run = self._train(held, seed, begun.get(seed))
+            except PointError as error:
+                held.failed(str(error))
+                return self._say(held, f"failed: {error}", began)
+            metrics = run.read_metrics()
+            if metrics["status"] == "pruned":
+                held.pruned()
+                return self._say(held, f"pruned after epoch {metrics['epoch']}", began)
+            accuracies[seed] = float(metrics["val"]["accuracy"])
+            seconds += float(metrics["train_seconds"])
+        held.complete(accuracies, seconds)
+        shown = " ".join(f"{accuracy:.2%}" for accuracy in accuracies.values())
+        return self._say(held, f"{shown} on validation", began)
+
+    def _train(self, held: Held, seed: int, begun: Run | None) -> Run:
+        """A run from its beginning, or from where it stopped."""
+        part = Part(
+            number=self._plan.run_number(held.number, seed),
+            facts={"sweep": {"name": self._plan.name, "trial": held.number}},
+            go_on=lambda epochs, accuracy: held.go_on(seed, epochs, accuracy),
+            load=self._load,
+        )
+        if begun is None:
+            return launch(self._config(held, seed), self._task.folder, self._terminal, part)
+        if begun.read_metrics().get("status") != "pruned":  # else it was before its worker could tell
+            resume(begun, self._terminal, device=self._device(), part=part)
+        return begun
+
+    def _config(self, held: Held, seed: int) -> Config:
+        return self._plan.config(held.point, seed).model_copy(update={"device": self._device()})
+
+    def _device(self) -> str:
+        return device(self._plan.base.device, self._task.index, torch.cuda.device_count())
+
+    def _read(self, config: Data, terminal: Terminal) -> Dataset:
+        return data.load(config, terminal.say)
+
+    def _say(self, held: Held, how: str, began: float) -> None:
+        point = ", ".join(
+            f"{key.rpartition('.')[2]} {settings.shown(rounded(value))}" for key, value in held.point.items()
+        )
+        seconds = time.perf_counter() - began
+        line = f"Trial {held.number + 1} of {self._plan.trials}: {point}: {how}, {seconds:.1f} s\n"
+        sys.stdout.write(line)  # in one piece: workers share the terminal
+        sys.stdout.flush()
+
+
+def device(asked: str, index: int, gpus: int) -> str:
+    """The device of worker `index`: where GPUs are meant without saying which, one after the other."""
+    on_gpus = asked == "cuda" or (asked == "auto" and gpus > 0)
+    return f"cuda:{index % gpus}" if on_gpus and gpus > 0 else asked
+
+
+def _end_with_parent(pipe: int) -> None:
+    """End, after a checkpoint, when the parent has ended, however that was: its end of the pipe is then closed."""
+
+    def wait() -> None:
+        while os.read(pipe, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()
+
+
+def run(task: Task) -> None:
+    """Work on a sweep as one of its processes."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    hardware.resolve(task.plan.base)  # a device that is not there is the sweep's fault, not a trial's
+    with storage_errors(), Study(task.plan, task.folder, task.storage) as study:
+        Worker(task, study).work()
+
+
+if __name__ == "__main__":
+    import click
+
+    from mnist_tb.cli import main
+
+    try:
+        told = pickle.load(sys.stdin.buffer)  # from the parent, which is this program
+    except EOFError:
+        raise InputError("this module is started by mnist-tb sweep") from None
+    _end_with_parent(sys.stdin.fileno())
+    sys.exit(main(click.Command("worker", callback=lambda: run(told)), []))
