@@ -6,6 +6,7 @@ RUN ?= last
 PORT ?= 6006
 DATA ?= data
 REPORT ?= report.html
+SWEEP ?= configs/sweeps/lr.yaml
 ARGS ?=
 
 BIN := .venv/bin
@@ -15,7 +16,7 @@ RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate predict compare report board live test torture bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare sweep report board live test torture bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ predict: $(READY)  ## what digits pictures show: RUN=7 ARGS="one.png two.jpg"
 compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
 	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)
 
+sweep: $(READY)  ## many runs by one file: SWEEP=configs/sweeps/lr.yaml ARGS="--workers 2"
+	@$(BIN)/mnist-tb sweep $(SWEEP) --logdir $(LOGDIR) $(ARGS)
+
 report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
 	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) --report $(REPORT) $(ARGS)
 
@@ -65,6 +69,7 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/costs.py --data-root $(DATA)
 	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
 	$(BIN)/python benchmarks/many_runs.py
+	$(BIN)/python benchmarks/sweeps.py --data-root $(DATA)
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)

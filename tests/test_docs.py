@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import click
 import pytest
@@ -41,6 +40,12 @@ def test_every_command_in_the_readme_exists(command: str) -> None:
         for word in words[2:]:
             if word.startswith("CONFIG=configs/"):
                 assert (REPOSITORY / word[7:]).is_file()
+            if word.startswith("SWEEP="):
+                assert (REPOSITORY / word[6:]).is_file()
+    elif words[0] == ".venv/bin/torchrun":
+        module = words.index("-m")
+        assert words[module + 1] == "mnist_tb"
+        check_options(words[module + 2], words[module + 3 :])
     else:
         assert words[0] == ".venv/bin/mnist-tb"
         check_options(words[1], words[2:])
@@ -101,13 +106,17 @@ def test_no_two_tags_are_the_same() -> None:
 def test_imports_point_one_way() -> None:
     """No module imports, directly or not, one that imports it."""
     imports = {}
-    for path in (REPOSITORY / "mnist_tb").glob("*.py"):
+    package = REPOSITORY / "mnist_tb"
+    for path in (*package.glob("*.py"), *(package / "sweep").glob("[!_]*.py")):
         text = re.sub(r'if __name__ == "__main__":.*', "", path.read_text(), flags=re.S)
-        names = re.findall(r"from mnist_tb\.(\w+) import|from mnist_tb import ([\w, ]+)", text)
+        names = re.findall(r"from mnist_tb(\.sweep)?\.(\w+) import|from mnist_tb(\.sweep)? import ([\w, ]+)", text)
         found = {
-            single or part.split(" as ")[0].strip() for single, many in names for part in (many or single).split(",")
+            f"{(inside or within)[1:]}/{part.split(' as ')[0].strip()}".lstrip("/")
+            for inside, single, within, many in names
+            for part in (many or single).split(",")
         }
-        imports[path.stem] = {name for name in found if (Path(path.parent) / f"{name}.py").exists()}
+        own = path.relative_to(package).with_suffix("").as_posix()
+        imports[own] = {name for name in found if (package / f"{name}.py").exists() and not name.endswith("__init__")}
 
     def reached(name: str, seen: frozenset[str]) -> set[str]:
         assert name not in seen, f"a circle through {name}"
