@@ -58,7 +58,7 @@ live: $(READY)  ## train, and watch it in TensorBoard from the first step on
 	@$(BIN)/mnist-tb train --board --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
 test: $(READY)  ## the whole test suite, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 torture: $(READY)  ## kill a training at fifty random instants, and see whether it goes on as if nothing had been
 	$(BIN)/python tests/killing.py $(ARGS)

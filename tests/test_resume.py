@@ -65,6 +65,7 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
     assert (survived, tried, wrong) == (2, 2, [])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_of_an_epoch(number: signal.Signals, code: int, whole: Run, tmp_path: Path) -> None:
     """It ends within two seconds, says how to go on, and goes on in the middle of the epoch."""
