@@ -46,7 +46,7 @@ _data_root = click.option(
     help="A folder that holds the dataset's files already; nothing is downloaded.",
 )
 
-_FIRST_SPEAKS = 2
+_FIRST_SPEAKS = 1
 """Seconds: torchrun ends the other processes as soon as one has ended, and the first is to say why."""
 
 _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
@@ -271,4 +271,6 @@ def _say_error(message: object, code: int) -> int:
         click.echo(f"mnist-tb: {message}", err=True)
     else:
         time.sleep(_FIRST_SPEAKS)
+        if not getattr(message, "told", False):
+            click.echo(f"mnist-tb, process {os.environ['RANK']}: {message}", err=True)
     return code

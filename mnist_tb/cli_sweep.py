@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from mnist_tb.cli_runs import console, logdir_option
+from mnist_tb.errors import InputError
+from mnist_tb.team import is_one_of_several
 
 _SHOWN = 10
 
@@ -43,6 +45,8 @@ def sweep_command(
     """Search over configurations as FILE says. The same command again goes on where it stopped."""
     from mnist_tb.sweep import plan as plans
 
+    if is_one_of_several():
+        raise InputError("a sweep has its own processes: start it without torchrun, once on each machine")
     options: list[tuple[str, str, object]] = []
     if device is not None:
         options.append(("--device", "device", device))

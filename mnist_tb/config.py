@@ -23,11 +23,13 @@ def load(
     overrides: Iterable[str] = (),
     options: Iterable[tuple[str, str, Any]] = (),
     rename: bool = False,
+    preset: Iterable[tuple[str, str, Any]] = (),
 ) -> Config:
     """Read a configuration file and what it extends, then apply overrides.
 
     overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
     options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they win over `--set`.
+    preset: as options, but the overrides win over them.
     rename: have the name say what these changed, unless it is among it.
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
@@ -35,6 +37,8 @@ def load(
     values = document.values
     places = dict(document.places)
     before, named = settings.flatten(values), set()
+    for place, key, value in preset:
+        _put(values, key, value, place, places)
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
@@ -156,6 +160,8 @@ _LIMITS = {
     "finite_number": "must be a finite number",
     "literal_error": "must be {expected}",
     "tuple_type": "must be a list",
+    "dict_type": "must be a group of keys",
+    "model_type": "must be a group of keys",
     "too_short": "must have {min_length} entries",
     "too_long": "must have {max_length} entries",
     "missing": "must have 3 entries",
@@ -169,15 +175,20 @@ _PATTERNS = {
 
 
 def explain(
-    error: ValidationError, places: Mapping[KeyPath, str], default_place: str, suggest: Callable[[str], str]
+    error: ValidationError,
+    places: Mapping[KeyPath, str],
+    default_place: str,
+    suggest: Callable[[str], str],
+    within: KeyPath = (),
 ) -> str:
     """One sentence per problem, in the words of the file rather than of the validator.
 
+    within: the group that was validated.
     suggest: what to add about a key that there is not.
     """
     sentences = []
     for problem in error.errors():
-        path = tuple(str(part) for part in problem["loc"])
+        path = (*within, *(str(part) for part in problem["loc"]))
         place = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), default_place)
         key = ".".join(path)
         if problem["type"] == "missing":

@@ -9,6 +9,14 @@ class TrainingError(Exception):
     """The work itself failed: exit code 1. The message says where and what to try."""
 
 
+class InUseError(InputError):
+    """Another process has the run."""
+
+
+class MemoryFullError(TrainingError):
+    """The memory is full: too small a machine, too large a training, or others beside it."""
+
+
 class PointError(TrainingError):
     """A training failed for its settings, not for where it ran: it would fail anywhere."""
 

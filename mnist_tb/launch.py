@@ -18,14 +18,14 @@ from mnist_tb import data, events, hardware, kernels, memory, reporting, runs
 from mnist_tb.checkpoint import Saver
 from mnist_tb.checkpoint import load as load_checkpoint
 from mnist_tb.data import Dataset
-from mnist_tb.errors import InputError, PointError, Pruned, TrainingError
+from mnist_tb.errors import InputError, MemoryFullError, Pruned, TrainingError
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run
 from mnist_tb.schema import Config, Data
 from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
 from mnist_tb.state import State
-from mnist_tb.team import Team, meet
+from mnist_tb.team import PeerError, Team, meet
 from mnist_tb.terminal import Silent, Terminal
 from mnist_tb.tracking import EventWriter
 from mnist_tb.train import Job, keep_best, train
@@ -59,7 +59,7 @@ def launch(config: Config, logdir: Path, terminal: Terminal, part: Part = _ALONE
     A run that its part stops is marked pruned, and returned as it is. In a process that is one of several the same
     happens in all of them, but only the first one writes.
     """
-    with meet() as team:
+    with meet(config.data.download_seconds) as team:
         _prepare()
         terminal = terminal if team.first else Silent()
         config, dataset = _read(config, terminal, part, team)
@@ -70,7 +70,7 @@ def launch(config: Config, logdir: Path, terminal: Terminal, part: Part = _ALONE
             facts = {**reporting.facts(config, dataset, model, _versions()), "processes": team.size, **part.facts}
             text = configuration.dump(config)
             run = team.by_first(lambda: runs.create(logdir, config.name, text, facts, part.number))
-            with run.in_use() if team.first else nullcontext(), suppress(Pruned):
+            with run.in_use() if team.first else nullcontext(), suppress(Pruned), _lost(run):
                 _work(config, run, dataset, model, terminal, None, part, team)
     return run
 
@@ -107,7 +107,7 @@ def resume(
             if team.first:
                 runs.write_atomically(run.config, configuration.dump(config).encode())
                 run.update_metrics(config=configuration.flat(config), processes=team.size)
-            with suppress(Pruned):
+            with suppress(Pruned), _lost(run):
                 _work(config, run, dataset, model, terminal, saved, part, team)
     return True
 
@@ -214,6 +214,15 @@ def _resolve_data(config: Config, dataset: Dataset, terminal: Terminal) -> Confi
 
 
 @contextmanager
+def _lost(run: Run) -> Iterator[None]:
+    """Add how to go on to what is said of a process that is gone."""
+    try:
+        yield
+    except PeerError as error:
+        raise PeerError(f"{error}\nThe run goes on from its last checkpoint with: mnist-tb resume {run.path}") from None
+
+
+@contextmanager
 def _status(run: Run, terminal: Terminal) -> Iterator[None]:
     """Afterwards, the true status in metrics.json, and how to go on where the run is not complete."""
     try:
@@ -266,7 +275,7 @@ def _memory_errors() -> Iterator[None]:
         full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
         if not full:
             raise
-        raise PointError("the memory is full: try a smaller train.batch_size or model.channels") from None
+        raise MemoryFullError("the memory is full: try a smaller train.batch_size or model.channels") from None
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.errors import InputError, InUseError, TrainingError
 
 PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
 """A row of predictions.npy, as numpy names its type."""
@@ -124,7 +124,7 @@ class Run:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
-            raise InputError(f"{self.path}: this run is in use by another process; wait until it has ended") from None
+            raise InUseError(f"{self.path}: this run is in use by another process; wait until it has ended") from None
         finally:
             os.close(descriptor)
 

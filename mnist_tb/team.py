@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-_SILENCE = timedelta(minutes=10)
-"""How long a process may keep the others waiting: a download takes half of that at most."""
+_SILENCE = 600
+"""Seconds for which a process may keep the others waiting, beyond a download."""
 
 
 def is_first() -> bool:
@@ -35,11 +35,15 @@ def is_one_of_several() -> bool:
     return "RANK" in os.environ and "MASTER_ADDR" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
+class PeerError(TrainingError):
+    """Another process of the training has ended, or does not answer."""
+
+
 class Team:
     """The processes of one training, seen from one of them.
 
     rank: which one this is, from 0. size: how many there are. local: which one it is on its machine.
-    Where one does not answer any more, all methods raise TrainingError.
+    Where one does not answer any more, all methods raise PeerError.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 0) -> None:
@@ -111,6 +115,7 @@ class Team:
         with _peers():
             distributed.broadcast_object_list(told)
         if told[1] is not None:
+            told[1].told = not self.first  # by the first process, that is
             raise told[1]
         return told[0]  # type: ignore[no-any-return]
 
@@ -130,10 +135,11 @@ ALONE = Team()
 
 
 @contextmanager
-def meet() -> Iterator[Team]:
+def meet(waiting: int = 0) -> Iterator[Team]:
     """The team that this process is of; it is left at the end.
 
-    What is on CPUs goes by gloo, what is on GPUs by NCCL. Raises TrainingError where the others do not come.
+    waiting: seconds that some of its work may take in one process while the others wait. What is on CPUs goes by gloo,
+    what is on GPUs by NCCL. Raises PeerError where the others do not come.
     """
     if not is_one_of_several():
         yield ALONE
@@ -145,7 +151,7 @@ def meet() -> Iterator[Team]:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     with _peers():
-        distributed.init_process_group(timeout=_SILENCE)
+        distributed.init_process_group(timeout=timedelta(seconds=_SILENCE + waiting))
     yield Team(rank, size, local)
     with suppress(RuntimeError):  # the others may have left by now
         distributed.destroy_process_group()
@@ -158,4 +164,4 @@ def _peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0]
-        raise TrainingError(f"a process of this training has ended, or does not answer: {reason}") from None
+        raise PeerError(f"a process of this training has ended, or does not answer: {reason}") from None

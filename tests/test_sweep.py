@@ -32,7 +32,7 @@ from mnist_tb.sweep import pool, result
 from mnist_tb.sweep.locks import FileLocks, cut_torn_line
 from mnist_tb.sweep.plan import Plan
 from mnist_tb.sweep.study import JOURNAL, Result, Study, storage_errors
-from mnist_tb.sweep.worker import device
+from mnist_tb.sweep.worker import gpu
 
 TINY: dict[str, Any] = {
     "base": str(REPOSITORY / "configs" / "digits.yaml"),
@@ -119,7 +119,7 @@ def study(tmp_path: Path) -> Iterator[Open]:
         ({"name": "a/b"}, "name must be 1 to 40 letters"),
         ({"seeds": []}, "seeds must have 1 entries"),
         ({"seeds": [1, 1]}, "seeds: one stands there twice"),
-        ({"base": "nowhere.yaml"}, "nowhere.yaml does not exist"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml is no file"),
         ({"set": {"train": {"epoch": 3}}}, "unknown key train.epoch; did you mean train.epochs?"),
         ({"sampler": {"name": "best"}}, "sampler.name must be 'tpe', 'random' or 'grid', not 'best'"),
         ({"pruner": {"name": "median", "startup": 0}}, "pruner.startup must be at least 1, not 0"),
@@ -128,13 +128,35 @@ def study(tmp_path: Path) -> Iterator[Open]:
         ({"space": {"train.lr": [1e-3, 1e-3]}}, "space.train.lr: a value stands there twice"),
         ({"space": {"train.lr": []}}, "must be a list of values or {low: …, high: …, log: …}, not []"),
         ({"space": {"train.lr": 5}}, "must be a list of values or {low: …, high: …, log: …}, not 5"),
-        ({"space": {"train.lr": {"low": 1e-3}}}, "tiny.yaml:15: high is missing"),
-        ({"space": {"train.lr": {"low": 1e-3, "high": 1e-2, "step": 2}}}, "unknown key step; it has low, high, log"),
+        ({"space": {"train.lr": {"low": 1e-3}}}, "tiny.yaml:15: space.train.lr.high is missing"),
+        (
+            {"space": {"train.lr": {"low": 1e-3, "high": 1e-2, "step": 2}}},
+            "unknown key space.train.lr.step; it has low, high, log",
+        ),
         ({"space": {"train.lr": {"low": 1e-2, "high": 1e-3}}}, "low 0.01 must be less than high 0.001"),
         ({"space": {"train.label_smoothing": {"low": 0.0, "high": 0.1, "log": True}}}, "low must be greater than 0"),
-        ({"space": {"train.batch_size": {"low": 0.5, "high": 8}}}, "train.batch_size must be a whole number"),
-        ({"space": {"seed": [1, 2]}}, "seed cannot be searched over: list the seeds that each point is trained with"),
+        (
+            {"space": {"train.batch_size": {"low": 0.5, "high": 8}}},
+            "space.train.batch_size: low and high must be whole numbers",
+        ),
+        (
+            {"space": {"seed": [1, 2]}},
+            "seed cannot be searched over: the seeds that each point is trained with are listed",
+        ),
         ({"space": {"name": ["a", "b"]}}, "name cannot be searched over"),
+        ({"space": {"device": ["cpu", "cuda"]}}, "space.device cannot be searched over: it decides no result"),
+        ({"space": {"data.root": ["a", "b"]}}, "space.data.root cannot be searched over: it decides no result"),
+        ({"space": {"train": [{"epochs": 1}]}}, "space.train is a group of keys: write train.epochs"),
+        ({"space": {"train": {"lr": [1e-3, 1e-2]}}}, "space.train is a group of keys: write train.epochs"),
+        ({"space": {"train.lr": {"low": "a", "high": 1}}}, "space.train.lr.low must be a number, not 'a'"),
+        ({"space": [1]}, "space must be a group of keys, not [1]"),
+        ({"set": [1]}, "set must be a group of keys, not [1]"),
+        ({"sampler": "tpe"}, "sampler must be a group of keys, not 'tpe'"),
+        ({"name": "0007-a"}, "0007-a would be taken for a run: give the sweep a name"),
+        (
+            {"pruner": {"name": "median"}, "set": {"train": {"evaluate_every": 0}}},
+            "pruner: with train.evaluate_every 0 there is nothing to prune by",
+        ),
         ({"sampler": {"name": "grid"}, "trials": None}, "space.train.lr must be a list of values: the sampler is grid"),
         ({"sampler": {"name": "grid"}, "space": {"train.lr": [1e-3, 1e-2]}}, "the grid has 2 points, not 4"),
     ],
@@ -163,16 +185,16 @@ def test_a_grid_has_every_point_once(tmp_path: Path) -> None:
     space = {
         "train.lr": [1e-3, 1e-2],
         "model.channels": [[4, 8, 8], [8, 8, 8], [8, 16, 16]],
-        "tracking.enabled": [True],
+        "optimizer.name": ["sgd"],
     }
     plan = plans.load(written(tmp_path, space=space, sampler={"name": "grid"}, trials=None))
     assert plan.trials == 6
     points = [plan.grid(number) for number in range(6)]
-    assert points[1] == {"train.lr": 1e-3, "model.channels": [8, 8, 8], "tracking.enabled": True}
+    assert points[1] == {"train.lr": 1e-3, "model.channels": [8, 8, 8], "optimizer.name": "sgd"}
     assert len({json.dumps(point) for point in points}) == 6
     config = plan.config(points[5], 0)
     assert (config.train.lr, config.model.channels, config.train.epochs) == (1e-2, (8, 16, 16), 2)
-    assert config.name == "lr0.01-ch8-16-16-enabledtrue"
+    assert config.name == "lr0.01-ch8-16-16-sgd"
 
 
 def test_every_run_has_a_number_of_its_own(tmp_path: Path) -> None:
@@ -306,6 +328,70 @@ def test_a_trial_that_ends_its_workers_is_given_up(study: Open) -> None:
     assert [held.attempt(120) for _ in range(5)] == [True] * 4 + [False]
 
 
+def test_stopping_is_not_the_trials_fault(study: Open) -> None:
+    held = study().claim()
+    assert held is not None
+    for _ in range(20):
+        assert held.attempt(0)
+        held.forgive()
+
+
+def test_a_trial_that_is_finished_while_one_looks_for_it(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker tells the result and gives it back after another has read that it is running."""
+    opened = study()
+    held = opened.claim()
+    assert held is not None
+    stale = opened._study.get_trials()
+    assert [trial.state.name for trial in stale] == ["RUNNING"]
+    held.complete({0: 0.5}, 1.0)
+    monkeypatch.setattr(opened._study, "get_trials", lambda **options: stale)
+    found = opened._choose()
+    assert found.number == 1
+
+
+def test_a_run_of_another_sweep_is_not_taken_for_ours(
+    tmp_path: Path, swept: tuple[Plan, Path, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The journal was deleted, say, and the file changed."""
+    shutil.copytree(swept[1], tmp_path / "runs" / "tiny")
+    (tmp_path / "runs" / "tiny" / JOURNAL).unlink()
+    file = written(tmp_path, space={"train.lr": [1e-7]}, sampler={"name": "grid"}, trials=None)
+    assert main(arguments=["sweep", str(file), "--logdir", str(tmp_path / "runs")]) == 2
+    error = capfd.readouterr().err
+    assert "0001-lr" in error
+    assert ": is no run of this sweep: move it away, or give the sweep another name" in error
+
+
+def test_a_runs_folder_is_no_sweeps(
+    tmp_path: Path, swept: tuple[Plan, Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(listing(swept[1])[0].path, tmp_path / "runs" / "tiny")
+    assert main(arguments=["sweep", str(written(tmp_path)), "--logdir", str(tmp_path / "runs")]) == 2
+    assert "tiny: is a run's folder: give the sweep another name" in capsys.readouterr().err
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    assert plans.load(file).base.train.epochs == 2
+    assert plans.load(file, ["train.epochs=5"]).base.train.epochs == 5
+    for text, reason in (("train.lr=1", "the sweep searches over it"), ("seed=3", "listed under seeds")):
+        with pytest.raises(InputError, match=f"--set {text}: .*{reason}"):
+            plans.load(file, [text])
+
+
+def test_no_trial_falls_back_to_other_data(tmp_path: Path) -> None:
+    assert plans.load(written(tmp_path, base=str(REPOSITORY / "configs" / "default.yaml"))).base.data.fallback is None
+
+
+def test_numbers_are_whole_where_the_keys_are(study: Open) -> None:
+    space = {"augment.rotate": {"low": 0, "high": 10}, "train.batch_size": {"low": 32, "high": 64}}
+    held = study(space=space).claim()
+    assert held is not None
+    assert isinstance(held.point["augment.rotate"], float)
+    assert not held.point["augment.rotate"].is_integer()
+    assert isinstance(held.point["train.batch_size"], int)
+
+
 def test_pruned_by_the_median(study: Open) -> None:
     pruner = {"name": "median", "startup": 2, "warmup": 1}
     opened = study(pruner=pruner, seeds=[0, 1])
@@ -351,11 +437,11 @@ def test_hyperband_prunes(study: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "expected"),
-    [("auto", 0, "auto"), ("cpu", 4, "cpu"), ("auto", 2, "cuda:1"), ("cuda", 3, "cuda:2"), ("cuda:1", 3, "cuda:1")],
+    ("index", "visible", "count", "expected"),
+    [(0, None, 2, "0"), (5, None, 3, "2"), (1, "4,7", 2, "7"), (2, "4,7", 2, "4")],
 )
-def test_workers_share_out_the_gpus(asked: str, gpus: int, expected: str) -> None:
-    assert device(asked, 5, gpus) == expected
+def test_workers_share_out_the_gpus(index: int, visible: str | None, count: int, expected: str) -> None:
+    assert gpu(index, visible, count) == expected
 
 
 # ---- The result
@@ -538,6 +624,23 @@ def test_a_pruned_run_says_so_everywhere(tmp_path: Path, capsys: pytest.CaptureF
     assert run.read_metrics()["test"]["accuracy"] > 0
 
 
+def test_a_broken_checkpoint_is_begun_anew(tmp_path: Path) -> None:
+    file = written(tmp_path, trials=1, set={**TINY["set"], "train": {"epochs": 9}})
+    process = started(file, tmp_path / "runs")
+    until(process, "Sweep ")
+    folder, end = tmp_path / "runs" / "tiny", time.monotonic() + 60
+    while time.monotonic() < end and not any(run.last_checkpoint.exists() for run in listing(folder)):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert error.strip() == "mnist-tb: interrupted"
+    (run,) = listing(folder)
+    run.last_checkpoint.write_bytes(b"broken")
+    out = finish(file, tmp_path / "runs")
+    assert "last.pt: is no checkpoint of mnist_tb, or it is broken; the run begins anew" in out
+    assert len(accounted_for(plans.load(file), folder)) == 1
+
+
 def test_a_point_that_cannot_be_trained_fails_alone(tmp_path: Path) -> None:
     file = written(tmp_path, space={"train.lr": [1e-2, 1e30]}, sampler={"name": "grid"}, trials=None)
     out = finish(file, tmp_path / "runs")
@@ -560,7 +663,7 @@ def test_data_that_are_not_there_end_the_sweep(tmp_path: Path) -> None:
     done = subprocess.run(command(file, tmp_path / "runs", *arguments), capture_output=True, text=True)
     assert done.returncode == 2
     assert str(tmp_path / "nothing") in done.stderr
-    assert done.stderr.endswith("mnist-tb: the sweep has stopped; the same command goes on\n")
+    assert done.stderr.endswith("goes on with the same command once this is right\n")
     assert listing(tmp_path / "runs" / "tiny") == []
 
 
@@ -600,6 +703,15 @@ def test_a_journal_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"mnist-tb: {tmp_path / 'journal'}: is no journal of a sweep" in capsys.readouterr().err
 
 
+def test_torchrun_is_not_for_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    assert main(arguments=["sweep", str(written(tmp_path)), "--logdir", str(tmp_path / "runs")]) == 2
+    assert "start it without torchrun, once on each machine" in capsys.readouterr().err
+
+
 def test_an_error_of_the_storage_is_one_sentence() -> None:
     with pytest.raises(TrainingError, match="the sweep's storage failed: a reason"), storage_errors():
         raise optuna.exceptions.StorageInternalError("a reason\nand more")
@@ -629,4 +741,5 @@ def test_a_folder_is_not_locked_by_what_is_gone(swept: tuple[Plan, Path, str]) -
 
 
 def test_runs_of_a_sweep_are_found_by_their_path(swept: tuple[Plan, Path, str]) -> None:
-    assert Run(swept[1] / listing(swept[1])[0].name).read_metrics()["sweep"] == {"name": "tiny", "trial": 0}
+    facts = Run(swept[1] / listing(swept[1])[0].name).read_metrics()["sweep"]
+    assert (facts["name"], facts["trial"]) == ("tiny", 0)

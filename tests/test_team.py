@@ -180,7 +180,10 @@ def test_a_dead_process_ends_the_others(rank: int, endless: subprocess.Popen[str
     assert time.monotonic() - began < 30
     assert endless.returncode == 1
     (run,) = listing(tmp_path)
-    if rank != 0:
+    assert error.count(f"with: mnist-tb resume {run.path}\n") >= 1
+    if rank == 0:
+        assert "mnist-tb, process 1: a process of this training has ended, or does not answer" in error
+    else:
         assert error.count("mnist-tb: a process of this training has ended, or does not answer") == 1
         assert run.read_metrics()["status"] == "failed"
     step = checkpoint.load(run.last_checkpoint)["step"]

@@ -14,8 +14,9 @@ from optuna.storages.journal._file import BaseJournalFileLock  # nothing public 
 
 from mnist_tb.errors import InputError, TrainingError
 
-_WHOLE, _FIRST_TRIAL, _JOURNAL = 0, 1, 2**40
-"""The bytes of the file of locks that stand for the whole sweep, for its first trial, and for writing the journal."""
+_WHOLE, _FIRST_TRIAL, _JOURNAL, _NOTHING = 0, 1, 2**40, -1
+"""The bytes of the file of locks that stand for the whole sweep, for its first trial, and for writing the journal; with
+PostgreSQL, numbers, one of them for nothing."""
 
 
 class Locks(Protocol):
@@ -29,6 +30,9 @@ class Locks(Protocol):
 
     def release(self, trial: int) -> None:
         """Give a trial back."""
+
+    def check(self) -> None:
+        """Raise TrainingError where what is held may have been lost."""
 
     def close(self) -> None:
         """Give all back."""
@@ -62,6 +66,9 @@ class FileLocks:
     def release(self, trial: int) -> None:
         """As in `Locks`."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST_TRIAL + trial)
+
+    def check(self) -> None:
+        """As in `Locks`: the system keeps them as long as the process lives."""
 
     def close(self) -> None:
         """As in `Locks`."""
@@ -145,15 +152,23 @@ class PostgresLocks:
         try:
             yield
         finally:
-            self._ask("pg_advisory_unlock", _WHOLE)
+            self._give_back(_WHOLE)
 
     def hold(self, trial: int) -> bool:
         """As in `Locks`. Raises TrainingError where the connection is lost."""
         return bool(self._ask("pg_try_advisory_lock", _FIRST_TRIAL + trial))
 
     def release(self, trial: int) -> None:
-        """As in `Locks`. Raises TrainingError where the connection is lost."""
-        self._ask("pg_advisory_unlock", _FIRST_TRIAL + trial)
+        """As in `Locks`."""
+        self._give_back(_FIRST_TRIAL + trial)
+
+    def check(self) -> None:
+        """As in `Locks`: they are the connection's."""
+        self._ask("pg_try_advisory_lock_shared", _NOTHING)
+
+    def _give_back(self, place: int) -> None:
+        with contextlib.suppress(TrainingError):  # with the connection, all is given back
+            self._ask("pg_advisory_unlock", place)
 
     def _ask(self, function: str, place: int) -> Any:
         try:

@@ -16,12 +16,13 @@ from pydantic import Field, ValidationError
 from mnist_tb import config as configuration
 from mnist_tb import settings, strict_yaml
 from mnist_tb.errors import InputError
+from mnist_tb.runs import is_numbered
 from mnist_tb.schema import LONGEST_NAME, Config, Group, RunName
 from mnist_tb.settings import SEED
 
-_NOT_SEARCHED = {
+_OWN = {
     "name": "each run is named for its values",
-    SEED: "list the seeds that each point is trained with under seeds",
+    SEED: "the seeds that each point is trained with are listed under seeds",
 }
 
 
@@ -43,15 +44,12 @@ class Pruner(Group):
 
 
 class Range(Group):
-    """All numbers from low to high, both included; whole ones where both are."""
+    """All numbers from low to high, both included; whole ones only, where the key has whole numbers."""
 
-    low: int | float
-    high: int | float
+    low: float
+    high: float
     log: bool = False
-
-    @property
-    def whole(self) -> bool:
-        return isinstance(self.low, int) and isinstance(self.high, int)
+    whole: Annotated[bool, Field(exclude=True)] = False
 
 
 class _File(Group):
@@ -112,7 +110,9 @@ class Plan:
         space = {key: value.model_dump() if isinstance(value, Range) else [*value] for key, value in self.space.items()}
         sampled = {"space": space, "seeds": [*self.seeds]}
         groups = {"sampler": self.sampler.model_dump(), "pruner": self.pruner.model_dump()}
-        return {**settings.deciding(configuration.flat(self.base)), **sampled, **settings.flatten(groups)}
+        fixed = settings.deciding(configuration.flat(self.base))
+        fixed.pop("device")  # machines may differ
+        return {**fixed, **sampled, **settings.flatten(groups)}
 
 
 @dataclass(frozen=True)
@@ -141,30 +141,46 @@ def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str,
         raise InputError(f"{places[('name',)]}: name must be a text, not nothing (null)")
     base = path.parent / file.base
     if not base.is_file():
-        raise InputError(f"{places.get(('base',), path)}: base: {base} does not exist")
-    fixed = [
+        raise InputError(f"{places.get(('base',), path)}: base: {base} is no file")
+    if is_numbered(file.name):
+        raise InputError(f"{places.get(('name',), path)}: {file.name} would be taken for a run: give the sweep a name")
+    preset = [
         (places.get(("set", *key.split(".")), str(path)), key, value)
         for key, value in settings.flatten(file.set).items()
     ]
-    known = [*fixed, *options]
-    config = configuration.load(base, overrides, known)
-    space = {key: _space(key, value, places, path) for key, value in file.space.items()}
+    # A trial on other data than the sweep's would be compared with the rest: no falling back.
+    known = [*options, (str(path), "data.fallback", None)]
+    config = configuration.load(base, overrides, known, preset=preset)
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key in file.space or key in _OWN:
+            raise InputError(f"--set {text}: {_OWN.get(key, 'the sweep searches over it')}")
+    usual = configuration.flat(config)
+    space = {key: _space(key, value, usual, places, path) for key, value in file.space.items()}
     for key, part in space.items():  # all at once, before anything is trained
-        for value in (part.low, part.high) if isinstance(part, Range) else part:
-            configuration.load(base, overrides, [*known, (_place(key, places, path), key, value)])
-    for key in space:
-        parts = [other for other in space if other != key and other.startswith(f"{key}.")]
-        if key in _NOT_SEARCHED or parts:
-            reason = _NOT_SEARCHED.get(key, f"{', '.join(parts)} is part of it")
-            raise InputError(f"{_place(key, places, path)}: {key} cannot be searched over: {reason}")
+        for value in _ends(part) if isinstance(part, Range) else part:
+            configuration.load(base, overrides, [*known, (_place(key, places, path), key, value)], preset=preset)
+    if file.pruner.name != "none" and config.train.evaluate_every == 0:
+        raise InputError(f"{places[('pruner',)]}: pruner: with train.evaluate_every 0 there is nothing to prune by")
     if len(set(file.seeds)) < len(file.seeds):
         raise InputError(f"{places[('seeds',)]}: seeds: one stands there twice")
     trials = _trials(file, space, places, path)
     return Plan(file.name, config, space, trials, file.seeds, file.sampler, file.pruner)
 
 
-def _space(key: str, value: Any, places: Mapping[tuple[str, ...], str], path: Path) -> Choices | Range:
+def _ends(part: Range) -> tuple[float, float]:
+    return (int(part.low), int(part.high)) if part.whole else (part.low, part.high)
+
+
+def _space(
+    key: str, value: Any, usual: Mapping[str, Any], places: Mapping[tuple[str, ...], str], path: Path
+) -> Choices | Range:
     place = _place(key, places, path)
+    inside = [other for other in usual if other.startswith(f"{key}.")]
+    if inside:
+        raise InputError(f"{place}: space.{key} is a group of keys: write {inside[0]}")
+    if key in usual and (key in _OWN or key == "device" or not settings.deciding({key: None})):
+        raise InputError(f"{place}: space.{key} cannot be searched over: {_OWN.get(key, 'it decides no result')}")
     if isinstance(value, list) and value:
         if any(one == other and type(one) is type(other) for one, other in itertools.combinations(value, 2)):
             raise InputError(f"{place}: space.{key}: a value stands there twice")
@@ -174,15 +190,16 @@ def _space(key: str, value: Any, places: Mapping[tuple[str, ...], str], path: Pa
     try:
         found = Range.model_validate(value)
     except ValidationError as error:
-        prefixed: dict[tuple[str, ...], str] = {
-            part[2:]: where for part, where in places.items() if part[:2] == ("space", key) and len(part) > 2
-        }
-        raise InputError(configuration.explain(error, prefixed, place, lambda _: "; it has low, high, log")) from None
+        told = configuration.explain(error, places, place, lambda _: "; it has low, high, log", ("space", key))
+        raise InputError(told) from None
     if not found.low < found.high:
         raise InputError(f"{place}: space.{key}: low {found.low:g} must be less than high {found.high:g}")
     if found.log and found.low <= 0:
         raise InputError(f"{place}: space.{key}: with log, low must be greater than 0, not {found.low:g}")
-    return found
+    whole = isinstance(usual.get(key), int) and not isinstance(usual[key], bool)
+    if whole and not (found.low.is_integer() and found.high.is_integer()):
+        raise InputError(f"{place}: space.{key}: low and high must be whole numbers")
+    return found.model_copy(update={"whole": whole})
 
 
 def _trials(
@@ -209,6 +226,11 @@ def _place(key: str, places: Mapping[tuple[str, ...], str], path: Path) -> str:
 
 def _suggest(key: str) -> str:
     return f"; the keys are {', '.join(_File.model_fields)}"
+
+
+def short(key: str) -> str:
+    """A key as a table or a line has it."""
+    return key.removeprefix("train.")
 
 
 def rounded(value: Any) -> Any:

@@ -27,8 +27,11 @@ def sweep(
     Raises KeyboardInterrupt, after the workers have saved where they are, where the user stops it; InputError and
     TrainingError where a worker could not go on, after the others have saved.
     """
+    if (folder / "metrics.json").exists():
+        raise InputError(f"{folder}: is a run's folder: give the sweep another name")
     before = study.counts()
     if before.finished < plan.trials:
+        workers = min(workers, plan.trials - before.finished)
         threads = max(len(os.sched_getaffinity(0)) // workers, 1) if hasattr(os, "sched_getaffinity") else 1
         say(_beginning(plan, folder, before, workers, threads))
         tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
@@ -49,9 +52,11 @@ def _beginning(plan: Plan, folder: Path, before: Counts, workers: int, threads: 
 
 def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], None]) -> None:
     """Until every worker has ended of itself. One that was killed is replaced; one that failed ends them all."""
-    running = {index: _start(task, threads) for index, task in enumerate(tasks)}
+    running: dict[int, subprocess.Popen[bytes]] = {}
     killed, finished = 0, study.counts().finished
     try:
+        for index, task in enumerate(tasks):
+            running[index] = _start(task, threads)
         while running:
             time.sleep(0.1)
             for index, process in [*running.items()]:
@@ -59,10 +64,10 @@ def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], 
                 if code is None:
                     continue
                 _ended(running.pop(index))
-                if code in (1, 2):  # it has said why
-                    raise (InputError if code == 2 else TrainingError)(
-                        "the sweep has stopped; the same command goes on"
-                    )
+                if code == 2:  # it has said why
+                    raise InputError("the sweep has stopped, and goes on with the same command once this is right")
+                if code == 1:
+                    raise TrainingError("the sweep has stopped; the same command goes on")
                 if code != 0:
                     now = study.counts().finished
                     killed, finished = (killed + 1 if now == finished else 1), now

@@ -12,7 +12,7 @@ from mnist_tb import settings, significance
 from mnist_tb.errors import TrainingError
 from mnist_tb.runs import write_atomically
 from mnist_tb.schema import LONGEST_NAME
-from mnist_tb.sweep.plan import Plan, rounded
+from mnist_tb.sweep.plan import Plan, rounded, short
 from mnist_tb.sweep.study import Result, Study
 
 BEST = "best.yaml"
@@ -39,7 +39,7 @@ def write_best(plan: Plan, best: Result, folder: Path) -> Path:
 def rows(plan: Plan, best: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """A table of trials: its titles, and a line each."""
     several = len(plan.seeds) > 1
-    titles = ["run", *(key.removeprefix("train.") for key in plan.space), "val %", *(["±"] if several else []), "s"]
+    titles = ["run", *(short(key) for key in plan.space), "val %", *(["±"] if several else []), "s"]
     return titles, [_row(plan, result, several) for result in best]
 
 

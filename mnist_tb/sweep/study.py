@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import OptunaError
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -26,11 +28,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_tb import settings
 from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.runs import Run, listing
 from mnist_tb.sweep.locks import FileLocks, JournalLock, Locks, PostgresLocks
 from mnist_tb.sweep.plan import Choices, Plan, Range
 
 JOURNAL = "journal.log"
-_PLAN, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = "plan", "accuracies", "seconds", "error", "attempts"
+_PLAN, _ID, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = (
+    "plan",
+    "id",
+    "accuracies",
+    "seconds",
+    "error",
+    "attempts",
+)
 _FRUITLESS = 5
 """Workers that a trial may end, one after another, without having come any further."""
 
@@ -85,6 +95,7 @@ class Held:
 
     def go_on(self, seed: int, epochs: int, accuracy: float) -> bool:
         """Tell the accuracy on validation of one seed's training after some epochs; False where it is to be pruned."""
+        self._locks.check()
         if self._plan.pruner.name == "none":
             return True
         step = self._plan.seeds.index(seed) * self._plan.epochs + epochs
@@ -94,12 +105,16 @@ class Held:
         return not self._trial.should_prune()
 
     def attempt(self, progress: int) -> bool:
-        """Note that the work begins; False where it has ended its worker too often at the same progress."""
+        """Note that the work begins; False where it has ended its worker too often at the same progress, in steps."""
         before = [*self._trial.user_attrs.get(_ATTEMPTS, []), progress][-_FRUITLESS - 1 :]
         if len(before) > _FRUITLESS and len(set(before)) == 1:
             return False
         self._trial.set_user_attr(_ATTEMPTS, before)
         return True
+
+    def forgive(self) -> None:
+        """Forget the attempts: that it was stopped is not the trial's fault."""
+        self._trial.set_user_attr(_ATTEMPTS, [])
 
     def complete(self, accuracies: Mapping[int, float], seconds: float) -> None:
         """It is done, with each seed's accuracy on validation, in so many seconds of training in all."""
@@ -121,6 +136,7 @@ class Held:
         self._locks.release(self.number)
 
     def _tell(self, state: TrialState, value: float | None = None) -> None:
+        self._locks.check()
         self._trial.study.tell(self.number, value, state, skip_if_finished=True)
 
 
@@ -147,6 +163,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._plan = plan
         self._kept: BaseStorage
+        if storage == "":
+            raise InputError("--storage: give postgresql://… or the file of a journal")
         if storage is None or "://" not in storage:
             self._locks, self._kept = _journal(folder / JOURNAL if storage is None else Path(storage))
         elif storage.startswith("postgresql://"):
@@ -186,6 +204,7 @@ class Study:
             known = self._study.user_attrs.get(_PLAN)
             mine = json.loads(json.dumps(plan.identity()))
             if known is None:
+                self._study.set_user_attr(_ID, uuid.uuid4().hex)
                 self._study.set_user_attr(_PLAN, mine)
             elif known != mine:
                 key = settings.varying([known, mine])[0]
@@ -194,26 +213,44 @@ class Study:
                     f" {settings.shown(mine.get(key))}; give the sweep another name"
                 )
 
+    @property
+    def id(self) -> str:
+        """What tells this sweep from another of the same name."""
+        return str(self._study.user_attrs[_ID])
+
+    def run(self, folder: Path, number: int) -> Run | None:
+        """This sweep's run of that number, if it is in the folder. Raises InputError where another's is."""
+        found = next((run for run in listing(folder) if int(run.name.partition("-")[0]) == number), None)
+        if found is not None:
+            facts = found.read_metrics().get("sweep")
+            if not isinstance(facts, dict) or facts.get("id") != self.id:
+                raise InputError(f"{found.path}: is no run of this sweep: move it away, or give the sweep another name")
+        return found
+
     def claim(self) -> Held | None:
         """A trial to do: one that lost its worker, or a new one; None where there is none for the moment."""
         with self._locks.whole():
-            trials = self._study.get_trials(deepcopy=False)
-            for trial in trials[: self._plan.trials]:
-                if trial.state == TrialState.RUNNING and self._locks.hold(trial.number):
-                    found = optuna.Trial(self._study, trial._trial_id)
-                    break
-            else:
-                waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
-                if not waiting and len(trials) >= self._plan.trials:
-                    return None
-                number = waiting[0] if waiting else len(trials)
-                if self._plan.sampler.name == "grid" and not waiting:
-                    point = self._plan.grid(number)
-                    params = {key: _stored(value) for key, value in point.items()}
-                    self._study.enqueue_trial(params)  # a killed worker may leave it so: the next one asks for it
-                found = self._study.ask()
-                self._locks.hold(found.number)
-        return Held(found, self._plan, self._locks)
+            found = self._choose()
+        return None if found is None else Held(found, self._plan, self._locks)
+
+    def _choose(self) -> optuna.Trial | None:
+        """The trial to do, held."""
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials[: self._plan.trials]:
+            if trial.state == TrialState.RUNNING and self._locks.hold(trial.number):
+                found = optuna.Trial(self._study, trial._trial_id)
+                if not found.storage.get_trial(trial._trial_id).state.is_finished():
+                    return found
+                self._locks.release(trial.number)  # its worker has finished it since it was looked at
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        if not waiting and len(trials) >= self._plan.trials:
+            return None
+        if self._plan.sampler.name == "grid" and not waiting:
+            point = {key: _stored(value) for key, value in self._plan.grid(len(trials)).items()}
+            self._study.enqueue_trial(point)  # a killed worker may leave it so: the next one asks for it
+        found = self._study.ask()
+        self._locks.hold(found.number)
+        return found
 
     def counts(self) -> Counts:
         """How the sweep stands."""
@@ -237,7 +274,7 @@ class Study:
         if len({trial.value for trial in complete}) < 2 or len(complete) < 4:
             return {}
         with warnings.catch_warnings(action="ignore"):  # about keys with one value
-            found = optuna.importance.get_param_importances(self._study)
+            found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
         return {key: float(value) for key, value in found.items() if key in self._plan.space}
 
     def _result(self, trial: FrozenTrial) -> Result:
@@ -292,7 +329,10 @@ def _postgres(url: str, name: str) -> tuple[Locks, BaseStorage]:
     locks = PostgresLocks(url, name)
     try:
         with locks.whole():  # two that make its tables at once would trip over each other
-            return locks, RDBStorage(url.replace("postgresql://", "postgresql+psycopg://", 1))
+            kept = url.replace("postgresql://", "postgresql+psycopg://", 1)
+            alive = {"keepalives_idle": 30, "keepalives_interval": 20, "keepalives_count": 3}
+            # A connection that was cut while a training was long is made anew.
+            return locks, RDBStorage(kept, engine_kwargs={"pool_pre_ping": True, "connect_args": alive})
     except BaseException:
         locks.close()
         raise
@@ -301,15 +341,15 @@ def _postgres(url: str, name: str) -> tuple[Locks, BaseStorage]:
 def _journal(path: Path) -> tuple[Locks, BaseStorage]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        locks = FileLocks(path.with_name(f".{path.name}.locks"))
-        path.touch()
-        lock = JournalLock(path, locks)
-        lock.acquire()
-        try:
-            return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-        finally:
-            lock.release()
+        with open(path, "ab"):
+            locks = FileLocks(path.with_name(f".{path.name}.locks"))
     except OSError as error:
         raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
+    try:
+        lock = JournalLock(path, locks)
+        lock.acquire()
+        lock.release()
+        return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError) as error:
+        locks.close()
         raise InputError(f"{path}: is no journal of a sweep: {error}") from None

@@ -9,21 +9,25 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import torch
 
-from mnist_tb import data, hardware, runs, settings
+from mnist_tb import data, hardware, settings
+from mnist_tb.checkpoint import load as load_checkpoint
 from mnist_tb.data import Dataset
-from mnist_tb.errors import InputError, PointError
+from mnist_tb.errors import InputError, InUseError, MemoryFullError, PointError, TrainingError
 from mnist_tb.launch import Part, launch, resume
 from mnist_tb.runs import Run
-from mnist_tb.schema import Config, Data
-from mnist_tb.sweep.plan import Task, rounded
+from mnist_tb.schema import Data
+from mnist_tb.sweep.plan import Task, rounded, short
 from mnist_tb.sweep.study import Held, Study, storage_errors
 from mnist_tb.terminal import Silent, Terminal
 
 _WAIT = 0.5
 """Seconds between two looks for a trial, while others have the last ones."""
+_LATER = 5.0
+"""Seconds until one that cannot be done at the moment is tried again."""
 
 
 class Quiet(Silent):
@@ -51,12 +55,24 @@ class Worker:
         self._study = study
 
     def work(self) -> None:
-        """Raises as `launch` does, but for what is the point's own fault: that trial has then failed."""
+        """Raises as `launch` does, but for what is the trial's own fault: it has then failed."""
         while True:
             held = self._study.claim()
             if held is not None:
                 try:
                     self._do(held)
+                except MemoryFullError as error:  # others beside it may be why: a few times more, here or elsewhere
+                    print(error, flush=True)
+                    held.release()
+                    time.sleep(_LATER)
+                except InUseError:
+                    held.forgive()
+                    held.release()
+                    time.sleep(_LATER)
+                except BaseException:
+                    with suppress(TrainingError), storage_errors():
+                        held.forgive()
+                    raise
                 finally:
                     held.release()
             elif self._study.counts().finished == self._plan.trials:
@@ -66,17 +82,16 @@ class Worker:
 
     def _do(self, held: Held) -> None:
         began = time.perf_counter()
-        there = {int(run.name.partition("-")[0]): run for run in runs.listing(self._task.folder)}
         numbers = {seed: self._plan.run_number(held.number, seed) for seed in self._plan.seeds}
-        begun = {seed: there[number] for seed, number in numbers.items() if number in there}
-        if not held.attempt(sum(int(run.read_metrics().get("step") or 0) for run in begun.values())):
+        begun = {seed: self._study.run(self._task.folder, number) for seed, number in numbers.items()}
+        if not held.attempt(sum(_step(run) for run in begun.values() if run is not None)):
             error = "it ended its worker again and again, without coming any further"
             held.failed(error)
             return self._say(held, f"failed: {error}", began)
         accuracies, seconds = {}, 0.0
         for seed in self._plan.seeds:
             try:
-                run = self._train(held, seed, begun.get(seed))
+                run = self._train(held, seed, begun[seed])
             except PointError as error:
                 held.failed(str(error))
                 return self._say(held, f"failed: {error}", began)
@@ -94,39 +109,41 @@ class Worker:
         """A run from its beginning, or from where it stopped."""
         part = Part(
             number=self._plan.run_number(held.number, seed),
-            facts={"sweep": {"name": self._plan.name, "trial": held.number}},
+            facts={"sweep": {"name": self._plan.name, "trial": held.number, "id": self._study.id}},
             go_on=lambda epochs, accuracy: held.go_on(seed, epochs, accuracy),
             load=self._load,
         )
         if begun is None:
-            return launch(self._config(held, seed), self._task.folder, self._terminal, part)
+            return launch(self._plan.config(held.point, seed), self._task.folder, self._terminal, part)
         if begun.read_metrics().get("status") != "pruned":  # else it was before its worker could tell
-            resume(begun, self._terminal, device=self._device(), part=part)
+            resume(begun, self._terminal, device=self._plan.base.device, part=part)
         return begun
-
-    def _config(self, held: Held, seed: int) -> Config:
-        return self._plan.config(held.point, seed).model_copy(update={"device": self._device()})
-
-    def _device(self) -> str:
-        return device(self._plan.base.device, self._task.index, torch.cuda.device_count())
 
     def _read(self, config: Data, terminal: Terminal) -> Dataset:
         return data.load(config, terminal.say)
 
     def _say(self, held: Held, how: str, began: float) -> None:
-        point = ", ".join(
-            f"{key.rpartition('.')[2]} {settings.shown(rounded(value))}" for key, value in held.point.items()
-        )
+        point = ", ".join(f"{short(key)} {settings.shown(rounded(value))}" for key, value in held.point.items())
         seconds = time.perf_counter() - began
         line = f"Trial {held.number + 1} of {self._plan.trials}: {point}: {how}, {seconds:.1f} s\n"
         sys.stdout.write(line)  # in one piece: workers share the terminal
         sys.stdout.flush()
 
 
-def device(asked: str, index: int, gpus: int) -> str:
-    """The device of worker `index`: where GPUs are meant without saying which, one after the other."""
-    on_gpus = asked == "cuda" or (asked == "auto" and gpus > 0)
-    return f"cuda:{index % gpus}" if on_gpus and gpus > 0 else asked
+def gpu(index: int, visible: str | None, count: int) -> str:
+    """The one of `count` GPUs that worker `index` is to see, by its name in CUDA_VISIBLE_DEVICES, if that is set."""
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return names[index % count]
+
+
+def _step(run: Run) -> int:
+    """How far a run has come; a checkpoint that is broken is taken away, so that the run begins anew."""
+    try:
+        return int(load_checkpoint(run.last_checkpoint)["step"]) if run.last_checkpoint.exists() else 0
+    except InputError as error:
+        print(f"{error}; the run begins anew", flush=True)
+        run.last_checkpoint.unlink()
+        return 0
 
 
 def _end_with_parent(pipe: int) -> None:
@@ -143,9 +160,19 @@ def _end_with_parent(pipe: int) -> None:
 def run(task: Task) -> None:
     """Work on a sweep as one of its processes."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    gpus = torch.cuda.device_count()
+    if gpus and task.plan.base.device in ("auto", "cuda"):  # before CUDA is first used
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu(task.index, os.environ.get("CUDA_VISIBLE_DEVICES"), gpus)
     hardware.resolve(task.plan.base)  # a device that is not there is the sweep's fault, not a trial's
     with storage_errors(), Study(task.plan, task.folder, task.storage) as study:
         Worker(task, study).work()
+
+
+def _run_quietly(task: Task) -> None:
+    try:
+        run(task)
+    except KeyboardInterrupt:  # the parent says it
+        sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
@@ -158,4 +185,4 @@ if __name__ == "__main__":
     except EOFError:
         raise InputError("this module is started by mnist-tb sweep") from None
     _end_with_parent(sys.stdin.fileno())
-    sys.exit(main(click.Command("worker", callback=lambda: run(told)), []))
+    sys.exit(main(click.Command("worker", callback=lambda: _run_quietly(told)), []))
