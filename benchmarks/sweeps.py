@@ -124,7 +124,6 @@ def postgres_server() -> Iterator[str | None]:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         server = postgres.Server(found, Path(place) / "server")
-        time.sleep(2)
         try:
             yield server.url
         finally:

@@ -270,7 +270,7 @@ def _say_error(message: object, code: int) -> int:
     if is_first():
         click.echo(f"mnist-tb: {message}", err=True)
     else:
-        time.sleep(_FIRST_SPEAKS)
         if not getattr(message, "told", False):
             click.echo(f"mnist-tb, process {os.environ['RANK']}: {message}", err=True)
+        time.sleep(_FIRST_SPEAKS)
     return code

@@ -7,7 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
+
+import psycopg
 
 
 def programs() -> Path | None:
@@ -40,6 +43,16 @@ class Server:
                 [bin / "postgres", "-D", data, *settings], stdout=nothing, stderr=nothing, user=user, cwd=folder
             )
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        end = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.url).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    self.stop()
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)  # it does not wait for those who are connected

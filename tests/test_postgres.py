@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,8 +15,10 @@ import pytest
 from conftest import missing
 from test_sweep import TINY, accounted_for, finish, started, until, workers, written
 
+from mnist_tb.errors import TrainingError
 from mnist_tb.runs import listing
 from mnist_tb.sweep import plan as plans
+from mnist_tb.sweep.locks import PostgresLocks
 
 
 @pytest.fixture
@@ -53,6 +56,26 @@ def test_four_workers_on_postgresql_two_of_them_killed(database: str, tmp_path: 
     results = accounted_for(plan, logdir / "tiny", database)
     assert [one.state for one in results] == ["complete"] * 8
     assert len(listing(logdir / "tiny")) == 8
+
+
+def test_locks_are_the_connections(database: str) -> None:
+    """And are of one sweep: another one in the same database has its own."""
+    one, two, other = (PostgresLocks(database, name) for name in ("a", "a", "other"))
+    with contextlib.closing(two), contextlib.closing(other):
+        assert [one.hold(3), one.hold(5)] == [True, True]
+        assert two.free(range(7)) == [0, 1, 2, 4, 6]
+        assert other.free(range(7)) == list(range(7))
+        assert [two.hold(3), two.hold(4), other.hold(3)] == [False, True, True]
+        one.release(5)
+        assert two.hold(5)
+        one.close()
+        assert two.free([3, 6]) == [3, 6]
+        assert two.hold(3)
+        with two.whole():
+            assert two.free([6]) == [6]
+        with pytest.raises(TrainingError, match="the connection to PostgreSQL is lost"):
+            one.check()
+        two.check()
 
 
 def test_postgresql_going_away_is_one_sentence(database: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,9 @@ class Locks(Protocol):
 
     def whole(self) -> contextlib.AbstractContextManager[None]:
         """Wait until no other process has the sweep's trials to itself, and have them."""
+
+    def free(self, trials: Sequence[int]) -> Sequence[int]:
+        """Those trials that may be had, at a glance: one that another process has may still be among them."""
 
     def hold(self, trial: int) -> bool:
         """Take a trial; False where another process has it."""
@@ -54,6 +57,10 @@ class FileLocks:
         """As in `Locks`."""
         with self.at(_WHOLE):
             yield
+
+    def free(self, trials: Sequence[int]) -> Sequence[int]:
+        """As in `Locks`: all of them, for to ask for one is no more than a look."""
+        return trials
 
     def hold(self, trial: int) -> bool:
         """As in `Locks`."""
@@ -154,6 +161,16 @@ class PostgresLocks:
         finally:
             self._give_back(_WHOLE)
 
+    def free(self, trials: Sequence[int]) -> Sequence[int]:
+        """As in `Locks`, in one question for all of them. Raises TrainingError where the connection is lost."""
+        query = (
+            "SELECT objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            " WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 2 AND classid::bigint = %s"
+        )
+        with self._errors_told():
+            held = {row[0] - _FIRST_TRIAL for row in self._connection.execute(query, (self._sweep % 2**32,))}
+        return [trial for trial in trials if trial not in held]
+
     def hold(self, trial: int) -> bool:
         """As in `Locks`. Raises TrainingError where the connection is lost."""
         return bool(self._ask("pg_try_advisory_lock", _FIRST_TRIAL + trial))
@@ -171,11 +188,16 @@ class PostgresLocks:
             self._ask("pg_advisory_unlock", place)
 
     def _ask(self, function: str, place: int) -> Any:
-        try:
+        with self._errors_told():
             row = self._connection.execute(f"SELECT {function}(%s, %s)", (self._sweep, place)).fetchone()
+        return None if row is None else row[0]
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
         except self._errors as error:
             raise TrainingError(f"the connection to PostgreSQL is lost: {_first_line(error)}") from None
-        return None if row is None else row[0]
 
     def close(self) -> None:
         """As in `Locks`."""

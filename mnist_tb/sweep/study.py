@@ -236,12 +236,13 @@ class Study:
     def _choose(self) -> optuna.Trial | None:
         """The trial to do, held."""
         trials = self._study.get_trials(deepcopy=False)
-        for trial in trials[: self._plan.trials]:
-            if trial.state == TrialState.RUNNING and self._locks.hold(trial.number):
-                found = optuna.Trial(self._study, trial._trial_id)
-                if not found.storage.get_trial(trial._trial_id).state.is_finished():
+        running = [trial.number for trial in trials[: self._plan.trials] if trial.state == TrialState.RUNNING]
+        for number in self._locks.free(running):
+            if self._locks.hold(number):
+                found = optuna.Trial(self._study, trials[number]._trial_id)
+                if not found.storage.get_trial(trials[number]._trial_id).state.is_finished():
                     return found
-                self._locks.release(trial.number)  # its worker has finished it since it was looked at
+                self._locks.release(number)  # its worker has finished it since it was looked at
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         if not waiting and len(trials) >= self._plan.trials:
             return None
