@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_idx
+from conftest import REPOSITORY, read_events, write_idx
 
 from mnist_tb import data, download
+from mnist_tb.cli import main
 from mnist_tb.data import Dataset
 from mnist_tb.errors import InputError
+from mnist_tb.reporting import class_tag
+from mnist_tb.runs import listing
 from mnist_tb.schema import Data
+from mnist_tb.tags import PER_CLASS
 
 
 def local(root: Path, name: str = "mnist", **settings: object) -> Dataset:
@@ -91,6 +95,33 @@ def test_qmnist_takes_the_class_from_its_wide_labels(tmp_path: Path, digits: Dat
         labels[:, 1] = 77_777
         write_idx(raw / f"qmnist-{part}-labels-idx2-int", labels)
     assert torch.equal(local(tmp_path, "qmnist").test.labels, digits.train.labels[:40])
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "qmnist", "emnist_digits"])
+def test_the_whole_family_is_trained_and_told_by_its_names(
+    name: str, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From files in the real formats to the curves, the table and metrics.json."""
+    files = data._FAMILY[name]
+    for (images, labels), split, count in ((files.train, digits.train, 300), (files.test, digits.test, 90)):
+        raw = tmp_path / files.folder / "raw"
+        pixels, classes = split.images[:count].numpy(), split.labels[:count].numpy()
+        write_idx(raw / images, pixels.transpose(0, 2, 1) if name == "emnist_digits" else pixels)
+        wide = np.stack([classes, classes + 100], 1).astype(np.int32)
+        write_idx(raw / labels, wide if name == "qmnist" else classes.astype(np.uint8))
+    words = ["--config", str(REPOSITORY / "configs" / "default.yaml"), "--set", f"data.name={name}", "--epochs", "1"]
+    logdir = tmp_path / "runs"
+    assert main(arguments=["train", *words, "--data-root", str(tmp_path), "--logdir", str(logdir)]) == 0
+    (run,) = listing(logdir)
+    metrics = run.read_metrics()
+    assert metrics["dataset"] == name
+    assert metrics["images"] == {"train": 250, "val": 50, "test": 90}
+    assert [row["class"] for row in metrics["test"]["per_class"]] == list(files.classes)
+    tags = read_events(run).Tags()["scalars"]
+    assert {class_tag(PER_CLASS, one) for one in files.classes} <= set(tags)
+    out = capsys.readouterr().out
+    assert all(one in out for one in files.classes)
+    assert f"Test set of {name}, best weights" in out
 
 
 def test_emnist_digits_are_turned_upright(tmp_path: Path, digits: Dataset) -> None:

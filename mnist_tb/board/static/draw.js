@@ -8,21 +8,20 @@ export class Pad {
   /** load: gives the exported weights, an ArrayBuffer; null where the run has none. */
   constructor(name, load) {
     this.load = load;
-    this.paper = canvas(SIDE, `draw a digit for ${name}`, 'paper');
+    this.paper = canvas(SIDE, `draw for ${name}`, 'paper');
     this.seen = canvas(28, 'what the network sees', 'seen');
     this.clear = Object.assign(document.createElement('button'), {textContent: 'Clear', type: 'button'});
     this.clear.addEventListener('click', () => this.wipe());
     this.bars = document.createElement('ol');
     this.bars.setAttribute('aria-live', 'polite');
-    const caption = Object.assign(document.createElement('figcaption'),
-      {textContent: 'Draw a digit: what the best weights take it for'});
+    this.caption = document.createElement('figcaption');
     const sees = document.createElement('div');
     sees.className = 'sees';
     sees.append(this.seen, this.clear);
     this.root = document.createElement('figure');
     this.root.className = 'pad';
     this.root.hidden = true;
-    this.root.append(caption, this.paper, sees, this.bars);
+    this.root.append(this.caption, this.paper, sees, this.bars);
     this.pen = this.paper.getContext('2d', {willReadFrequently: true});
     this.paper.addEventListener('pointerdown', event => this.begin(event));
     this.paper.addEventListener('pointermove', event => this.move(event));
@@ -37,6 +36,8 @@ export class Pad {
       const content = await this.load();
       if (!content) return;
       this.network = parse(content);
+      const kind = this.network.classes.every(name => /^\d$/.test(name)) ? 'a digit' : 'one of these';
+      this.caption.textContent = `Draw ${kind}: what the best weights take it for`;
       this.bars.replaceChildren(...this.network.classes.map(name => {
         const row = document.createElement('li'), bar = document.createElement('i'), share = document.createElement('span');
         row.append(Object.assign(document.createElement('b'), {textContent: name}), bar, share);
