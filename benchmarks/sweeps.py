@@ -207,7 +207,7 @@ def main() -> None:
             "A sweep, killed three times", killed(options.trials, options.kills, options.seed, options.data_root)
         )
     if options.only != "killed":
-        rows = growth(options.counts, "random", None) + growth(options.counts, "tpe", None)
+        rows = growth(options.counts, "tpe", None)
         with postgres_server() as url:
             if url is not None:
                 rows += growth(options.counts[:2], "tpe", url)
