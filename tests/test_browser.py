@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -40,6 +41,7 @@ def training(mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_tb", *arguments, "--data-root", str(mnist_root)],
         stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # it is the page that is tested
     )  # fmt: skip
     address = read_address(process)
     assert process.stdout is not None
@@ -72,11 +74,14 @@ def changes(read: Callable[[], str], seconds: float = 10) -> bool:
 def tooltip(page: Page, tag: str) -> str:
     """What a chart of Time Series says when the mouse rests at its right end; nothing is clicked."""
     chart = page.locator("scalar-card", has=page.locator(f'[title="{tag}"]')).first.locator("line-chart").first
-    for attempt in range(60):  # a chart that is drawn anew forgets where the mouse is until it moves
+    end = time.monotonic() + 30
+    for attempt in itertools.count():  # a chart that is drawn anew forgets where the mouse is until it moves
+        if time.monotonic() > end:
+            break
         box = chart.bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] - 30 - attempt % 3, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(60)
+        page.wait_for_timeout(min(60 + 10 * attempt, 400))
         text: str = page.evaluate("[...document.querySelectorAll('table.tooltip')].map(t => t.innerText).join()")
         if text.strip():
             return text
