@@ -25,7 +25,8 @@ from results import machine, table, write_section
 
 from mnist_tb.runs import listing
 from mnist_tb.sweep import plan as plans
-from mnist_tb.sweep.study import JOURNAL, Study
+from mnist_tb.sweep.storage import JOURNAL
+from mnist_tb.sweep.study import Study
 
 ROOT = Path(__file__).parent.parent
 WORKERS = 2

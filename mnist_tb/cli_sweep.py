@@ -58,7 +58,8 @@ def sweep_command(
     from mnist_tb import tables
     from mnist_tb.sweep import result
     from mnist_tb.sweep.pool import sweep
-    from mnist_tb.sweep.study import Study, storage_errors
+    from mnist_tb.sweep.storage import storage_errors
+    from mnist_tb.sweep.study import Study
 
     with storage_errors(), Study(plan, folder, storage) as study:
         sweep(plan, study, folder, storage, workers, lambda line: click.echo(line))

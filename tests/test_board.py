@@ -456,8 +456,10 @@ def test_the_page_goes_with_a_training_that_is_killed(tmp_path: Path) -> None:
     )
     read_address(process)
     started = children(process.pid)
+    assert started
     process.kill()
     process.communicate(timeout=15)
+    assert process.returncode == -signal.SIGKILL
     wait_until_gone(started)
 
 

@@ -31,7 +31,8 @@ from mnist_tb.sweep import plan as plans
 from mnist_tb.sweep import pool, result
 from mnist_tb.sweep.locks import FileLocks, cut_torn_line
 from mnist_tb.sweep.plan import Plan
-from mnist_tb.sweep.study import JOURNAL, Result, Study, storage_errors
+from mnist_tb.sweep.storage import JOURNAL, storage_errors
+from mnist_tb.sweep.study import Result, Study
 from mnist_tb.sweep.worker import gpu
 
 TINY: dict[str, Any] = {
@@ -133,6 +134,11 @@ def study(tmp_path: Path) -> Iterator[Open]:
             {"space": {"train.lr": {"low": 1e-3, "high": 1e-2, "step": 2}}},
             "unknown key space.train.lr.step; it has low, high, log",
         ),
+        (
+            {"space": {"train.batch_size": {"low": 1, "high": 3, "whole": True}}},
+            "unknown key space.train.batch_size.whole",
+        ),
+        ({"set": {"train": {"lr": 1e-3}}}, "set.train.lr: the sweep searches over it"),
         ({"space": {"train.lr": {"low": 1e-2, "high": 1e-3}}}, "low 0.01 must be less than high 0.001"),
         ({"space": {"train.label_smoothing": {"low": 0.0, "high": 0.1, "log": True}}}, "low must be greater than 0"),
         (
@@ -187,7 +193,9 @@ def test_a_grid_has_every_point_once(tmp_path: Path) -> None:
         "model.channels": [[4, 8, 8], [8, 8, 8], [8, 16, 16]],
         "optimizer.name": ["sgd"],
     }
-    plan = plans.load(written(tmp_path, space=space, sampler={"name": "grid"}, trials=None))
+    plan = plans.load(
+        written(tmp_path, space=space, set={"train": {"epochs": 2}}, sampler={"name": "grid"}, trials=None)
+    )
     assert plan.trials == 6
     points = [plan.grid(number) for number in range(6)]
     assert points[1] == {"train.lr": 1e-3, "model.channels": [8, 8, 8], "optimizer.name": "sgd"}

@@ -150,7 +150,7 @@ class PostgresLocks:
             for setting, value in (("idle", 30), ("interval", 20), ("count", 3)):
                 self._connection.execute(f"SET tcp_keepalives_{setting} = {value}")
         except psycopg.Error as error:
-            raise InputError(f"--storage: PostgreSQL cannot be reached: {_first_line(error)}") from None
+            raise InputError(f"--storage: PostgreSQL cannot be reached: {first_line(error)}") from None
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -197,12 +197,13 @@ class PostgresLocks:
         try:
             yield
         except self._errors as error:
-            raise TrainingError(f"the connection to PostgreSQL is lost: {_first_line(error)}") from None
+            raise TrainingError(f"the connection to PostgreSQL is lost: {first_line(error)}") from None
 
     def close(self) -> None:
         """As in `Locks`."""
         self._connection.close()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of a database's says, without its explanations."""
     return str(error).strip().partition("\n")[0]

@@ -43,12 +43,17 @@ class Pruner(Group):
     warmup: Annotated[int, Field(ge=0)] = 1
 
 
-class Range(Group):
-    """All numbers from low to high, both included; whole ones only, where the key has whole numbers."""
+class _Bounds(Group):
+    """A range as the file has it."""
 
     low: float
     high: float
     log: bool = False
+
+
+class Range(_Bounds):
+    """All numbers from low to high, both included; whole ones only, where the key has whole numbers."""
+
     whole: Annotated[bool, Field(exclude=True)] = False
 
 
@@ -151,10 +156,10 @@ def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str,
     # A trial on other data than the sweep's would be compared with the rest: no falling back.
     known = [*options, (str(path), "data.fallback", None)]
     config = configuration.load(base, overrides, known, preset=preset)
-    for text in overrides:
-        key = text.partition("=")[0].strip()
+    fixed = [(f"--set {text}", text.partition("=")[0].strip()) for text in overrides]
+    for place, key in (*((f"{place}: set.{key}", key) for place, key, _ in preset), *fixed):
         if key in file.space or key in _OWN:
-            raise InputError(f"--set {text}: {_OWN.get(key, 'the sweep searches over it')}")
+            raise InputError(f"{place}: {_OWN.get(key, 'the sweep searches over it')}")
     usual = configuration.flat(config)
     space = {key: _space(key, value, usual, places, path) for key, value in file.space.items()}
     for key, part in space.items():  # all at once, before anything is trained
@@ -188,7 +193,7 @@ def _space(
     if not isinstance(value, dict):
         raise InputError(f"{place}: space.{key} must be a list of values or {{low: …, high: …, log: …}}, not {value!r}")
     try:
-        found = Range.model_validate(value)
+        found = _Bounds.model_validate(value)
     except ValidationError as error:
         told = configuration.explain(error, places, place, lambda _: "; it has low, high, log", ("space", key))
         raise InputError(told) from None
@@ -199,7 +204,7 @@ def _space(
     whole = isinstance(usual.get(key), int) and not isinstance(usual[key], bool)
     if whole and not (found.low.is_integer() and found.high.is_integer()):
         raise InputError(f"{place}: space.{key}: low and high must be whole numbers")
-    return found.model_copy(update={"whole": whole})
+    return Range(**found.model_dump(), whole=whole)
 
 
 def _trials(

@@ -24,6 +24,7 @@ def sweep(
     plan: Plan, study: Study, folder: Path, storage: str | None, workers: int, say: Callable[[str], None]
 ) -> None:
     """Have `workers` processes do what is left of a sweep, and wait until all of it is finished, here and elsewhere.
+
     Raises KeyboardInterrupt, after the workers have saved where they are, where the user stops it; InputError and
     TrainingError where a worker could not go on, after the others have saved.
     """

@@ -5,34 +5,29 @@ A trial that no process has a lock on, and that is not finished, has lost its wo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import OptunaError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_tb import settings
-from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.errors import InputError
 from mnist_tb.runs import Run, listing
-from mnist_tb.sweep.locks import FileLocks, JournalLock, Locks, PostgresLocks
+from mnist_tb.sweep.locks import Locks
 from mnist_tb.sweep.plan import Choices, Plan, Range
+from mnist_tb.sweep.storage import close_storage, open_storage
 
-JOURNAL = "journal.log"
 _PLAN, _ID, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = (
     "plan",
     "id",
@@ -140,19 +135,10 @@ class Held:
         self._trial.study.tell(self.number, value, state, skip_if_finished=True)
 
 
-@contextlib.contextmanager
-def storage_errors() -> Iterator[None]:
-    """What goes wrong with the storage, within, as TrainingError."""
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError) as error:
-        raise TrainingError(f"the sweep's storage failed: {str(error).strip().partition(chr(10))[0]}") from None
-
-
 class Study:
     """The trials of one sweep, for one process; a context manager, which lets go of the storage at its end.
 
-    Errors of the storage are Optuna's: see `storage_errors`.
+    Errors of the storage are Optuna's: see `storage.storage_errors`.
     """
 
     def __init__(self, plan: Plan, folder: Path, storage: str | None) -> None:
@@ -162,15 +148,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._plan = plan
-        self._kept: BaseStorage
-        if storage == "":
-            raise InputError("--storage: give postgresql://… or the file of a journal")
-        if storage is None or "://" not in storage:
-            self._locks, self._kept = _journal(folder / JOURNAL if storage is None else Path(storage))
-        elif storage.startswith("postgresql://"):
-            self._locks, self._kept = _postgres(storage, plan.name)
-        else:
-            raise InputError(f"--storage {storage}: give postgresql://… or the file of a journal")
+        self._locks, self._kept = open_storage(plan.name, folder, storage)
         try:
             self._join()
         except BaseException:
@@ -185,9 +163,7 @@ class Study:
 
     def close(self) -> None:
         """Let go of the storage, and of all that is held."""
-        if isinstance(self._kept, RDBStorage):
-            self._kept.remove_session()
-            self._kept.engine.dispose()
+        close_storage(self._kept)
         self._locks.close()
 
     def _join(self) -> None:
@@ -324,33 +300,3 @@ def _pruner(plan: Plan) -> BasePruner:
         # Optuna counts steps from 0: the last epoch of the warm-up is step `warmup` here.
         return MedianPruner(n_startup_trials=plan.pruner.startup, n_warmup_steps=plan.pruner.warmup + 1)
     return HyperbandPruner(min_resource=1, max_resource=steps) if name == "hyperband" else NopPruner()
-
-
-def _postgres(url: str, name: str) -> tuple[Locks, BaseStorage]:
-    locks = PostgresLocks(url, name)
-    try:
-        with locks.whole():  # two that make its tables at once would trip over each other
-            kept = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            alive = {"keepalives_idle": 30, "keepalives_interval": 20, "keepalives_count": 3}
-            # A connection that was cut while a training was long is made anew.
-            return locks, RDBStorage(kept, engine_kwargs={"pool_pre_ping": True, "connect_args": alive})
-    except BaseException:
-        locks.close()
-        raise
-
-
-def _journal(path: Path) -> tuple[Locks, BaseStorage]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
-            locks = FileLocks(path.with_name(f".{path.name}.locks"))
-    except OSError as error:
-        raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
-    try:
-        lock = JournalLock(path, locks)
-        lock.acquire()
-        lock.release()
-        return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, KeyError) as error:
-        locks.close()
-        raise InputError(f"{path}: is no journal of a sweep: {error}") from None

@@ -21,7 +21,8 @@ from mnist_tb.launch import Part, launch, resume
 from mnist_tb.runs import Run
 from mnist_tb.schema import Data
 from mnist_tb.sweep.plan import Task, rounded, short
-from mnist_tb.sweep.study import Held, Study, storage_errors
+from mnist_tb.sweep.storage import storage_errors
+from mnist_tb.sweep.study import Held, Study
 from mnist_tb.terminal import Silent, Terminal
 
 _WAIT = 0.5
