@@ -31,7 +31,8 @@ class Interruption:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():  # after an interruption only the exit is left: undisturbed
-            signal.signal(number, handler if self._first is None else signal.SIG_IGN)
+            if signal.getsignal(number) == self._come:  # else somebody has seen to that already
+                signal.signal(number, handler if self._first is None else signal.SIG_IGN)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

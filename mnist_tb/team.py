@@ -10,6 +10,7 @@ Imports torch where processes meet, not before.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -159,9 +160,14 @@ def meet(waiting: int = 0) -> Iterator[Team]:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn what torch says of a process that is gone into one sentence."""
+    """Turn what torch says of a process that is gone into one sentence.
+
+    And hear no more SIGTERM: torchrun sends it to all as soon as one is gone, and it must not cut short what this
+    process has to say and to write; torchrun itself waits half a minute for that.
+    """
     try:
         yield
     except RuntimeError as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         reason = str(error).strip().splitlines()[0].partition(". ")[0]
         raise PeerError(f"a process of this training has ended, or does not answer: {reason}") from None
