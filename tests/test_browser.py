@@ -72,7 +72,10 @@ def changes(read: Callable[[], str], seconds: float = 10) -> bool:
 
 
 def tooltip(page: Page, tag: str) -> str:
-    """What a chart of Time Series says when the mouse rests at its right end; nothing is clicked."""
+    """What a chart of Time Series says when the mouse rests near its right end; nothing is clicked.
+
+    Not at the newest point itself: there the line of the selected step stands, to be dragged, and says nothing.
+    """
     chart = page.locator("scalar-card", has=page.locator(f'[title="{tag}"]')).first.locator("line-chart").first
     end = time.monotonic() + 30
     for attempt in itertools.count():  # a chart that is drawn anew forgets where the mouse is until it moves
@@ -80,7 +83,7 @@ def tooltip(page: Page, tag: str) -> str:
             break
         box = chart.bounding_box()
         assert box is not None
-        page.mouse.move(box["x"] + box["width"] - 30 - attempt % 3, box["y"] + box["height"] / 2)
+        page.mouse.move(box["x"] + box["width"] - 75 - attempt % 3, box["y"] + box["height"] / 2)
         page.wait_for_timeout(min(60 + 10 * attempt, 400))
         text: str = page.evaluate("[...document.querySelectorAll('table.tooltip')].map(t => t.innerText).join()")
         if text.strip():
