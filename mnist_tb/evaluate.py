@@ -72,8 +72,14 @@ def predict(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
 @torch.inference_mode()
 def features(model: CNN, dataset: Dataset, images: Tensor) -> list[Tensor]:
     """uint8 [N, 28, 28] → what each convolution makes of them, float32 [N, C, H, W] on the CPU."""
-    parts = [model.features(dataset.inputs(part)) for part in images.split(_BATCH.get(images.device.type, 500))]
-    return [torch.cat(layer).contiguous().cpu() for layer in zip(*parts, strict=True)]
+    return [layer.contiguous().cpu() for layer in model.features(dataset.inputs(images))]
+
+
+@torch.inference_mode()
+def penultimate(model: CNN, dataset: Dataset, images: Tensor) -> Tensor:
+    """uint8 [N, 28, 28] → what the linear layer is given of them, float32 [N, F] on the CPU; the rest is not kept."""
+    parts = images.split(_BATCH.get(images.device.type, 500))
+    return torch.cat([model.features(dataset.inputs(part))[-1].flatten(1).cpu() for part in parts])
 
 
 if __name__ == "__main__":

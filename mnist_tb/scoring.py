@@ -13,7 +13,7 @@ from mnist_tb import data, exported, hardware, projector, reporting
 from mnist_tb.checkpoint import Saver, load, save_plain
 from mnist_tb.data import Dataset, Split
 from mnist_tb.errors import InputError
-from mnist_tb.evaluate import Evaluation, evaluate, features, predict
+from mnist_tb.evaluate import Evaluation, evaluate, features, penultimate, predict
 from mnist_tb.live import Live
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs import Run, save_predictions, write_atomically
@@ -137,7 +137,7 @@ def _report_result(job: Job, model: CNN, network: CNN, evaluation: Evaluation, s
     save_predictions(job.run, evaluation.labels.numpy(), evaluation.probabilities.numpy())
     if job.config.tracking.projector and job.tracker.enabled:
         part = Split(dataset.test.images[:_PROJECTED], dataset.test.labels[:_PROJECTED])
-        points = projector.reduced(features(model, dataset, part.images)[-1].flatten(1))
+        points = projector.reduced(penultimate(model, dataset, part.images))
         guesses = evaluation.predictions[:_PROJECTED]
         projector.write(job.run, part.images.cpu(), part.labels.cpu(), guesses, points, dataset.classes)
     reporting.result(job.tracker, step, dataset, evaluation, pictures)

@@ -13,10 +13,11 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve
 from tensorboard.util import tensor_util
 from test_board import get, start_board, wait_for_runs
+from torch.nn import functional
 
 from mnist_tb import figures, metrics, projector, reporting
 from mnist_tb.data import Dataset
-from mnist_tb.evaluate import Evaluation, features
+from mnist_tb.evaluate import Evaluation, features, penultimate, predict
 from mnist_tb.model import CNN
 from mnist_tb.runs import Run
 
@@ -177,6 +178,15 @@ def test_feature_maps_show_the_image_and_each_layer(digits: Dataset) -> None:
     picture = figures.feature_maps(digits.test.images[0], [layer[0] for layer in layers])
     assert picture.shape[0] == (1 + 1 + 2 + 2) * 60 + 4
     assert picture.max() > 200
+
+
+def test_what_the_linear_layer_is_given_batch_after_batch(digits: Dataset) -> None:
+    images = digits.train.images[:501]  # one more than a batch
+    model = CNN().requires_grad_(False)
+    given = penultimate(model, digits, images)
+    torch.testing.assert_close(given, features(model, digits, images)[-1].flatten(1))
+    logits = functional.linear(given, model.linear.weight, model.linear.bias)
+    torch.testing.assert_close(logits, predict(model, digits, images))
 
 
 def test_pictures_side_by_side() -> None:
