@@ -8,34 +8,24 @@ from __future__ import annotations
 import json
 import uuid
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_tb import settings
 from mnist_tb.errors import InputError
 from mnist_tb.runs import Run, listing
 from mnist_tb.sweep.locks import Locks
-from mnist_tb.sweep.plan import Choices, Plan, Range
+from mnist_tb.sweep.plan import Plan
+from mnist_tb.sweep.search import distribution, from_optuna, pruner, sampler, to_optuna
 from mnist_tb.sweep.storage import close_storage, open_storage
 
-_PLAN, _ID, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = (
-    "plan",
-    "id",
-    "accuracies",
-    "seconds",
-    "error",
-    "attempts",
-)
+_PLAN, _ID, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = "plan", "id", "accuracies", "seconds", "error", "attempts"
 _FRUITLESS = 5
 """Workers that a trial may end, one after another, without having come any further."""
 
@@ -80,9 +70,9 @@ class Held:
         self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         params = {}
         for place, (key, space) in enumerate(plan.space.items()):
-            trial.study.sampler = _sampler(plan, trial.number, place)
+            trial.study.sampler = sampler(plan, trial.number, place)
             params[key] = trial._suggest(key, distribution(space))
-        self.point = {key: _value(plan.space[key], value) for key, value in params.items()}
+        self.point = {key: from_optuna(plan.space[key], value) for key, value in params.items()}
 
     @property
     def number(self) -> int:
@@ -174,7 +164,7 @@ class Study:
                 storage=self._kept,
                 study_name=plan.name,
                 direction="maximize",
-                pruner=_pruner(plan),
+                pruner=pruner(plan),
                 load_if_exists=True,
             )
             known = self._study.user_attrs.get(_PLAN)
@@ -223,7 +213,7 @@ class Study:
         if not waiting and len(trials) >= self._plan.trials:
             return None
         if self._plan.sampler.name == "grid" and not waiting:
-            point = {key: _stored(value) for key, value in self._plan.grid(len(trials)).items()}
+            point = {key: to_optuna(value) for key, value in self._plan.grid(len(trials)).items()}
             self._study.enqueue_trial(point)  # a killed worker may leave it so: the next one asks for it
         found = self._study.ask()
         self._locks.hold(found.number)
@@ -259,44 +249,12 @@ class Study:
         return Result(
             trial.number,
             states[trial.state],
-            {key: _value(space, trial.params[key]) for key, space in self._plan.space.items() if key in trial.params},
+            {
+                key: from_optuna(space, trial.params[key])
+                for key, space in self._plan.space.items()
+                if key in trial.params
+            },
             {int(seed): value for seed, value in trial.user_attrs.get(_ACCURACIES, {}).items()},
             trial.user_attrs.get(_ERROR, ""),
             trial.user_attrs.get(_SECONDS, 0.0),
         )
-
-
-def distribution(space: Choices | Range) -> BaseDistribution:
-    """A key's space in Optuna's words."""
-    if not isinstance(space, Range):
-        return CategoricalDistribution([_stored(value) for value in space])
-    if space.whole:
-        return IntDistribution(int(space.low), int(space.high), log=space.log)
-    return FloatDistribution(float(space.low), float(space.high), log=space.log)
-
-
-def _stored(value: Any) -> Any:
-    """A choice as Optuna can keep it: lists as their JSON."""
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _value(space: Choices | Range, stored: Any) -> Any:
-    if isinstance(space, Range):
-        return stored
-    return next(value for value in space if _stored(value) == stored and type(_stored(value)) is type(stored))
-
-
-def _sampler(plan: Plan, number: int, place: int) -> BaseSampler:
-    """Of one key of one trial, and seeded by both: random points are the same whoever draws them, and however often."""
-    seed = zlib.crc32(f"{plan.sampler.seed} {number} {place}".encode())
-    if plan.sampler.name == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=plan.sampler.startup, multivariate=True, constant_liar=True)
-    return RandomSampler(seed=seed)
-
-
-def _pruner(plan: Plan) -> BasePruner:
-    name, steps = plan.pruner.name, plan.epochs * len(plan.seeds)
-    if name == "median":
-        # Optuna counts steps from 0: the last epoch of the warm-up is step `warmup` here.
-        return MedianPruner(n_startup_trials=plan.pruner.startup, n_warmup_steps=plan.pruner.warmup + 1)
-    return HyperbandPruner(min_resource=1, max_resource=steps) if name == "hyperband" else NopPruner()

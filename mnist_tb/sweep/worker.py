@@ -60,26 +60,29 @@ class Worker:
         while True:
             held = self._study.claim()
             if held is not None:
-                try:
-                    self._do(held)
-                except MemoryFullError as error:  # others beside it may be why: a few times more, here or elsewhere
-                    print(error, flush=True)
-                    held.release()
-                    time.sleep(_LATER)
-                except InUseError:
-                    held.forgive()
-                    held.release()
-                    time.sleep(_LATER)
-                except BaseException:
-                    with suppress(TrainingError), storage_errors():
-                        held.forgive()
-                    raise
-                finally:
-                    held.release()
+                time.sleep(self._try(held))
             elif self._study.counts().finished == self._plan.trials:
                 return
             else:
                 time.sleep(_WAIT)
+
+    def _try(self, held: Held) -> float:
+        """Do a trial and let go of it; the seconds to wait then, where it cannot be done at the moment."""
+        try:
+            self._do(held)
+        except MemoryFullError as error:  # others beside it may be why: a few times more, here or elsewhere
+            print(error, flush=True)
+            return _LATER
+        except InUseError:
+            held.forgive()
+            return _LATER
+        except BaseException:
+            with suppress(TrainingError), storage_errors():
+                held.forgive()
+            raise
+        finally:
+            held.release()
+        return 0
 
     def _do(self, held: Held) -> None:
         began = time.perf_counter()
