@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_tb import __version__
+from mnist_tb import __version__, memory
 from mnist_tb.cli_runs import compare_command, export_command, logdir_option, runs_group
 from mnist_tb.cli_sweep import sweep_command
 from mnist_tb.errors import InputError, TrainingError
@@ -248,6 +248,7 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
+    memory.bound_spinning()
     interruption = Interruption()
     try:
         with interruption:

@@ -56,9 +56,13 @@ class Dataset:
 
     def inputs(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 or float [N, 28, 28], 0 to 255 → dtype [N, 1, 28, 28] of the training set's mean 0 and deviation 1."""
-        return (
-            images.unsqueeze(1).to(torch.float32, copy=True).sub_(self.mean * 255).mul_(1 / (self.std * 255)).to(dtype)
-        )
+        mean, scale = self.scaling
+        return images.unsqueeze(1).to(torch.float32, copy=True).sub_(mean).mul_(scale).to(dtype)
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """What is taken from a pixel, 0 to 255, and what the rest is multiplied by, to bring it to the inputs' scale."""
+        return self.mean * 255, 1 / (self.std * 255)
 
     def train_batch(
         self, index: Tensor, dtype: torch.dtype, change: Callable[[Tensor], Tensor] | None = None

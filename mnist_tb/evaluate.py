@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before torch is imported: see memory.bound_spinning
+    import sys
+
+    from mnist_tb.cli import evaluate_command, main
+
+    sys.exit(main(evaluate_command))
+
 from dataclasses import dataclass
 
 import torch
@@ -80,11 +87,3 @@ def penultimate(model: CNN, dataset: Dataset, images: Tensor) -> Tensor:
     """uint8 [N, 28, 28] → what the linear layer is given of them, float32 [N, F] on the CPU; the rest is not kept."""
     parts = images.split(_BATCH.get(images.device.type, 500))
     return torch.cat([model.features(dataset.inputs(part))[-1].flatten(1).cpu() for part in parts])
-
-
-if __name__ == "__main__":
-    import sys
-
-    from mnist_tb.cli import evaluate_command, main
-
-    sys.exit(main(evaluate_command))

@@ -6,9 +6,14 @@
 // All sums are floats. Images are shared out in BLOCKS fixed parts, whose sums are added in order: the number of threads
 // changes no bit of the result. A NaN stays one on every way, so that a diverged training is seen as such.
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
@@ -67,6 +72,102 @@ constexpr int MOST_VECTORS = 1;
 #endif
 template <int OUT> constexpr int VECTORS = OUT % (MOST_VECTORS * LANES) ? 1 : MOST_VECTORS;
 
+// ---- The threads
+
+// The work of a call is cut into pieces, which whoever is there takes one after the other: the calling thread waits for
+// pieces that another thread has begun, never for a thread that has not come. Beside other programs, which take a core
+// away for milliseconds, that keeps a training near its fair share; OpenMP's barriers wait for every thread, spinning.
+struct Team {
+    using Piece = void (*)(const void *work, int piece);
+
+    // Do pieces 0 to count - 1 of some work on up to `threads` threads, and wait until all are done.
+    template <class Work> void share(int threads, int count, const Work &work) {
+        if (threads <= 1) {
+            for (int piece = 0; piece < count; piece++) work(piece);
+            return;
+        }
+        for (; helpers < threads - 1; helpers++) std::thread([this, me = helpers] { help(me); }).detach();
+        limit.store(threads - 1), total.store(count), done.store(0), what.store(&work);
+        how.store([](const void *work, int piece) { (*(const Work *)work)(piece); });
+        left.store((left.load() / JOB + 1) * JOB + count);
+        if (sleeping.load()) {
+            { std::lock_guard<std::mutex> held(mutex); }
+            wake.notify_all();
+        }
+        while (take(false)) {}
+        const auto all = [&] { return done.load() == count; };
+        if (!spin(all)) {
+            std::unique_lock<std::mutex> held(mutex);
+            waiting.store(true);
+            finished.wait(held, all);
+            waiting.store(false);
+        }
+    }
+
+  private:
+    // Longer than the time between two calls on a quiet machine; longer than that would take the core from others.
+    static constexpr auto SPIN = std::chrono::microseconds(50);
+
+    static constexpr uint64_t JOB = 1ull << 32, FRONT = 1ull << 16;
+
+    std::atomic<uint64_t> left{0};  // the number of the job, then the first piece that is left, then the end of those left
+    std::atomic<int> total{0}, done{0}, limit{0}, sleeping{0};
+    std::atomic<const void *> what{nullptr};
+    std::atomic<Piece> how{nullptr};
+    std::atomic<bool> waiting{false};
+    std::mutex mutex;
+    std::condition_variable wake, finished;
+    int helpers = 0;
+
+    static int front(uint64_t pieces) { return pieces / FRONT % FRONT; }
+    static int back(uint64_t pieces) { return pieces % FRONT; }
+    bool is_open() const { return front(left.load()) < back(left.load()); }
+
+    // Do the first or the last of the pieces that are left; whether there was one. What a thread did at its end of the
+    // last job is still in its core's cache.
+    bool take(bool last) {
+        uint64_t pieces = left.load();
+        const int count = total.load();
+        const void *work = what.load();
+        const Piece function = how.load();
+        if (front(pieces) >= back(pieces)) return false;
+        if (!left.compare_exchange_strong(pieces, last ? pieces - 1 : pieces + FRONT)) return true;  // another one was first
+        function(work, last ? back(pieces) - 1 : front(pieces));
+        if (done.fetch_add(1) + 1 == count && waiting.load()) {
+            { std::lock_guard<std::mutex> held(mutex); }
+            finished.notify_one();
+        }
+        return true;
+    }
+
+    // Wait for a short while; whether it has come true.
+    template <class Test> static bool spin(const Test &test) {
+        const auto end = std::chrono::steady_clock::now() + SPIN;
+        do {
+            for (int i = 0; i < 50; i++) {
+                if (test()) return true;
+#if defined(__x86_64__)
+                __builtin_ia32_pause();
+#endif
+            }
+        } while (std::chrono::steady_clock::now() < end);
+        return false;
+    }
+
+    void help(int me) {
+        const auto wanted = [&] { return me < limit.load() && is_open(); };
+        for (;;) {
+            while (me < limit.load() && take(me % 2 == 0)) {}
+            if (spin(wanted)) continue;
+            std::unique_lock<std::mutex> held(mutex);
+            sleeping++;
+            wake.wait(held, wanted);
+            sleeping--;
+        }
+    }
+};
+static Team &team = *new Team;  // never destroyed: its threads end with the process
+
 // ---- The weights, in the orders in which the loops want them
 
 template <int IN, int OUT> struct Packed {  // [outputs / TILE][tap][inputs / STEP][TILE] units
@@ -91,39 +192,44 @@ constexpr long W1 = 0, B1 = W1 + C1 * TAPS, W2 = B1 + C1, B2 = W2 + C2 * TAPS * 
 constexpr long B3 = W3 + C3 * TAPS * C2, W4 = B3 + C3, B4 = W4 + CLASSES * LOW * LOW * C3, PARAMETERS = B4 + CLASSES;
 
 template <int IN, int OUT>
-static void pack(const real *from, Packed<IN, OUT> &to, Packed<OUT, IN> &back) {
-#pragma omp for schedule(static) nowait
-    for (int o = 0; o < OUT; o += STEP)
-        for (int t = 0; t < TAPS; t++)
-            for (int i = 0; i < IN; i += STEP) {
-                real square[STEP][STEP], turned[STEP][STEP];
-                for (int a = 0; a < STEP; a++)
-                    for (int b = 0; b < STEP; b++)
-                        turned[b][a] = square[a][b] = from[((o + a) * TAPS + t) * IN + i + b];
-                for (int a = 0; a < STEP; a++) {
-                    memcpy(to.at(o + a, t, i), square[a], sizeof(unit));
-                    memcpy(back.at(i + a, TAPS - 1 - t, o), turned[a], sizeof(unit));
-                }
+static void pack(const real *from, Packed<IN, OUT> &to, Packed<OUT, IN> &back, int o) {  // outputs o to o + STEP - 1
+    for (int t = 0; t < TAPS; t++)
+        for (int i = 0; i < IN; i += STEP) {
+            real square[STEP][STEP], turned[STEP][STEP];
+            for (int a = 0; a < STEP; a++)
+                for (int b = 0; b < STEP; b++)
+                    turned[b][a] = square[a][b] = from[((o + a) * TAPS + t) * IN + i + b];
+            for (int a = 0; a < STEP; a++) {
+                memcpy(to.at(o + a, t, i), square[a], sizeof(unit));
+                memcpy(back.at(i + a, TAPS - 1 - t, o), turned[a], sizeof(unit));
             }
+        }
 }
 
-static void pack_all(const real *from) {
-    pack(from + W2, weights.second, weights.second_back);
-    pack(from + W3, weights.third, weights.third_back);
-#pragma omp for schedule(static) nowait
-    for (int k = 0; k < CLASSES; k++)
-        for (int c = 0; c < C3; c++)
-            for (int p = 0; p < LOW * LOW; p++)
-                weights.linear[k][p * C3 + c] = from[W4 + (k * C3 + c) * LOW * LOW + p];
-#pragma omp single
-    {
-        for (int t = 0; t < TAPS; t++)
-            for (int c = 0; c < C1; c++) weights.first[t][c] = get_one(from + W1 + c * TAPS + t);
-        for (int c = 0; c < C1; c++) weights.bias1[c] = get_one(from + B1 + c);
-        for (int c = 0; c < C2; c++) weights.bias2[c] = get_one(from + B2 + c);
-        for (int c = 0; c < C3; c++) weights.bias3[c] = get_one(from + B3 + c);
-        for (int k = 0; k < CLASSES; k++) weights.bias4[k] = get_one(from + B4 + k);
-    }
+static void pack_small(const real *from) {
+    for (int t = 0; t < TAPS; t++)
+        for (int c = 0; c < C1; c++) weights.first[t][c] = get_one(from + W1 + c * TAPS + t);
+    for (int c = 0; c < C1; c++) weights.bias1[c] = get_one(from + B1 + c);
+    for (int c = 0; c < C2; c++) weights.bias2[c] = get_one(from + B2 + c);
+    for (int c = 0; c < C3; c++) weights.bias3[c] = get_one(from + B3 + c);
+    for (int k = 0; k < CLASSES; k++) weights.bias4[k] = get_one(from + B4 + k);
+}
+
+static void pack_linear(const real *from, int k) {
+    for (int c = 0; c < C3; c++)
+        for (int p = 0; p < LOW * LOW; p++)
+            weights.linear[k][p * C3 + c] = from[W4 + (k * C3 + c) * LOW * LOW + p];
+}
+
+constexpr int PARTS = 8;  // into which packing the weights and adding up the gradients are cut
+
+static void pack_part(const real *from, int part) {
+    for (int o = C2 * part / PARTS; o < C2 * (part + 1) / PARTS; o += STEP)
+        pack(from + W2, weights.second, weights.second_back, o);
+    for (int o = C3 * part / PARTS; o < C3 * (part + 1) / PARTS; o += STEP)
+        pack(from + W3, weights.third, weights.third_back, o);
+    for (int k = CLASSES * part / PARTS; k < CLASSES * (part + 1) / PARTS; k++) pack_linear(from, k);
+    if (part == 0) pack_small(from);
 }
 
 // ---- A thread's images and what becomes of them
@@ -394,23 +500,23 @@ struct Total {
     }
 };
 
-template <int IN, int OUT> static void unpack(const Total &total, long weight, long bias, float *gradient) {
-#pragma omp for schedule(static) nowait
-    for (int t = 0; t < TAPS; t++)
-        for (int i = 0; i < IN; i++)
-            for (int o = 0; o < OUT; o += LANES)
-                total(weight + (t * IN + i) * OUT + o, gradient + weight + (o * TAPS + t) * IN + i, TAPS * IN);
-#pragma omp single nowait
-    for (int o = 0; o < OUT; o += LANES) total(bias + o, gradient + bias + o, 1);
+template <int IN, int OUT>
+static void unpack(const Total &total, long weight, long bias, float *gradient, int part) {
+    for (int row = IN * TAPS * part / PARTS; row < IN * TAPS * (part + 1) / PARTS; row++) {
+        const int t = row / IN, i = row % IN;
+        for (int o = 0; o < OUT; o += LANES)
+            total(weight + (t * IN + i) * OUT + o, gradient + weight + (o * TAPS + t) * IN + i, TAPS * IN);
+    }
+    if (part == 0)
+        for (int o = 0; o < OUT; o += LANES) total(bias + o, gradient + bias + o, 1);
 }
 
-static void unpack_all(const float *sums, float *gradient) {
+static void unpack_part(const float *sums, float *gradient, int part) {
     const Total total = {sums};
-    unpack<1, C1>(total, W1, B1, gradient);
-    unpack<C1, C2>(total, W2, B2, gradient);
-    unpack<C2, C3>(total, W3, B3, gradient);
-#pragma omp for schedule(static) nowait
-    for (int k = 0; k < CLASSES; k++) {
+    unpack<1, C1>(total, W1, B1, gradient, part);
+    unpack<C1, C2>(total, W2, B2, gradient, part);
+    unpack<C2, C3>(total, W3, B3, gradient, part);
+    for (int k = CLASSES * part / PARTS; k < CLASSES * (part + 1) / PARTS; k++) {
         for (int p = 0; p < LOW * LOW; p++)
             for (int c = 0; c < C3; c += LANES)
                 total(W4 + (k * LOW * LOW + p) * C3 + c, gradient + W4 + (k * C3 + c) * LOW * LOW + p, LOW * LOW);
@@ -421,55 +527,62 @@ static void unpack_all(const float *sums, float *gradient) {
 
 static thread_local Group group;  // zero at first, and its borders always
 
-extern "C" void logits(const real *parameters, const float *inputs, long count, float *out) {
-#pragma omp parallel
-    {
-        pack_all(parameters);
-#pragma omp barrier
-#pragma omp for schedule(static)
-        for (long n = 0; n < count; n++) {
+extern "C" void gather(const uint8_t *images, const int64_t *index, long count, float mean, float scale, float *inputs,
+                       int threads) {
+    team.share(threads, PARTS, [=](int part) {
+        for (long n = count * part / PARTS; n < count * (part + 1) / PARTS; n++)
+            for (int p = 0; p < SIDE * SIDE; p++)
+                inputs[n * SIDE * SIDE + p] = (images[index[n] * SIDE * SIDE + p] - mean) * scale;
+    });
+}
+
+extern "C" void logits(const real *parameters, const float *inputs, long count, float *out, int threads) {
+    team.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
+    team.share(threads, (count + GROUP - 1) / GROUP, [=](int piece) {
+        const long end = (piece + 1L) * GROUP < count ? (piece + 1L) * GROUP : count;
+        for (long n = (long)piece * GROUP; n < end; n++) {
             forward(inputs + n * SIDE * SIDE, group.image[0]);
             memcpy(out + n * CLASSES, group.image[0].logits, sizeof group.image[0].logits);
         }
+    });
+}
+
+// One block of a batch: the sums of its gradients, its loss and its number of right predictions.
+static void step_block(const float *inputs, const int64_t *labels, float smoothing, long count, int block, float *sum,
+                       float *loss, int64_t *right) {
+    const long begin = count * block / BLOCKS, end = count * (block + 1) / BLOCKS;
+    const auto zero = [=](long at, long size) { memset(sum + at, 0, size * sizeof(float)); };
+    zero(W1, W2 - W1), zero(B2, C2), zero(B3, C3), zero(B4, CLASSES);  // the rest is begun by the first group
+    if (begin == end) zero(0, PARAMETERS);
+    for (long start = begin; start < end; start += GROUP) {
+        const int size = end - start < GROUP ? end - start : GROUP;
+        for (int n = 0; n < size; n++) {
+            Image &image = group.image[n];
+            int hit;
+            forward(inputs + (start + n) * SIDE * SIDE, image);
+            *loss += cross_entropy(image.logits, labels[start + n], smoothing, 1.0f / count, &hit);
+            *right += hit;
+            backward(image, sum);
+            group.first[n].fill(image.first);
+            group.second[n].fill(image.second);
+            group.second_gradient[n].fill(image.second_gradient);
+            group.third_gradient[n].fill(image.third_gradient);
+        }
+        weight_gradient(group.first, group.second_gradient, size, start > begin, sum + W2);
+        weight_gradient(group.second, group.third_gradient, size, start > begin, sum + W3);
+        linear_gradient(group.image, size, start > begin, sum);
     }
 }
 
 extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, float smoothing, long count,
-                     float *sums, float *gradient, float *loss, int64_t *hits) {
+                     float *sums, float *gradient, float *loss, int64_t *hits, int threads) {
     float losses[BLOCKS] = {};
     int64_t right[BLOCKS] = {};
-#pragma omp parallel
-    {
-        pack_all(parameters);
-#pragma omp barrier
-#pragma omp for schedule(static)
-        for (long block = 0; block < BLOCKS; block++) {
-            float *sum = sums + block * PARAMETERS;
-            const long begin = count * block / BLOCKS, end = count * (block + 1) / BLOCKS;
-            const auto zero = [=](long at, long size) { memset(sum + at, 0, size * sizeof(float)); };
-            zero(W1, W2 - W1), zero(B2, C2), zero(B3, C3), zero(B4, CLASSES);  // the rest is begun by the first group
-            if (begin == end) zero(0, PARAMETERS);
-            for (long start = begin; start < end; start += GROUP) {
-                const int size = end - start < GROUP ? end - start : GROUP;
-                for (int n = 0; n < size; n++) {
-                    Image &image = group.image[n];
-                    int hit;
-                    forward(inputs + (start + n) * SIDE * SIDE, image);
-                    losses[block] += cross_entropy(image.logits, labels[start + n], smoothing, 1.0f / count, &hit);
-                    right[block] += hit;
-                    backward(image, sum);
-                    group.first[n].fill(image.first);
-                    group.second[n].fill(image.second);
-                    group.second_gradient[n].fill(image.second_gradient);
-                    group.third_gradient[n].fill(image.third_gradient);
-                }
-                weight_gradient(group.first, group.second_gradient, size, start > begin, sum + W2);
-                weight_gradient(group.second, group.third_gradient, size, start > begin, sum + W3);
-                linear_gradient(group.image, size, start > begin, sum);
-            }
-        }
-        unpack_all(sums, gradient);
-    }
+    team.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
+    team.share(threads, BLOCKS, [&](int block) {
+        step_block(inputs, labels, smoothing, count, block, sums + block * PARAMETERS, losses + block, right + block);
+    });
+    team.share(threads, PARTS, [=](int part) { unpack_part(sums, gradient, part); });
     float total = 0;
     *hits = 0;
     for (int block = 0; block < BLOCKS; block++) total += losses[block], *hits += right[block];

@@ -158,7 +158,8 @@ def _work(
     team: Team,
 ) -> None:
     """Train in the run's folder, from the beginning or from a checkpoint, and finish the run."""
-    with _status(run, terminal) if team.first else nullcontext():
+    computing = in_precision(model, config.precision)
+    with _status(run, terminal) if team.first else nullcontext(), kernels.threads_for(computing):
         if team.first:
             _go_back(run, saved)
         step, seconds = (0, 0.0) if saved is None else (int(saved["step"]), float(saved["seconds"]))

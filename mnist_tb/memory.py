@@ -1,12 +1,14 @@
-"""How the process gets its memory, and how its threads take turns."""
+"""How the process gets its memory, and how its threads wait and take turns."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_SPINS = "1000"
 
 
 def keep_freed_memory() -> None:
@@ -29,3 +31,14 @@ def take_short_turns() -> None:
     https://docs.python.org/3/library/sys.html#sys.setswitchinterval
     """
     sys.setswitchinterval(5e-4)
+
+
+def bound_spinning() -> None:
+    """Have GNU's OpenMP, which torch computes with, put a thread that waits for others to sleep after some microseconds.
+
+    As it comes, a waiting thread spins for milliseconds: beside other programs, on the core that those it waits for need.
+    To be called before torch is imported; whatever the user has said of it in the environment holds.
+    https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS

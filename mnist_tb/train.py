@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before torch is imported: see memory.bound_spinning
+    import sys
+
+    from mnist_tb.cli import main, train_command
+
+    sys.exit(main(train_command))
+
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -228,11 +235,3 @@ def _better(one: Evaluation, other: Best) -> bool:
 def _diverged(where: str, step: int, lr: float | None = None) -> PointError:
     rate = "" if lr is None else f", with learning rate {lr:g}"
     return PointError(f"the {where} loss is no finite number at step {step}{rate}: try a smaller train.lr")
-
-
-if __name__ == "__main__":
-    import sys
-
-    from mnist_tb.cli import main, train_command
-
-    sys.exit(main(train_command))

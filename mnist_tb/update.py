@@ -65,12 +65,19 @@ class Updater:
         if len(index) == 0:  # a batch of fewer images than processes
             self.gradient.zero_()
             return self.gradient.new_zeros(()), index.new_zeros(())
-        dtype = self._computing.dtype if self._kernels is None else torch.float32
+        if self._kernels is None:
+            return self._by_torch(*self._batch(index, maps, self._computing.dtype))
+        if maps is None:
+            data = self._dataset
+            inputs = self._kernels.gather(data.train.images, index, *data.scaling)
+            labels = data.train.labels.index_select(0, index)
+        else:
+            inputs, labels = self._batch(index, maps, torch.float32)
+        return self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
+
+    def _batch(self, index: Tensor, maps: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         change = None if maps is None else partial(augment.move, maps=maps)
-        inputs, labels = self._dataset.train_batch(index, dtype, change)
-        if self._kernels is not None:
-            return self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
-        return self._by_torch(inputs, labels)
+        return self._dataset.train_batch(index, dtype, change)
 
     def _by_torch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs).float()
