@@ -78,10 +78,10 @@ accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a qu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r benchmarks/requirements.txt
 	@touch .venv/peers
 
-lint: $(READY)  ## style, likely mistakes, types
+lint: $(READY)  ## style, likely mistakes, types on Linux, macOS and Windows
 	$(BIN)/ruff check $(RULES) $(CHECKS) $(SOURCES)
 	$(BIN)/ruff format --check $(RULES) $(SOURCES)
-	$(BIN)/mypy
+	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 
 format: $(READY)  ## lay the code out
 	$(BIN)/ruff format $(RULES) $(SOURCES)

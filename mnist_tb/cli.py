@@ -23,6 +23,7 @@ from mnist_tb.cli_runs import compare_command, export_command, logdir_option, ru
 from mnist_tb.cli_sweep import sweep_command
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
+from mnist_tb.system import end_child
 from mnist_tb.team import is_first
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _live_page(logdir: Path, browser: bool) -> Iterator[Page]:
     try:
         yield page
     finally:
-        page.process.terminate()
+        end_child(page.process)
         page.process.wait()
 
 
@@ -160,8 +161,8 @@ def resume_command(run: str, epochs: int | None, device: str | None, logdir: Pat
 )
 @click.option("--host", default="localhost", show_default=True, help="The interface to serve on.")
 @_no_browser
-@click.option("--with-parent", type=int, hidden=True, help="End when this process is no longer the parent.")
-def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_parent: int | None) -> None:
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the standard input does.")
+def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_parent: bool) -> None:
     """Show all runs in TensorBoard, live: the page follows the trainings by itself."""
     from mnist_tb.board import launcher
 

@@ -18,6 +18,7 @@ from mnist_tb import runs, strict_yaml
 from mnist_tb.errors import InputError
 from mnist_tb.overview import Problem, Row, damaged
 from mnist_tb.runs import Run
+from mnist_tb.system import locked
 
 _COLUMNS = ("run", "tag", "step", "wall_time", "value")
 _REMOVED = ".removed-"
@@ -38,7 +39,7 @@ def rename(logdir: Path, run: Run, name: str) -> Run:
     target = Run(logdir / f"{run.name.partition('-')[0]}-{name}")
     if target.path == run.path:
         return run
-    with runs.locked(logdir):
+    with locked(logdir):
         if target.path.exists() or target.path.is_symlink():
             raise InputError(f"{target.path}: there is one already")
         if run.path.is_symlink():  # the link gets another name, and nothing changes where it leads
@@ -67,7 +68,7 @@ def remove(logdir: Path, run: Run) -> None:
 
     It vanishes under its name at once; a removal that is killed is completed by the next one.
     """
-    with runs.locked(logdir):
+    with locked(logdir):
         if run.path.is_symlink():
             run.path.unlink()
             return

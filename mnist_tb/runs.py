@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError, InUseError, TrainingError
+from mnist_tb.system import is_locked, locked, sync_folder
 
 PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
 """A row of predictions.npy, as numpy names its type."""
@@ -116,25 +116,24 @@ class Run:
 
         The lock is the system's, on the folder of checkpoints: it ends with the process, however that ends.
         """
-        try:
-            descriptor = os.open(self.last_checkpoint.parent, os.O_RDONLY)
-        except OSError:
-            raise InputError(f"{self.path}: is no run, it has no folder of checkpoints") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.ExitStack() as held:
+            try:
+                if not self._kept.is_dir():
+                    raise InputError(f"{self.path}: is no run, it has no folder of checkpoints")
+                held.enter_context(locked(self._kept, wait=False))
+            except BlockingIOError:
+                raise InUseError(
+                    f"{self.path}: this run is in use by another process; wait until it has ended"
+                ) from None
             yield
-        except BlockingIOError:
-            raise InUseError(f"{self.path}: this run is in use by another process; wait until it has ended") from None
-        finally:
-            os.close(descriptor)
 
     def is_in_use(self) -> bool:
         """Whether a process has the run at the moment."""
-        try:
-            with self.in_use():
-                return False
-        except InputError:
-            return self.last_checkpoint.parent.is_dir()
+        return is_locked(self._kept)
+
+    @property
+    def _kept(self) -> Path:
+        return self.last_checkpoint.parent
 
 
 def create(logdir: Path, name: str, config: str, metrics: dict[str, Any], number: int | None = None) -> Run:
@@ -157,7 +156,7 @@ def create(logdir: Path, name: str, config: str, metrics: dict[str, Any], number
             numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
             run = Run(logdir / f"{max(numbers, default=0) + 1 if number is None else number:04d}-{name}")
             made.path.rename(run.path)
-            _sync(logdir)
+            sync_folder(logdir)
             return run
     except OSError as error:
         kind = TrainingError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else InputError
@@ -228,24 +227,4 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Have the folder's entries on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's advisory lock; the system lets go of it when the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

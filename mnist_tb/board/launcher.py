@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
+import threading
 import webbrowser
 import zipfile
 from collections.abc import Callable
@@ -17,23 +17,28 @@ from pathlib import Path
 from typing import IO
 
 from mnist_tb.errors import InputError
+from mnist_tb.system import start_child, when_parent_ends
 
 _SAMPLES = {"scalars": 5_000, "images": 100, "histograms": 200, "text": 100, "live": 2}
 """How much is kept a run and tag: every epoch's pictures, and more points than a curve should have."""
 _RELOAD_SECONDS = 1  # whole: the fast loader cuts fractions off, and 0 is a busy loop
 _PORTS = 100
+_AN_HOUR = 3600  # without any limit, no Ctrl-C would be heard on Windows
 _SETTINGS = '<script src="data/plugin/live/static/settings.js"></script>'
 
 
 def serve(
-    logdir: Path, host: str, port: int, say: Callable[[str], None], browser: bool, parent: int | None = None
+    logdir: Path, host: str, port: int, say: Callable[[str], None], browser: bool, with_parent: bool = False
 ) -> None:
-    """Serve the runs of a log folder until interrupted, or until `parent`, a process, is no longer this one's parent.
+    """Serve the runs of a log folder until interrupted, or until the process that started this one has ended.
 
     say: receives a line each about where the page is. Raises InputError where no address can be had.
     """
     from tensorboard import program  # takes a second
 
+    ended = threading.Event()
+    if with_parent:
+        when_parent_ends(ended.set)
     free = _free_port(host, port)
     board = program.TensorBoard(plugins=_plugins(), assets_zip_provider=_assets)
     board.configure(
@@ -51,15 +56,15 @@ def serve(
     say("Ctrl-C ends it.")
     if browser and has_display():
         webbrowser.open(address)
-    while parent is None or os.getppid() == parent:
-        time.sleep(0.5)
+    while not ended.wait(_AN_HOUR):
+        pass
 
 
 @dataclass(frozen=True)
 class Page:
     """TensorBoard as a process of its own, and where its page is."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     address: str
 
 
@@ -68,19 +73,15 @@ def start(logdir: Path, browser: bool) -> Page:
 
     Raises InputError where it does not come up.
     """
-    command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--with-parent", str(os.getpid())]
-    process = subprocess.Popen(
-        command if browser else [*command, "--no-browser"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # Ctrl-C in the terminal is for the training
+    command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--with-parent"]
+    process = start_child(
+        command if browser else [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("TensorBoard: "):
-            return Page(process, line.removeprefix("TensorBoard: ").strip())
+        text = line.decode(errors="replace")
+        if text.startswith("TensorBoard: "):
+            return Page(process, text.removeprefix("TensorBoard: ").strip())
     raise InputError(f"TensorBoard did not start (exit code {process.wait()}): try `mnist-tb board` by itself")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,10 @@ from typing import Any, Protocol
 from optuna.storages.journal._file import BaseJournalFileLock  # nothing public has its type
 
 from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.system import locked
 
-_WHOLE, _FIRST_TRIAL, _JOURNAL, _NOTHING = 0, 1, 2**40, -1
-"""The bytes of the file of locks that stand for the whole sweep, for its first trial, and for writing the journal; with
-PostgreSQL, numbers, one of them for nothing."""
+_WHOLE, _FIRST_TRIAL, _NOTHING = 0, 1, -1
+"""The numbers of PostgreSQL's locks that stand for the whole sweep, for its first trial, and for nothing."""
 
 
 class Locks(Protocol):
@@ -42,21 +41,21 @@ class Locks(Protocol):
 
 
 class FileLocks:
-    """Locks on single bytes of a file, which the system keeps: on one machine, or on a folder shared over NFS.
+    """Locks on the files of a folder, which the system keeps: on one machine, or on a folder shared over NFS."""
 
-    They are the process's: it must open the file once only, as closing any of its descriptors would end them all.
-    https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
-    """
+    def __init__(self, folder: Path) -> None:
+        """folder: made where it is missing. Raises OSError where that cannot be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._held: dict[int, contextlib.ExitStack] = {}
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError where the file cannot be made."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-
-    @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
+    def whole(self) -> contextlib.AbstractContextManager[None]:
         """As in `Locks`."""
-        with self.at(_WHOLE):
-            yield
+        return self._at("sweep")
+
+    def journal(self) -> contextlib.AbstractContextManager[None]:
+        """Wait until no other process writes the journal, and have it meanwhile."""
+        return self._at("journal")
 
     def free(self, trials: Sequence[int]) -> Sequence[int]:
         """As in `Locks`: all of them, for to ask for one is no more than a look."""
@@ -64,31 +63,35 @@ class FileLocks:
 
     def hold(self, trial: int) -> bool:
         """As in `Locks`."""
+        if trial in self._held:
+            return True
+        held = contextlib.ExitStack()
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _FIRST_TRIAL + trial)
-        except (BlockingIOError, PermissionError):  # both are the system's word for it
+            held.enter_context(self._at(f"trial-{trial:06d}", wait=False))
+        except BlockingIOError:
             return False
+        self._held[trial] = held
         return True
 
     def release(self, trial: int) -> None:
         """As in `Locks`."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST_TRIAL + trial)
+        if trial in self._held:
+            self._held.pop(trial).close()
 
     def check(self) -> None:
         """As in `Locks`: the system keeps them as long as the process lives."""
 
     def close(self) -> None:
         """As in `Locks`."""
-        os.close(self._descriptor)
+        for trial in [*self._held]:
+            self.release(trial)
 
     @contextlib.contextmanager
-    def at(self, place: int) -> Iterator[None]:
-        """Wait for a byte, and have it meanwhile."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, place)
-        try:
+    def _at(self, name: str, wait: bool = True) -> Iterator[None]:
+        path = self._folder / name
+        path.touch()
+        with locked(path, wait):
             yield
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
 
 
 class JournalLock(BaseJournalFileLock):
@@ -105,7 +108,7 @@ class JournalLock(BaseJournalFileLock):
 
     def acquire(self) -> bool:
         """As Optuna asks for it."""
-        self._held.enter_context(self._locks.at(_JOURNAL))
+        self._held.enter_context(self._locks.journal())
         cut_torn_line(self._journal)
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.sweep.plan import Plan, Task
 from mnist_tb.sweep.study import Counts, Study
+from mnist_tb.system import available_cores, end_child, start_child
 
 _RESTARTS = 10
 """Workers that may be killed, one after another, without a trial having been finished in between."""
@@ -33,7 +33,7 @@ def sweep(
     before = study.counts()
     if before.finished < plan.trials:
         workers = min(workers, plan.trials - before.finished)
-        threads = max(len(os.sched_getaffinity(0)) // workers, 1) if hasattr(os, "sched_getaffinity") else 1
+        threads = max(available_cores() // workers, 1)
         say(_beginning(plan, folder, before, workers, threads))
         tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
         try:
@@ -64,7 +64,7 @@ def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], 
                 code = process.poll()
                 if code is None:
                     continue
-                _ended(running.pop(index))
+                end_child(running.pop(index))
                 if code == 2:  # it has said why
                     raise InputError("the sweep has stopped, and goes on with the same command once this is right")
                 if code == 1:
@@ -82,10 +82,8 @@ def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], 
 
 
 def _start(task: bytes, threads: int) -> subprocess.Popen[bytes]:
-    """A worker, in a process group of its own: Ctrl-C reaches it once, through this process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "mnist_tb.sweep.worker"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, process_group=0)
+    """A worker: Ctrl-C reaches it once, through this process."""
+    process = start_child([sys.executable, "-m", "mnist_tb.sweep.worker"], OMP_NUM_THREADS=str(threads))
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it has ended already: that is seen soon enough
         process.stdin.write(task)
@@ -96,14 +94,6 @@ def _start(task: bytes, threads: int) -> subprocess.Popen[bytes]:
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
     """Have workers save and end, and wait for them."""
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        end_child(process)
     for process in processes:
-        _ended(process)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    process.wait()
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+        process.wait()

@@ -64,7 +64,7 @@ def _journal(path: Path) -> tuple[Locks, BaseStorage]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab"):
-            locks = FileLocks(path.with_name(f".{path.name}.locks"))
+            locks = FileLocks(path.with_name(f".{path.name}.locks.d"))
     except OSError as error:
         raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
     try:

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 
@@ -23,6 +22,7 @@ from mnist_tb.schema import Data
 from mnist_tb.sweep.plan import Task, rounded, short
 from mnist_tb.sweep.storage import storage_errors
 from mnist_tb.sweep.study import Held, Study
+from mnist_tb.system import terminate_self, when_parent_ends
 from mnist_tb.terminal import Silent, Terminal
 
 _WAIT = 0.5
@@ -150,17 +150,6 @@ def _step(run: Run) -> int:
         return 0
 
 
-def _end_with_parent(pipe: int) -> None:
-    """End, after a checkpoint, when the parent has ended, however that was: its end of the pipe is then closed."""
-
-    def wait() -> None:
-        while os.read(pipe, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True, name="parent").start()
-
-
 def run(task: Task) -> None:
     """Work on a sweep as one of its processes."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -188,5 +177,5 @@ if __name__ == "__main__":
         told = pickle.load(sys.stdin.buffer)  # from the parent, which is this program
     except EOFError:
         raise InputError("this module is started by mnist-tb sweep") from None
-    _end_with_parent(sys.stdin.fileno())
+    when_parent_ends(terminate_self)  # after a checkpoint
     sys.exit(main(click.Command("worker", callback=lambda: _run_quietly(told)), []))
