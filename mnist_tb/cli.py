@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -56,11 +57,10 @@ _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the p
 @cli.command("train")
 @click.option(
     "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    default=Path("configs/default.yaml"),
+    default="default",
     show_default=True,
-    help="The YAML file to train by.",
+    metavar="NAME|FILE",
+    help="The configuration: one that comes with mnist-tb, see `mnist-tb configs`, or a YAML file.",
 )
 @click.option(
     "--set",
@@ -80,7 +80,7 @@ _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the p
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
 @_no_browser
 def train_command(
-    config_path: Path,
+    config: str,
     overrides: tuple[str, ...],
     logdir: Path,
     data_root: str | None,
@@ -99,16 +99,15 @@ def train_command(
     ]
     if data_root is not None:
         options.append(("--data-root", "data.download", False))
-    config = configuration.load(config_path, overrides, options, rename=True)
+    chosen = configuration.load(config, overrides, options, rename=True)
     with _live_page(logdir, not no_browser) if board and is_first() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch: the page comes up meanwhile
         from mnist_tb.terminal import Terminal
 
-        run = launch(config, logdir, Terminal())
+        run = launch(chosen, logdir, Terminal())
         if not is_first():
             return
-        program = os.path.relpath(Path(sys.executable).with_name("mnist-tb"))
-        again = f"make board LOGDIR={logdir}  or  {program} board --logdir {logdir}"
+        again = _board_again(logdir)
         click.echo(f"\nThe run: {run.path}\nSee it:  {again if page is None else page.address}")
         if page is not None:
             with suppress(KeyboardInterrupt):
@@ -116,6 +115,39 @@ def train_command(
                     click.echo("Ctrl-C ends the page.")
                 page.process.wait()
                 click.echo(f"The page has ended by itself; it is there again with: {again}")
+
+
+def _board_again(logdir: Path) -> str:
+    """The command that shows a log folder, as it can be typed here."""
+    program = Path(sys.executable).with_name("mnist-tb")
+    on_path = shutil.which("mnist-tb") == str(program)
+    command = f"{'mnist-tb' if on_path else os.path.relpath(program)} board --logdir {logdir}"
+    return f"make board LOGDIR={logdir}  or  {command}" if Path("Makefile").exists() else command
+
+
+@cli.command("configs")
+@click.argument("name", required=False)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there, not to the terminal.")
+def configs_command(name: str | None, output: Path | None) -> None:
+    """List the configurations that come with mnist-tb, or write NAME out, to edit it and train by the copy."""
+    from mnist_tb import presets
+
+    if name is None:
+        for known in presets.names():
+            click.echo(f"{known:16} {presets.summary(known)}")
+        return
+    if name not in presets.names():
+        raise InputError(f"{name}: there is no configuration of that name; there are {', '.join(presets.names())}")
+    text = presets.find(name).read_text(encoding="utf-8")
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(output, "x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written: {error.strerror}") from None
+    click.echo(f"{output}: written; train by it with: mnist-tb train --config {output}")
 
 
 @contextmanager

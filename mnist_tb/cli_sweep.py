@@ -14,7 +14,7 @@ _SHOWN = 10
 
 
 @click.command("sweep")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file")
 @click.option(
     "--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes on this machine."
 )
@@ -34,7 +34,7 @@ _SHOWN = 10
     help="A folder that holds the dataset's files already; nothing is downloaded.",
 )
 def sweep_command(
-    file: Path,
+    file: str,
     workers: int,
     storage: str | None,
     overrides: tuple[str, ...],
@@ -42,7 +42,7 @@ def sweep_command(
     logdir: Path,
     data_root: str | None,
 ) -> None:
-    """Search over configurations as FILE says. The same command again goes on where it stopped."""
+    """Search over configurations as FILE says, or one that comes with mnist-tb, such as sweeps/lr. The same command again goes on where it stopped."""
     from mnist_tb.sweep import plan as plans
 
     if is_one_of_several():

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mnist_tb import settings, strict_yaml
+from mnist_tb import presets, settings, strict_yaml
 from mnist_tb.errors import InputError
 from mnist_tb.schema import LONGEST_NAME, Config, is_group
 from mnist_tb.settings import SEED
@@ -19,7 +19,7 @@ from mnist_tb.strict_yaml import Document, KeyPath
 
 
 def load(
-    path: Path,
+    path: str | Path,
     overrides: Iterable[str] = (),
     options: Iterable[tuple[str, str, Any]] = (),
     rename: bool = False,
@@ -27,12 +27,14 @@ def load(
 ) -> Config:
     """Read a configuration file and what it extends, then apply overrides.
 
+    path: a file, or the name of one that comes with the program, as in `presets.find`.
     overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
     options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they win over `--set`.
     preset: as options, but the overrides win over them.
     rename: have the name say what these changed, unless it is among it.
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
+    path = presets.find(path)
     document = _read_with_extends(path, ())
     values = document.values
     places = dict(document.places)
@@ -105,7 +107,10 @@ def _read_with_extends(path: Path, seen: tuple[Path, ...]) -> Document:
     place = document.places[("extends",)]
     if not isinstance(parent, str):
         raise InputError(f"{place}: extends must be the name of one file, not {parent!r}")
-    parent_path = path.parent / parent
+    try:
+        parent_path = presets.find(parent, beside=path)
+    except InputError as error:
+        raise InputError(f"{place}: extends: {error}") from None
     if not parent_path.is_file():
         raise InputError(f"{place}: extends: {parent_path} does not exist")
     base = _read_with_extends(parent_path, (*seen, path.resolve()))

@@ -75,7 +75,7 @@ def read(path: Path) -> Document:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     values, lines = _parse(text, str(path), with_line=True)
     if values is None:
-        raise InputError(f"{path}: the file is empty; to take everything from elsewhere write `extends: default.yaml`")
+        raise InputError(f"{path}: the file is empty; to take everything from elsewhere write `extends: default`")
     if not isinstance(values, dict):
         raise InputError(
             f"{path}: the top level is {_kind(values)}, but must be a mapping such as `train: {{epochs: 10}}`"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from mnist_tb import config as configuration
-from mnist_tb import settings, strict_yaml
+from mnist_tb import presets, settings, strict_yaml
 from mnist_tb.errors import InputError
 from mnist_tb.runs import is_numbered
 from mnist_tb.schema import LONGEST_NAME, Config, Group, RunName
@@ -61,7 +61,7 @@ class _File(Group):
     """The keys of a sweep's file."""
 
     name: RunName | None = None
-    base: Annotated[str, Field(min_length=1)] = "../default.yaml"
+    base: Annotated[str, Field(min_length=1)] = "default"
     set: dict[str, Any] = Field(default_factory=dict)
     space: Annotated[dict[str, Any], Field(min_length=1)]
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -130,11 +130,12 @@ class Task:
     index: int
 
 
-def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Plan:
-    """Read a sweep's file. overrides, options: of its base configuration, as in `config.load`.
+def load(path: str | Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Plan:
+    """Read a sweep's file. path: as in `presets.find`. overrides, options: of its base configuration, as in `config.load`.
 
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
+    path = presets.find(path)
     document = strict_yaml.read(path)
     places = document.places
     values = {"name": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:LONGEST_NAME], **document.values}
@@ -144,7 +145,10 @@ def load(path: Path, overrides: Iterable[str] = (), options: Iterable[tuple[str,
         raise InputError(configuration.explain(error, places, str(path), _suggest)) from None
     if file.name is None:
         raise InputError(f"{places[('name',)]}: name must be a text, not nothing (null)")
-    base = path.parent / file.base
+    try:
+        base = presets.find(file.base, beside=path)
+    except InputError as error:
+        raise InputError(f"{places.get(('base',), path)}: base: {error}") from None
     if not base.is_file():
         raise InputError(f"{places.get(('base',), path)}: base: {base} is no file")
     if is_numbered(file.name):
