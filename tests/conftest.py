@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
+import pickle
+import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; those about threads say how many
+
+import hypothesis
 import numpy as np
+import processes
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from zygote import Zygote
 
 from mnist_tb import data
 from mnist_tb.cli import main
 from mnist_tb.data import Dataset
 from mnist_tb.runs import Run, listing
 from mnist_tb.schema import Config, Data
+
+processes.Watch.install()
+hypothesis.settings.register_profile("fixed", derandomize=True)
+if os.environ.get("MNIST_TB_TEST_SEED"):
+    hypothesis.settings.load_profile("fixed")
 
 REPOSITORY = Path(__file__).parent.parent
 _GIVEN_ROOT = os.environ.pop("MNIST_TB_DATA_ROOT", None)  # tests say themselves where their data are
@@ -41,20 +55,102 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
-@pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests run beside each other in several processes; one that is marked `alone`, for it measures time, does not.
+# ---- Nothing is left behind
 
-    Whoever waits to be alone stands in the door, so that the others do not go on coming.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that people start: a mark for all that the suite starts, and a folder for its temporary files."""
+    if hasattr(config, "workerinput"):
+        return
+    os.environ[processes.SUITE] = uuid.uuid4().hex
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest's own folders stay where they were
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mnist_tb_tests.")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing that was started for several tests may outlive the suite."""
+    if hasattr(session.config, "workerinput"):
+        return
+    left = processes.end_all(processes.SUITE, os.environ[processes.SUITE], grace=20)
+    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nThe suite left these processes, which are ended now:", *left, sep="\n  ")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on a test that it has failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All that a test has started and mounted is gone when it ends; where it is not, that test fails, by name."""
+    watch = processes.Watch(f"{os.getpid()} {request.node.nodeid}")
+    watch.begin()
+    yield
+    failed = request.node.stash.get(_FAILED, False)
+    left = watch.end(grace=0 if failed else 10)
+    mounts = processes.mounts_below(tmp_path_factory.getbasetemp())
+    for point in mounts:
+        subprocess.run(["umount", "--lazy", point], check=True)
+    if not failed:
+        assert not left, "the test left these processes, which are ended now"
+        assert not mounts, "the test left these mounts, which are gone now"
+
+
+# ---- What tests need
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """For what is random: MNIST_TB_TEST_SEED, or another one each time, which is printed. CI has a fixed one."""
+    chosen = int(os.environ.get("MNIST_TB_TEST_SEED") or random.randrange(2**31))
+    print(f"MNIST_TB_TEST_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts the command mnist-tb in processes of its own, quickly."""
+    started = Zygote()
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs mnist-tb, a sweep with its one worker too, in this process, where nothing depends on that.
+
+    Returns the exit code, the output and the errors.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    kind = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
-    with open(folder / "door", "w") as door, open(folder / "room", "w") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, kind)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        yield
+    from mnist_tb.sweep import pool, worker
+
+    def work(tasks: list[bytes], *others: object) -> None:
+        for task in tasks:
+            worker.run(pickle.loads(task))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patched:
+            patched.setattr(pool, "_watch", work)
+            code = main(arguments=list(arguments))
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -167,12 +263,17 @@ def playwright() -> Iterator[Playwright]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
+    made = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def context(playwright: Playwright, chromium: str, tmp_path: Path) -> Iterator[BrowserContext]:
-    """A browser that has never been here."""
-    made = playwright.chromium.launch_persistent_context(
-        str(tmp_path / "profile"), executable_path=chromium, args=FLAGS, viewport={"width": 1440, "height": 1000}
-    )
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that has never been here: it remembers nothing of other tests."""
+    made = browser.new_context(viewport={"width": 1440, "height": 1000})
     yield made
     made.close()
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from zygote import Zygote
 
 from mnist_tb import checkpoint, events
 from mnist_tb.runs import Run, listing
@@ -33,32 +34,32 @@ SETTINGS = ("tracking.checkpoint_seconds=0.05", "tracking.scalars_every=3")
 Curves = dict[str, list[tuple[int, float]]]
 
 
-def command(logdir: Path, resume: bool, epochs: int = EPOCHS) -> list[str]:
+def command(logdir: Path, epochs: int = EPOCHS) -> list[str]:
+    """What mnist-tb is told to train, or to go on with the run that is there."""
+    if listing(logdir):
+        return ["resume", "last", "--logdir", str(logdir)]
     settings = [word for setting in (f"train.epochs={epochs}", *SETTINGS) for word in ("--set", setting)]
-    train = ["train", "--config", str(CONFIG), "--logdir", str(logdir), *settings]
-    return [sys.executable, "-m", "mnist_tb", *(["resume", "last", "--logdir", str(logdir)] if resume else train)]
+    return ["train", "--config", str(CONFIG), "--logdir", str(logdir), *settings]
 
 
-def complete(logdir: Path, epochs: int = EPOCHS) -> Run:
+def complete(zygote: Zygote, logdir: Path, epochs: int = EPOCHS) -> Run:
     """Train or resume until the run is complete."""
-    done = subprocess.run(command(logdir, bool(listing(logdir)), epochs), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out, error = zygote.run(*command(logdir, epochs))
+    assert code == 0, out + error
     run = listing(logdir)[-1]
     assert run.read_metrics()["status"] == "completed"
     return run
 
 
-def kill(logdir: Path, seconds: float, epochs: int = EPOCHS) -> str:
+def kill(zygote: Zygote, logdir: Path, seconds: float, epochs: int = EPOCHS) -> str:
     """Train or resume, and kill that after so many seconds, or let it end before; what the run then is."""
-    process = subprocess.Popen(
-        command(logdir, bool(listing(logdir)), epochs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = zygote.start(*command(logdir, epochs))
     try:
-        _, error = process.communicate(timeout=seconds)
-        assert process.returncode == 0, error
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+    _, error = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), error
     found = listing(logdir)
     if not found:
         return "not begun"
@@ -103,17 +104,19 @@ def differences(run: Run, whole: Run) -> list[str]:
     return found
 
 
-def torture(folder: Path, kills: int, kills_a_run: int, seed: int, epochs: int = EPOCHS) -> tuple[int, int, list[str]]:
+def torture(
+    zygote: Zygote, folder: Path, kills: int, kills_a_run: int, seed: int, epochs: int = EPOCHS
+) -> tuple[int, int, list[str]]:
     """Kill so often, some times a run; runs that came out as if nothing had been, runs tried, and what was wrong."""
     instants = random.Random(seed)
     start = time.monotonic()
-    whole = complete(folder / "whole", epochs)
+    whole = complete(zygote, folder / "whole", epochs)
     life = time.monotonic() - start
     survived, tried, wrong = 0, 0, []
     while tried * kills_a_run < kills:
         logdir = folder / f"{tried:02d}"
-        states = [kill(logdir, instants.uniform(0, 1.05) * life, epochs) for _ in range(kills_a_run)]
-        found = differences(complete(logdir, epochs), whole)
+        states = [kill(zygote, logdir, instants.uniform(0, 1.05) * life, epochs) for _ in range(kills_a_run)]
+        found = differences(complete(zygote, logdir, epochs), whole)
         tried += 1
         survived += not found
         wrong += [f"run {tried} ({'; '.join(states)}): {difference}" for difference in found]
@@ -130,7 +133,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"--seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        survived, tried, wrong = torture(Path(folder), options.kills, options.kills_a_run, options.seed, options.epochs)
+        zygote = Zygote()
+        how_often = (options.kills, options.kills_a_run, options.seed, options.epochs)
+        survived, tried, wrong = torture(zygote, Path(folder), *how_often)
+        zygote.close()
     print(f"survived / tried: {survived} / {tried}, {options.kills_a_run} kill(s) each")
     sys.exit("\n".join(wrong) or 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import shutil
 import signal
 import socket
@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Train, read_events
+from processes import wait_until_gone
 from torch.utils.tensorboard import SummaryWriter
+from zygote import HELD, Forked, Place, Zygote
 
 from mnist_tb import live, status
 from mnist_tb.board import snapshot
@@ -184,7 +186,7 @@ def logdir(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = next(cut.iterdir())
     events.write_bytes(events.read_bytes()[:-9])
     (folder / "0007-rubbish").mkdir()
-    (folder / "0007-rubbish" / "events.out.tfevents.1.x").write_bytes(os.urandom(2_000))
+    (folder / "0007-rubbish" / "events.out.tfevents.1.x").write_bytes(random.Random(0).randbytes(2_000))
     return folder
 
 
@@ -321,7 +323,7 @@ def start_board(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     return process, read_address(process)
 
 
-def read_address(process: subprocess.Popen[str]) -> str:
+def read_address(process: subprocess.Popen[str] | Forked) -> str:
     assert process.stdout is not None
     return next(
         line.removeprefix("TensorBoard: ").strip() for line in process.stdout if line.startswith("TensorBoard: ")
@@ -335,18 +337,6 @@ def children(parent: int) -> list[int]:
         if task.name != str(parent)
         for pid in (task / "children").read_text().split()
     ]
-
-
-def alive(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    end = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not [pid for pid in pids if alive(pid)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -428,37 +418,32 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, capsys: 
     assert sentence in capsys.readouterr().err
 
 
-def test_train_with_its_page(tmp_path: Path) -> None:
+def train_with_page(zygote: Zygote, logdir: Path, hold: Place | None = None) -> Forked:
+    config = ["--config", "digits", "--logdir", str(logdir), "--epochs", "2"]
+    return zygote.start("train", "--board", "--no-browser", *config, hold=hold)
+
+
+def test_train_with_its_page(zygote: Zygote, tmp_path: Path) -> None:
     """The page is there before the training, stays after it, and goes with Ctrl-C."""
-    config = str(REPOSITORY / "configs" / "digits.yaml")
-    arguments = ["train", "--board", "--no-browser", "--config", config, "--logdir", str(tmp_path), "--epochs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert process.stdout is not None
+    process = train_with_page(zygote, tmp_path)
     address = read_address(process)
     started = children(process.pid)
-    assert any(line == "Ctrl-C ends the page.\n" for line in process.stdout)
+    process.until("Ctrl-C ends the page.")
     wait_for_runs(address.rstrip("/"), 1)
     assert get(f"{address}data/plugin/live/runs")["runs"][0]["state"] == "completed"
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=15)
+    _, error = process.communicate()
     assert (process.returncode, error) == (0, "")
     wait_until_gone(started)
 
 
-def test_the_page_goes_with_a_training_that_is_killed(tmp_path: Path) -> None:
-    config = str(REPOSITORY / "configs" / "digits.yaml")
-    arguments = ["train", "--board", "--no-browser", "--config", config, "--logdir", str(tmp_path), "--epochs", "999"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    )
-    read_address(process)
+def test_the_page_goes_with_a_training_that_is_killed(zygote: Zygote, tmp_path: Path) -> None:
+    process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.look", 2))
+    process.until(HELD)
     started = children(process.pid)
     assert started
     process.kill()
-    process.communicate(timeout=15)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     wait_until_gone(started)
 

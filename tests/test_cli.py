@@ -9,9 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ import torch
 from conftest import REPOSITORY, Train, read_events, scalars
 from PIL import Image
 from tensorboard.util import tensor_util
+from zygote import HELD, Place, Zygote
 
 from mnist_tb import checkpoint, data
 from mnist_tb.cli import main
@@ -101,7 +105,7 @@ def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pyt
 
 def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "40"]
+    arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "10"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_tb", *arguments],
         stdout=slave, stderr=slave, cwd=REPOSITORY, env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
@@ -118,7 +122,7 @@ def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     assert process.wait() == 0
     text = shown.decode()
     assert "images/s" in text
-    assert "/800" in text
+    assert "/200" in text
     assert "Batch:" not in text
 
 
@@ -250,34 +254,90 @@ def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path,
     assert done.returncode == 0, done.stderr
 
 
+LIGHT = (
+    "config schema settings tags runs errors strict_yaml download cli cli_runs cli_sweep events reading overview"
+    " compare significance tables housekeeping report status pictures presets system memory"
+)
+
+
+def test_light_modules_import_no_torch() -> None:
+    """One after the other, so that the first one that does is named."""
+    code = (
+        "import importlib, sys\n"
+        f"for module in {LIGHT.split()}:\n"
+        "    importlib.import_module(f'mnist_tb.{module}')\n"
+        "    assert 'torch' not in sys.modules, module"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_configurations_are_listed_and_written_out_to_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments=["configs"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    files = [path.relative_to(REPOSITORY / "configs").with_suffix("") for path in REPOSITORY.glob("configs/**/*.yaml")]
+    assert sorted(listed) == sorted(map(str, files))
+    for name in listed:
+        assert main(arguments=["configs", name]) == 0
+        assert capsys.readouterr().out == (REPOSITORY / "configs" / f"{name}.yaml").read_text()
+    assert main(arguments=["configs", "digits", "--output", "mine.yaml"]) == 0
+    assert "mnist-tb train --config mine.yaml" in capsys.readouterr().out
+    assert main(arguments=["train", "--config", "mine.yaml", "--epochs", "1"]) == 0
+    assert listing(Path("runs"))[0].name == "0001-mine-ep1"
+    capsys.readouterr()
+    assert main(arguments=["configs", "digits", "--output", "mine.yaml"]) == 2
+    assert main(arguments=["configs", "mine"]) == 2
+    assert main(arguments=["train", "--config", "mine"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "mnist-tb: --output mine.yaml: cannot be written: File exists"
+    assert said[1].startswith("mnist-tb: mine: there is no configuration of that name; there are best, default, ")
+    assert said[2].startswith(
+        "mnist-tb: mine: there is no configuration of that name; give a YAML file, or one of best,"
+    )
+
+
 @pytest.mark.parametrize(
-    "module",
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_spinning_is_bounded_unless_the_environment_says_something(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments=["configs"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+TRAIN_NOWHERE = ["--config", "digits", "--logdir", "/dev/null/runs"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
     [
-        "config",
-        "schema",
-        "settings",
-        "tags",
-        "runs",
-        "errors",
-        "strict_yaml",
-        "download",
-        "cli",
-        "cli_runs",
-        "events",
-        "reading",
-        "overview",
-        "compare",
-        "significance",
-        "tables",
-        "housekeeping",
-        "report",
-        "status",
-        "pictures",
+        ("mnist_tb", ["train", *TRAIN_NOWHERE]),
+        ("mnist_tb.train", TRAIN_NOWHERE),
+        ("mnist_tb.evaluate", ["/dev/", "--json"]),
     ],
 )
-def test_light_modules_import_no_torch(module: str) -> None:
-    code = f"import sys, mnist_tb.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_it_is_bounded_before_torch_is_imported(module: str, arguments: list[str]) -> None:
+    """Afterwards it would have no effect. These commands import torch, and then fail."""
+    code = (
+        "import os, runpy, sys\n"
+        "class Noting:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'torch': print('GOMP_SPINCOUNT' in os.environ)\n"
+        "sys.meta_path.insert(0, Noting)\n"
+        "sys.argv[:] = sys.argv[1:]\n"
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code, module, *arguments], env=clean, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "True\n"), done.stderr
 
 
 BAD = {
@@ -337,30 +397,21 @@ def test_evaluate_refuses_broken_weights(damage: str, train: Train, capsys: pyte
     assert "best.pt: " in capsys.readouterr().err
 
 
-def endless_training(logdir: Path) -> subprocess.Popen[str]:
-    """A training in a process of its own that does not end by itself."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(logdir), "--epochs", "9999"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-
-
-def read_until(process: subprocess.Popen[str], beginning: str) -> None:
-    """Read the output up to the first line that begins so."""
-    assert process.stdout is not None
-    assert any(line.startswith(beginning) for line in process.stdout)
+SECOND_EPOCH = Place("mnist_tb.train.look", 2)
+TRAIN = ("train", "--config", DIGITS, "--epochs", "3", "--logdir")
 
 
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, tmp_path: Path) -> None:
-    process = endless_training(tmp_path)
-    read_until(process, "Epoch: 2")
+def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, zygote: Zygote, tmp_path: Path) -> None:
+    process = zygote.start(*TRAIN, str(tmp_path), hold=SECOND_EPOCH)
+    process.until(HELD)
     run = listing(tmp_path)[0]
     assert run.read_metrics()["status"] == "running"
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    process.go_on()
+    _, error = process.communicate()
     assert process.returncode == code
     assert error.strip() == f"mnist-tb: {word}"
     assert run.read_metrics()["status"] == "interrupted"
@@ -410,43 +461,56 @@ def test_a_bug_is_not_hidden(train: Train, monkeypatch: pytest.MonkeyPatch) -> N
         train("--epochs", "1")
 
 
-def test_many_signals_end_the_run_once(tmp_path: Path) -> None:
+def test_many_signals_end_the_run_once(zygote: Zygote, tmp_path: Path) -> None:
     """One press of Ctrl-C can arrive several times; the run is still marked, and nothing is a traceback."""
-    process = endless_training(tmp_path)
-    read_until(process, "Epoch: 2")
+    process = zygote.start(*TRAIN, str(tmp_path), hold=SECOND_EPOCH)
+    process.until(HELD)
     for _ in range(10):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
-    _, error = process.communicate(timeout=30)
+    process.go_on()
+    _, error = process.communicate()
     assert (process.returncode, error.strip()) == (130, "mnist-tb: interrupted")
     assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
 
 
-def test_closed_output_marks_the_run_interrupted(tmp_path: Path) -> None:
-    process = endless_training(tmp_path)
-    read_until(process, "Run ")
-    assert process.stdout is not None
+def test_closed_output_marks_the_run_interrupted(zygote: Zygote, tmp_path: Path) -> None:
+    process = zygote.start(*TRAIN, str(tmp_path), hold=SECOND_EPOCH)
+    process.until(HELD)
     process.stdout.close()
-    assert process.wait(60) != 0
-    assert process.stderr is not None
+    process.go_on()
+    assert process.wait() != 0
     assert "Traceback" not in process.stderr.read()
-    process.stderr.close()
     assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
 
 
-def test_metrics_are_valid_json_at_every_moment(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "30"],
-        stdout=subprocess.DEVNULL, cwd=REPOSITORY,
-    )  # fmt: skip
+def test_metrics_are_valid_json_at_every_moment(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread reads them all the while, and one read falls between any two writes."""
     seen: list[str] = []
-    while process.poll() is None:
-        for run in listing(tmp_path):
-            if run.metrics.exists():
-                seen.append(json.loads(run.metrics.read_text())["status"])
-        time.sleep(0.002)
-    assert process.returncode == 0
-    assert set(seen) == {"running", "completed"} or seen[-1] == "running"
+    written = Run.write_metrics
+
+    def read() -> None:
+        for run in listing(tmp_path / "runs"):
+            seen.append(json.loads(run.metrics.read_text())["status"])
+
+    def write(run: Run, metrics: dict[str, Any]) -> None:
+        read()
+        written(run, metrics)
+        read()
+
+    monkeypatch.setattr(Run, "write_metrics", write)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.001):
+            read()
+
+    with ThreadPoolExecutor(1) as other:
+        watching = other.submit(watch)
+        train("--epochs", "5")
+        ended.set()
+        watching.result()
+    assert set(seen) == {"running", "completed"}
     assert len(seen) > 20
 
 

@@ -202,7 +202,7 @@ def run_alone(code: str) -> str:
 
 
 def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
-    """Two teams would fight for the cores: while the kernels work, torch computes on one thread, and afterwards as before."""
+    """Two teams would fight for the cores: while the kernels work torch computes on one thread, and then as before."""
     code = """
         from mnist_tb import kernels
         before = torch.get_num_threads()

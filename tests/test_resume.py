@@ -21,6 +21,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, Train, read_events, scalars
 from test_board import free_port, get, wait_for_runs
+from zygote import HELD, Place, Zygote
 
 from mnist_tb import checkpoint, events, interrupt
 from mnist_tb.checkpoint import Saver
@@ -32,9 +33,9 @@ from mnist_tb.tracking import EventWriter
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing ever happened to. Do not change it."""
-    return killing.complete(tmp_path_factory.mktemp("whole"))
+    return killing.complete(zygote, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
@@ -48,51 +49,37 @@ def resume(run: Run, *arguments: str) -> int:
     return main(arguments=["resume", str(run.path), *arguments])
 
 
-def endless(logdir: Path) -> subprocess.Popen[str]:
-    """A training that does not end by itself."""
-    command = [*killing.command(logdir, False), "--epochs", "9999"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 # ---- Killed and stopped
 
 
-def test_killed_at_random_instants(tmp_path: Path) -> None:
-    """Eight kills: two runs, four times each. The seed is printed."""
-    seed = random.randrange(2**31)
-    print(f"seed {seed}")
-    survived, tried, wrong = killing.torture(tmp_path, 8, 4, seed)
+def test_killed_at_random_instants(zygote: Zygote, tmp_path: Path, seed: int) -> None:
+    """Eight kills: two runs, four times each."""
+    survived, tried, wrong = killing.torture(zygote, tmp_path, 8, 4, seed)
     assert (survived, tried, wrong) == (2, 2, [])
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_in_the_middle_of_an_epoch(number: signal.Signals, code: int, whole: Run, tmp_path: Path) -> None:
-    """It ends within two seconds, says how to go on, and goes on in the middle of the epoch."""
-    process = subprocess.Popen(
-        killing.command(tmp_path, False), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert any(line.startswith("Epoch: 1, Batch: ") for line in process.stdout)
+def test_stopped_in_the_middle_of_an_epoch(
+    number: signal.Signals, code: int, zygote: Zygote, whole: Run, tmp_path: Path
+) -> None:
+    """It ends after the update that it is at, says how to go on, and goes on in the middle of the epoch."""
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.report", 10))
+    process.until(HELD)
     process.send_signal(number)
-    start = time.monotonic()
-    out, _ = process.communicate(timeout=30)
-    assert time.monotonic() - start < 2
-    run = listing(tmp_path)[0]
+    process.go_on()
+    out, _ = process.communicate()
+    (run,) = listing(tmp_path)
     assert process.returncode == code
     assert f"Stopped; it goes on with: mnist-tb resume {run.path}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
-    assert 20 <= checkpoint.load(run.last_checkpoint)["step"] < 80
-    assert killing.differences(killing.complete(tmp_path), whole) == []
+    assert checkpoint.load(run.last_checkpoint)["step"] == 30, "of 80, a point every three"
+    assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
 
 
-def test_a_page_that_stayed_open_shows_one_curve(whole: Run, tmp_path: Path) -> None:
+def test_a_page_that_stayed_open_shows_one_curve(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """It had read what was written after the last checkpoint, and is not told that again."""
-    process = subprocess.Popen(killing.command(tmp_path, False), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert any(line.startswith("Epoch: 2, Batch: ") for line in process.stdout)
-    process.kill()
-    process.communicate()
+    code, _, _ = zygote.run(*killing.command(tmp_path), kill=Place("mnist_tb.train.report", 12))
+    assert code == -signal.SIGKILL
     boards = []
     for fast in ("true", "false"):
         port = str(free_port())
@@ -104,7 +91,7 @@ def test_a_page_that_stayed_open_shows_one_curve(whole: Run, tmp_path: Path) -> 
     try:
         for _, address in boards:
             wait_for_runs(address, 1)
-        run = killing.complete(tmp_path)
+        run = killing.complete(zygote, tmp_path)
         time.sleep(5)
         for _, address in boards:
             for tag, points in killing.curves(whole).items():
@@ -116,17 +103,15 @@ def test_a_page_that_stayed_open_shows_one_curve(whole: Run, tmp_path: Path) -> 
             board.wait(30)
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    process = endless(tmp_path)
-    assert process.stdout is not None
-    try:
-        assert any(line.startswith("Epoch: 0") for line in process.stdout)
-        done = subprocess.run(killing.command(tmp_path, True), capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "this run is in use by another process" in done.stderr
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+def test_a_second_process_is_refused(zygote: Zygote, tmp_path: Path) -> None:
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.look"))
+    process.until(HELD)
+    code, _, error = zygote.run(*killing.command(tmp_path))
+    assert code == 2
+    assert "this run is in use by another process" in error
+    process.go_on()
+    process.communicate()
+    assert process.returncode == 0
 
 
 def test_a_signal_within_a_step_waits_for_its_end() -> None:
@@ -174,29 +159,27 @@ def test_evaluating_again_does_not_take_the_curves_away(completed: Run) -> None:
     assert len(after["loss/train"]) == len(before["loss/train"]) + 1
 
 
-def test_what_failed_goes_on_once_the_cause_is_gone(whole: Run, tmp_path: Path) -> None:
+def test_what_failed_goes_on_once_the_cause_is_gone(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """No file may grow beyond 300 kB, as on a full disk: the checkpoint cannot be written."""
     limit = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))\n"
         "from mnist_tb.cli import main; sys.exit(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", limit, *killing.command(tmp_path, False)[3:]], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", limit, *killing.command(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "File too large" in done.stderr
     assert listing(tmp_path)[0].read_metrics()["status"] == "failed"
-    assert killing.differences(killing.complete(tmp_path), whole) == []
+    assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
 
 
-def test_a_folder_that_is_taken_away_is_said(tmp_path: Path) -> None:
-    process = endless(tmp_path)
-    assert process.stdout is not None
-    assert any(line.startswith("Epoch: 1") for line in process.stdout)
-    run = listing(tmp_path)[0]
-    shutil.rmtree(run.path, ignore_errors=True)
-    _, error = process.communicate(timeout=30)
+def test_a_folder_that_is_taken_away_is_said(zygote: Zygote, tmp_path: Path) -> None:
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.look", 2))
+    process.until(HELD)
+    (run,) = listing(tmp_path)
+    shutil.rmtree(run.path)
+    process.go_on()
+    _, error = process.communicate()
     assert process.returncode == 1
     assert error.startswith(f"mnist-tb: {run.path}")
     assert "No such file or directory" in error

@@ -19,10 +19,13 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from conftest import REPOSITORY, read_events
+from conftest import REPOSITORY, Here, read_events
+from processes import wait_until_gone
 from test_tensorboard import Board
+from zygote import Zygote
 
 from mnist_tb import config as configuration
+from mnist_tb import train
 from mnist_tb.cli import main
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.runs import Run, listing
@@ -33,7 +36,7 @@ from mnist_tb.sweep.plan import Plan
 from mnist_tb.sweep.storage import JOURNAL, storage_errors
 from mnist_tb.sweep.study import Result, Study
 from mnist_tb.sweep.worker import gpu
-from mnist_tb.system import is_locked
+from mnist_tb.system import available_cores, is_locked
 
 TINY: dict[str, Any] = {
     "base": str(REPOSITORY / "configs" / "digits.yaml"),
@@ -56,13 +59,13 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def command(file: Path, logdir: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mnist_tb", "sweep", str(file), "--logdir", str(logdir), *arguments]
+    return ["sweep", str(file), "--logdir", str(logdir), *arguments]
 
 
-def finish(file: Path, logdir: Path, *arguments: str) -> str:
-    done = subprocess.run(command(file, logdir, *arguments), capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def finish(zygote: Zygote, file: Path, logdir: Path, *arguments: str) -> str:
+    code, out, error = zygote.run(*command(file, logdir, *arguments))
+    assert code == 0, out + error
+    return out
 
 
 def accounted_for(plan: Plan, folder: Path, storage: str | None = None) -> list[Result]:
@@ -85,11 +88,11 @@ def accounted_for(plan: Plan, folder: Path, storage: str | None = None) -> list[
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path, str]:
+def swept(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path, str]:
     """A finished sweep of four points with two seeds, by two workers; its plan, folder and output. Do not change it."""
     folder = tmp_path_factory.mktemp("swept")
     file = written(folder, seeds=[0, 1])
-    out = finish(file, folder / "runs", "--workers", "2")
+    out = finish(zygote, file, folder / "runs", "--workers", "2")
     return plans.load(file), folder / "runs" / "tiny", out
 
 
@@ -554,67 +557,53 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-def started(file: Path, logdir: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(file, logdir, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def until(process: subprocess.Popen[str], start: str) -> None:
-    assert process.stdout is not None
-    assert any(line.startswith(start) for line in process.stdout), process.communicate()[1]
-
-
-def gone(processes: list[int]) -> bool:
-    end = time.monotonic() + 30
-    while time.monotonic() < end and any(Path(f"/proc/{one}").exists() for one in processes):
-        time.sleep(0.1)
-    return not any(Path(f"/proc/{one}").exists() for one in processes)
-
-
-def test_killed_and_stopped_it_comes_out_the_same(tmp_path: Path) -> None:
+def test_killed_and_stopped_it_comes_out_the_same(
+    zygote: Zygote, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker killed, all of it killed, then stopped: the same points and accuracies as of one left alone."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(max(available_cores() // 2, 1)))  # as many as two workers have each
     file = written(tmp_path, trials=5, set={**TINY["set"], "train": {"epochs": 8}})
     plan = plans.load(file)
     alone, logdir = tmp_path / "alone", tmp_path / "runs"
-    finish(file, alone, "--workers", "2")
+    assert here(*command(file, alone))[0] == 0
 
-    process = started(file, logdir, "--workers", "2")
-    until(process, "Trial ")
+    process = zygote.start(*command(file, logdir, "--workers", "2"))
+    process.until("Trial ")
     os.kill(workers(process.pid)[0], signal.SIGKILL)
-    until(process, "Worker ")
-    until(process, "Trial ")
+    process.until("Worker ")
+    process.until("Trial ")
     there = workers(process.pid)
     assert len(there) == 2
     process.kill()
     process.communicate()
-    assert gone(there)  # they end by themselves, and save first
+    wait_until_gone(there)  # they end by themselves, and save first
     statuses = collections.Counter(run.read_metrics()["status"] for run in listing(logdir / "tiny"))
     assert set(statuses) <= {"completed", "interrupted", "running"}
     assert statuses["completed"] >= 2
 
-    process = started(file, logdir, "--workers", "2")
-    until(process, "Trial ")
+    process = zygote.start(*command(file, logdir, "--workers", "2"))
+    process.until("Trial ")
     there = workers(process.pid)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "trials are finished; the same command goes on." in out
-    assert gone(there)
+    wait_until_gone(there)
 
-    finish(file, logdir, "--workers", "2")
+    finish(zygote, file, logdir, "--workers", "2")
     ours, theirs = accounted_for(plan, logdir / "tiny"), accounted_for(plan, alone / "tiny")
     assert [(one.point, one.accuracies, one.state) for one in ours] == [
         (one.point, one.accuracies, one.state) for one in theirs
     ]
 
 
-def test_a_pruned_run_says_so_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pruned_run_says_so_everywhere(here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not scored on the test set, and can be finished by hand."""
     space = {"train.lr": [1e-2, 2e-2, 3e-2, 1e-6]}
     pruner = {"name": "median", "startup": 2, "warmup": 0}
     file = written(tmp_path, space=space, sampler={"name": "grid"}, trials=None, pruner=pruner)
-    out = finish(file, tmp_path / "runs")
+    code, out, _ = here(*command(file, tmp_path / "runs"))
+    assert code == 0
     assert "Trial 4 of 4: lr 1e-6: pruned after epoch 1, " in out
     results = accounted_for(plans.load(file), tmp_path / "runs" / "tiny")
     assert results[3].state == "pruned"
@@ -632,46 +621,50 @@ def test_a_pruned_run_says_so_everywhere(tmp_path: Path, capsys: pytest.CaptureF
     assert run.read_metrics()["test"]["accuracy"] > 0
 
 
-def test_a_broken_checkpoint_is_begun_anew(tmp_path: Path) -> None:
-    file = written(tmp_path, trials=1, set={**TINY["set"], "train": {"epochs": 9}})
-    process = started(file, tmp_path / "runs")
-    until(process, "Sweep ")
-    folder, end = tmp_path / "runs" / "tiny", time.monotonic() + 60
-    while time.monotonic() < end and not any(run.last_checkpoint.exists() for run in listing(folder)):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert error.strip() == "mnist-tb: interrupted"
+def test_a_broken_checkpoint_is_begun_anew(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, trials=1)
+    folder = tmp_path / "runs" / "tiny"
+
+    def stop(job: Any, state: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "report", stop)
+        code, _, error = here(*command(file, tmp_path / "runs"))
+    assert (code, error.strip()) == (130, "mnist-tb: interrupted")
     (run,) = listing(folder)
+    assert run.read_metrics()["status"] == "interrupted"
     run.last_checkpoint.write_bytes(b"broken")
-    out = finish(file, tmp_path / "runs")
+    code, out, _ = here(*command(file, tmp_path / "runs"))
+    assert code == 0
     assert "last.pt: is no checkpoint of mnist_tb, or it is broken; the run begins anew" in out
     assert len(accounted_for(plans.load(file), folder)) == 1
 
 
-def test_a_point_that_cannot_be_trained_fails_alone(tmp_path: Path) -> None:
+def test_a_point_that_cannot_be_trained_fails_alone(here: Here, tmp_path: Path) -> None:
     file = written(tmp_path, space={"train.lr": [1e-2, 1e30]}, sampler={"name": "grid"}, trials=None)
-    out = finish(file, tmp_path / "runs")
+    code, out, _ = here(*command(file, tmp_path / "runs"))
+    assert code == 0
     assert re.search(r"Trial 2 of 2: lr 1e30: failed: the (training|validation) loss is no finite number", out)
     assert "2 trials: 1 complete, 1 failed" in out
     results = accounted_for(plans.load(file), tmp_path / "runs" / "tiny")
     assert "no finite number" in results[1].error
 
 
-def test_no_trial_complete(tmp_path: Path) -> None:
+def test_no_trial_complete(here: Here, tmp_path: Path) -> None:
     file = written(tmp_path, space={"train.lr": [1e30]}, sampler={"name": "grid"}, trials=None)
-    done = subprocess.run(command(file, tmp_path / "runs"), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "mnist-tb: no trial of the sweep is complete: the " in done.stderr
+    code, _, error = here(*command(file, tmp_path / "runs"))
+    assert code == 1
+    assert "mnist-tb: no trial of the sweep is complete: the " in error
 
 
-def test_data_that_are_not_there_end_the_sweep(tmp_path: Path) -> None:
+def test_data_that_are_not_there_end_the_sweep(zygote: Zygote, tmp_path: Path) -> None:
     file = written(tmp_path, base=str(REPOSITORY / "configs" / "default.yaml"))
     arguments = ("--data-root", str(tmp_path / "nothing"), "--workers", "2")
-    done = subprocess.run(command(file, tmp_path / "runs", *arguments), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert str(tmp_path / "nothing") in done.stderr
-    assert done.stderr.endswith("goes on with the same command once this is right\n")
+    code, _, error = zygote.run(*command(file, tmp_path / "runs", *arguments))
+    assert code == 2
+    assert str(tmp_path / "nothing") in error
+    assert error.endswith("goes on with the same command once this is right\n")
     assert listing(tmp_path / "runs" / "tiny") == []
 
 
@@ -725,11 +718,11 @@ def test_an_error_of_the_storage_is_one_sentence() -> None:
         raise optuna.exceptions.StorageInternalError("a reason\nand more")
 
 
-def test_two_machines_with_one_journal(tmp_path: Path) -> None:
+def test_two_machines_with_one_journal(zygote: Zygote, tmp_path: Path) -> None:
     """Two commands with log folders of their own share the trials; a journal's folder may be on another disk."""
     file = written(tmp_path, trials=6)
     arguments = ("--storage", str(tmp_path / "shared" / "journal"))
-    one, other = (started(file, tmp_path / name, *arguments) for name in ("one", "other"))
+    one, other = (zygote.start(*command(file, tmp_path / name, *arguments)) for name in ("one", "other"))
     outs = [process.communicate(timeout=120)[0] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0)
     done = [re.findall(r"^Trial (\d) of 6", out, re.M) for out in outs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, Train, read_events, scalars
+from zygote import Zygote
 
 from mnist_tb import checkpoint
 from mnist_tb.errors import InputError
@@ -32,13 +34,25 @@ def torchrun(processes: int, *command: str) -> list[str]:
 
 def training(logdir: Path, *arguments: str) -> list[str]:
     config = str(REPOSITORY / "configs" / "digits.yaml")
-    return ["-m", "mnist_tb", "train", "--config", config, "--logdir", str(logdir), *SETTINGS, *arguments]
+    return ["train", "--config", config, "--logdir", str(logdir), *SETTINGS, *arguments]
 
 
 def finish(command: list[str], **environment: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def together(zygote: Zygote, processes: int, *command: str, **environment: str) -> tuple[str, str]:
+    """What so many processes print, and their errors, that are told the same things as torchrun tells its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    team = [
+        zygote.start(*command, **meeting, RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(processes), **environment)
+        for i in range(processes)
+    ]
+    said = [process.communicate() for process in team]
+    return "".join(out for out, _ in said), "".join(error for _, error in said)
 
 
 def assert_alike(run: Run, other: Run) -> None:
@@ -103,17 +117,18 @@ def test_the_gradient_is_that_of_ddp() -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """By one process; its last batch of an epoch has one image. Do not change it."""
     logdir = tmp_path_factory.mktemp("alone")
-    finish([sys.executable, *training(logdir, "--epochs", "1", "--batch-size", "52")])
+    code, _, error = zygote.run(*training(logdir, "--epochs", "1", "--batch-size", "52"))
+    assert code == 0, error
     return listing(logdir)[0]
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_as_by_one_process(processes: int, alone: Run, tmp_path: Path) -> None:
+def test_as_by_one_process(zygote: Zygote, processes: int, alone: Run, tmp_path: Path) -> None:
     """Neither 52 nor the images of validation and test can be divided by three, and a batch of one not at all."""
-    out = finish(torchrun(processes, *training(tmp_path, "--epochs", "1", "--batch-size", "52")))
+    out, _ = together(zygote, processes, *training(tmp_path, "--epochs", "1", "--batch-size", "52"))
     (run,) = listing(tmp_path)
     assert out.count("\nThe run: ") == 1
     assert f"on {processes} processes, on cpu in fp32" in out
@@ -125,12 +140,12 @@ def test_as_by_one_process(processes: int, alone: Run, tmp_path: Path) -> None:
     assert alone.read_metrics()["processes"] == 1
 
 
-def test_with_all_that_a_recipe_has(tmp_path: Path) -> None:
+def test_with_all_that_a_recipe_has(zygote: Zygote, tmp_path: Path) -> None:
     """Moved images, smoothed labels, averaged weights, and without the kernels."""
     keys = ("augment.rotate=10", "augment.shift=2", "train.label_smoothing=0.1", "averaging.name=ema")
     settings = ["--epochs", "1", *(word for key in keys for word in ("--set", key))]
-    finish([sys.executable, *training(tmp_path / "one", *settings)], MNIST_TB_KERNELS="off")
-    finish(torchrun(2, *training(tmp_path / "two", *settings)), MNIST_TB_KERNELS="off")
+    assert zygote.run(*training(tmp_path / "one", *settings), MNIST_TB_KERNELS="off")[0] == 0
+    together(zygote, 2, *training(tmp_path / "two", *settings), MNIST_TB_KERNELS="off")
     assert_alike(listing(tmp_path / "two")[0], listing(tmp_path / "one")[0])
 
 
@@ -142,7 +157,7 @@ def endless(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A training on three processes that does not end by itself and has passed its first epoch."""
     settings = ("--epochs", "9999", "--set", "tracking.checkpoint_seconds=0.2")
     process = subprocess.Popen(
-        torchrun(3, *training(tmp_path, *settings)),
+        torchrun(3, "-m", "mnist_tb", *training(tmp_path, *settings)),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -212,10 +227,12 @@ def test_torchruns_signal_does_not_cut_short_what_there_is_to_say() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_stopped_together_and_gone_on_alone(tmp_path: Path, alone: Run) -> None:
+def test_stopped_together_and_gone_on_alone(zygote: Zygote, tmp_path: Path, alone: Run) -> None:
     """A signal that one of them gets is obeyed by all after the same update, and nothing is lost."""
     settings = ("--epochs", "8", "--batch-size", "52")
-    process = subprocess.Popen(torchrun(2, *training(tmp_path, *settings)), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        torchrun(2, "-m", "mnist_tb", *training(tmp_path, *settings)), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert any(line.startswith("Validation, after epoch 1") for line in process.stdout)
     os.kill(members(process.pid)[1], signal.SIGTERM)
@@ -224,28 +241,29 @@ def test_stopped_together_and_gone_on_alone(tmp_path: Path, alone: Run) -> None:
     assert f"Stopped; it goes on with: mnist-tb resume {run.path}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
     assert 25 <= checkpoint.load(run.last_checkpoint)["step"] < 200
-    finish([sys.executable, "-m", "mnist_tb", "resume", str(run.path)])
+    assert zygote.run("resume", str(run.path))[0] == 0
     assert run.read_metrics()["status"] == "completed"
     assert scalars(run)["loss/val"][:2] == [(s, pytest.approx(v, abs=1e-4)) for s, v in scalars(alone)["loss/val"]]
 
 
 def test_wrong_input_is_said_once(tmp_path: Path) -> None:
     done = subprocess.run(
-        torchrun(2, *training(tmp_path, "--device", "cuda")), capture_output=True, text=True, timeout=120
+        torchrun(2, "-m", "mnist_tb", *training(tmp_path, "--device", "cuda")),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 1  # torchrun's own
     assert done.stderr.count("mnist-tb: device cuda: torch finds no CUDA GPU here; use auto or cpu") == 1
     assert listing(tmp_path) == []
 
 
-def test_what_the_first_one_cannot_do_none_does(train: Train, tmp_path: Path) -> None:
+def test_what_the_first_one_cannot_do_none_does(zygote: Zygote, train: Train, tmp_path: Path) -> None:
     """The error of the first one is that of all: here of a checkpoint that is broken."""
     run = train("--epochs", "1")
     run.last_checkpoint.write_bytes(b"broken")
-    done = subprocess.run(
-        torchrun(2, "-m", "mnist_tb", "resume", str(run.path)), capture_output=True, text=True, timeout=120
-    )
-    assert done.stderr.count("mnist-tb: ") == 1
-    assert "is no checkpoint of mnist_tb, or it is broken" in done.stderr
+    _, error = together(zygote, 2, "resume", str(run.path))
+    assert error.count("mnist-tb: ") == 1
+    assert "is no checkpoint of mnist_tb, or it is broken" in error
     with pytest.raises(InputError):
         ALONE.by_first(lambda: checkpoint.load(run.last_checkpoint))

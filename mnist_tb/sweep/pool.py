@@ -32,8 +32,8 @@ def sweep(
         raise InputError(f"{folder}: is a run's folder: give the sweep another name")
     before = study.counts()
     if before.finished < plan.trials:
+        threads = max(available_cores() // min(workers, plan.trials), 1)  # as many as before the sweep was stopped
         workers = min(workers, plan.trials - before.finished)
-        threads = max(available_cores() // workers, 1)
         say(_beginning(plan, folder, before, workers, threads))
         tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
         try:
