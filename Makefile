@@ -1,16 +1,17 @@
 # `make help` lists what there is. Everything runs in .venv, made on first use with the versions in requirements.lock.
 PYTHON ?= python3
-CONFIG ?= configs/default.yaml
+CONFIG ?= default
 LOGDIR ?= runs
 RUN ?= last
 PORT ?= 6006
 DATA ?= data
 REPORT ?= report.html
-SWEEP ?= configs/sweeps/lr.yaml
+SWEEP ?= sweeps/lr
 ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 SOURCES := mnist_tb tests docs benchmarks examples
 RULES := --line-length 120 --target-version py311
 CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
@@ -21,16 +22,20 @@ CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## make .venv with the locked versions
+setup: $(READY)  ## make .venv with what training needs, in the locked versions
 
 $(READY): requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=" % v[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	$(INSTALL) --editable .
 	$(BIN)/python -c 'import torch, torchvision; print("torch", torch.__version__, "and torchvision", torchvision.__version__, "fit")'
 	@touch $(READY)
 
-train: $(READY)  ## train and evaluate: CONFIG=configs/digits.yaml ARGS="--set train.lr=0.01"
+.venv/ready-to-%: $(READY)
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+train: $(READY)  ## train and evaluate: CONFIG=digits ARGS="--set train.lr=0.01"
 	@$(BIN)/mnist-tb train --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
 resume: $(READY)  ## go on with a run where it stopped: RUN=7
@@ -45,7 +50,7 @@ predict: $(READY)  ## what digits pictures show: RUN=7 ARGS="one.png two.jpg"
 compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
 	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)
 
-sweep: $(READY)  ## many runs by one file: SWEEP=configs/sweeps/lr.yaml ARGS="--workers 2"
+sweep: $(READY)  ## many runs by one file: SWEEP=sweeps/lr ARGS="--workers 2"
 	@$(BIN)/mnist-tb sweep $(SWEEP) --logdir $(LOGDIR) $(ARGS)
 
 report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
@@ -57,10 +62,10 @@ board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
 live: $(READY)  ## train, and watch it in TensorBoard from the first step on
 	@$(BIN)/mnist-tb train --board --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
-test: $(READY)  ## the whole test suite, with coverage
+test: .venv/ready-to-test  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
-torture: $(READY)  ## kill a training at fifty random instants, and see whether it goes on as if nothing had been
+torture: .venv/ready-to-test  ## kill a training at fifty random instants, and see whether it goes on as if nothing had been
 	$(BIN)/python tests/killing.py $(ARGS)
 
 bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
@@ -70,26 +75,28 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
 	$(BIN)/python benchmarks/many_runs.py
 	$(BIN)/python benchmarks/sweeps.py --data-root $(DATA)
+	$(BIN)/python benchmarks/beside.py --data-root $(DATA)
+	$(BIN)/python benchmarks/latency.py
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)
 
-.venv/peers: $(READY) benchmarks/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r benchmarks/requirements.txt
+.venv/peers: .venv/ready-to-test benchmarks/requirements.txt
+	$(INSTALL) -r benchmarks/requirements.txt
 	@touch .venv/peers
 
-lint: $(READY)  ## style, likely mistakes, types on Linux, macOS and Windows
+lint: .venv/ready-to-lint  ## style, likely mistakes, types on Linux, macOS and Windows
 	$(BIN)/ruff check $(RULES) $(CHECKS) $(SOURCES)
 	$(BIN)/ruff format --check $(RULES) $(SOURCES)
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 
-format: $(READY)  ## lay the code out
+format: .venv/ready-to-lint  ## lay the code out
 	$(BIN)/ruff format $(RULES) $(SOURCES)
 
-screenshots: $(READY)  ## pictures of every tab, from real runs: needs Chromium
+screenshots: .venv/ready-to-test  ## pictures of every tab, from real runs: needs Chromium
 	$(BIN)/python docs/screenshots.py --logdir $(LOGDIR)
 
-lock: $(READY)  ## write the versions in .venv to requirements.lock
+lock: .venv/ready-to-test .venv/ready-to-lint  ## write the versions in .venv to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean:  ## remove caches and .venv; never runs or data

@@ -42,7 +42,10 @@ def sweep_command(
     logdir: Path,
     data_root: str | None,
 ) -> None:
-    """Search over configurations as FILE says, or one that comes with mnist-tb, such as sweeps/lr. The same command again goes on where it stopped."""
+    """Search over configurations as FILE says, or one that comes with mnist-tb, such as sweeps/lr.
+
+    The same command again goes on where it stopped.
+    """
     from mnist_tb.sweep import plan as plans
 
     if is_one_of_several():

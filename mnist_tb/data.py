@@ -61,7 +61,7 @@ class Dataset:
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """What is taken from a pixel, 0 to 255, and what the rest is multiplied by, to bring it to the inputs' scale."""
+        """What is taken from a pixel, 0 to 255, and by what the rest is multiplied, to bring it to scale."""
         return self.mean * 255, 1 / (self.std * 255)
 
     def train_batch(

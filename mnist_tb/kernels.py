@@ -106,8 +106,8 @@ def find(network: nn.Module, threads: int = THREADS) -> Kernels | None:
 def threads_for(network: nn.Module) -> Iterator[None]:
     """Within, torch computes on one thread, where the kernels do the work on several.
 
-    What is left to torch is too small to be worth sharing out, and its team of threads would wait for more, spinning, on
-    the cores that the kernels' threads need.
+    What is left to torch is too small to be worth sharing out, and its team of threads would wait for more, spinning,
+    on the cores that the kernels' threads need.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if find(network) is not None else before)

@@ -34,9 +34,9 @@ def take_short_turns() -> None:
 
 
 def bound_spinning() -> None:
-    """Have GNU's OpenMP, which torch computes with, put a thread that waits for others to sleep after some microseconds.
+    """Have GNU's OpenMP, which torch uses, put a thread that waits for others to sleep after some microseconds.
 
-    As it comes, a waiting thread spins for milliseconds: beside other programs, on the core that those it waits for need.
+    As it comes, a waiting thread spins for milliseconds, on a core that other programs need, or those it waits for.
     To be called before torch is imported; whatever the user has said of it in the environment holds.
     https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
     """

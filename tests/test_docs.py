@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from mnist_tb import config as configuration
-from mnist_tb import reporting
+from mnist_tb import presets, reporting
 from mnist_tb.cli import cli
 from mnist_tb.model import CNN
 from mnist_tb.schema import Config
@@ -38,10 +38,8 @@ def test_every_command_in_the_readme_exists(command: str) -> None:
         if arguments:
             check_options(command, arguments)
         for word in words[2:]:
-            if word.startswith("CONFIG=configs/"):
-                assert (REPOSITORY / word[7:]).is_file()
-            if word.startswith("SWEEP="):
-                assert (REPOSITORY / word[6:]).is_file()
+            if word.startswith(("CONFIG=", "SWEEP=")) and not word.startswith("CONFIG=runs/"):
+                assert presets.find(word.partition("=")[2]).is_file()
     elif words[0] == ".venv/bin/torchrun":
         module = words.index("-m")
         assert words[module + 1] == "mnist_tb"

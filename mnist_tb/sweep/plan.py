@@ -131,7 +131,7 @@ class Task:
 
 
 def load(path: str | Path, overrides: Iterable[str] = (), options: Iterable[tuple[str, str, Any]] = ()) -> Plan:
-    """Read a sweep's file. path: as in `presets.find`. overrides, options: of its base configuration, as in `config.load`.
+    """Read a sweep's file. path: as in `presets.find`. overrides, options: of its base, as in `config.load`.
 
     Raises InputError naming the file and line, or the option, the key, and what would be right.
     """
