@@ -64,22 +64,23 @@ def main() -> None:
     variants = {"now": HERE, **({"before": options.other.resolve()} if options.other else {})}
     found: dict[tuple[str, str], list[float]] = {}
 
-    def measure(condition: str, logdir: Path) -> None:
-        for name, checkout in variants.items():
-            found.setdefault((condition, name), []).append(speed(checkout, root, logdir, {}))
+    def measure(condition: str, logdir: Path, order: list[str]) -> None:
+        for name in order:
+            found.setdefault((condition, name), []).append(speed(variants[name], root, logdir, {}))
             print(condition, name, f"{found[condition, name][-1]:,.0f}", flush=True)
 
-    for _ in range(options.rounds):
+    for turn in range(options.rounds):
+        order = [*variants][:: -1 if turn % 2 else 1]  # who is first changes from round to round
         with tempfile.TemporaryDirectory() as folder:
             for count in BUSY:
                 with busy(count):
-                    measure(f"{count} busy" if count else "quiet", Path(folder))
+                    measure(f"{count} busy" if count else "quiet", Path(folder), order)
         for condition, place in PAGES.items():
             with tempfile.TemporaryDirectory() as folder:
                 speed(HERE, root, Path(folder), {})  # something to show
                 with opened(Path(folder), place) as page:
                     page.wait_for_timeout(5_000)
-                    measure(condition, Path(folder))
+                    measure(condition, Path(folder), order)
     conditions = list(dict.fromkeys(condition for condition, _ in found))
     rows = []
     for condition in conditions:
