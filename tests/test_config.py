@@ -218,10 +218,26 @@ def test_extends_states_only_the_differences(tmp_path: Path) -> None:
     assert (config.train.lr, config.train.epochs, config.name) == (0.25, 7, "base")
 
 
+def test_a_name_is_one_that_comes_with_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whatever folder, and whatever lies there; a path is one of the user's, beside the file that names it."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "train: {lr: 0.5}\n", "fast.yaml")
+    assert (load(path="fast").train.epochs, load(path="fast.yaml").train.lr) == (2, 0.5)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load(path=written(other, "extends: fast\n")).train.epochs == 2
+    assert load(path=written(other, "extends: ../fast.yaml\n")).train.lr == 0.5
+    written(tmp_path, "train: {lr: 0.25}\n", "mine")
+    assert load(path="mine").train.lr == 0.25, "a file without an ending is a file, where no configuration has its name"
+
+
 def test_extends_errors_name_the_file_that_is_wrong(tmp_path: Path) -> None:
     base = written(tmp_path, "train:\n  lr: -1\n", "base.yaml")
     assert refusal(path=written(tmp_path, "extends: base.yaml\n")).startswith(f"{base}:2: train.lr")
     assert "does not exist" in refusal(path=written(tmp_path, "extends: gone.yaml\n"))
+    assert "base.yaml:1: extends: gone: there is no configuration of that name" in refusal(
+        path=written(tmp_path, "extends: gone\n", "base.yaml")
+    )
     assert "must be the name of one file" in refusal(path=written(tmp_path, "extends: [a, b]\n"))
     written(tmp_path, "extends: two.yaml\n", "one.yaml")
     assert "circle" in refusal(path=written(tmp_path, "extends: one.yaml\n", "two.yaml"))

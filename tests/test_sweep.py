@@ -124,6 +124,7 @@ def study(tmp_path: Path) -> Iterator[Open]:
         ({"seeds": []}, "seeds must have 1 entries"),
         ({"seeds": [1, 1]}, "seeds: one stands there twice"),
         ({"base": "nowhere.yaml"}, "nowhere.yaml is no file"),
+        ({"base": "nowhere"}, "tiny.yaml:1: base: nowhere: there is no configuration of that name"),
         ({"set": {"train": {"epoch": 3}}}, "unknown key train.epoch; did you mean train.epochs?"),
         ({"sampler": {"name": "best"}}, "sampler.name must be 'tpe', 'random' or 'grid', not 'best'"),
         ({"pruner": {"name": "median", "startup": 0}}, "pruner.startup must be at least 1, not 0"),
