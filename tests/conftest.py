@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -95,8 +96,11 @@ _FAILED = pytest.StashKey[bool]()
 def nothing_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """All that a test has started and mounted is gone when it ends; where it is not, that test fails, by name."""
     watch = processes.Watch(f"{os.getpid()} {request.node.nodeid}")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     watch.begin()
     yield
+    for number, handler in handlers.items():  # an interrupted mnist-tb ignores them until its process ends
+        signal.signal(number, handler)
     failed = request.node.stash.get(_FAILED, False)
     grace = 0 if failed else float(os.environ.get("MNIST_TB_TEST_GRACE", "10"))
     left = watch.end(grace)
