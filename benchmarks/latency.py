@@ -69,13 +69,18 @@ def in_time_series(page: Page, tracker: EventWriter, values: int) -> list[float]
     return latencies(values, write, shown)
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--values", type=int, default=20)
     options = parser.parse_args()
     rows = []
     for title, place, measure in (("Live", "", in_live), ("Time Series", "#timeseries", in_time_series)):
-        with tempfile.TemporaryDirectory() as folder, EventWriter(Path(folder) / RUN) as tracker:
+        with tempfile.TemporaryDirectory() as folder, EventWriter(made(Path(folder) / RUN)) as tracker:
             for step in (0, 1):
                 tracker.scalars(step, {"loss/train": float(step)})
             tracker.live(0, STATUS.dump())
