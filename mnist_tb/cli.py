@@ -24,7 +24,7 @@ from mnist_tb.cli_runs import compare_command, export_command, logdir_option, ru
 from mnist_tb.cli_sweep import sweep_command
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.interrupt import Interruption
-from mnist_tb.system import end_child
+from mnist_tb.system import end_child, reap_child
 from mnist_tb.team import is_first
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _live_page(logdir: Path, browser: bool) -> Iterator[Page]:
         yield page
     finally:
         end_child(page.process)
-        page.process.wait()
+        reap_child(page.process)
 
 
 @cli.command("resume")

@@ -96,9 +96,23 @@ def start_child(
 
 
 def end_child(process: subprocess.Popen[bytes]) -> None:
-    """Have a process of `start_child` end as it does on SIGTERM, without waiting for it."""
-    if sys.platform != "win32":  # there, the end of its standard input alone: SIGTERM would not let it save
+    """Have a process of `start_child` end as it does on SIGTERM, without waiting for it.
+
+    One sign, not two: a second one, late, would end it before it has saved.
+    """
+    if sys.platform == "win32":  # there SIGTERM would not let it save
+        _close_input(process)
+    else:
         process.terminate()
+
+
+def reap_child(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process of `start_child` has ended, and close its standard input."""
+    process.wait()
+    _close_input(process)
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it has ended by itself
         process.stdin.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import wait_until_gone
 
-from mnist_tb.system import is_locked, locked, sync_folder
+from mnist_tb.system import end_child, is_locked, locked, reap_child, start_child, sync_folder
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -65,3 +65,14 @@ def test_a_child_ends_with_its_parent_however_that_ends() -> None:
     process.kill()
     process.wait(30)
     wait_until_gone([pid])
+
+
+def test_a_child_is_given_one_sign_to_end() -> None:
+    """A second one, by the end of its input, would come late on a busy machine, and end it before it has saved."""
+    process = start_child([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert process.stdin is not None
+    end_child(process)
+    assert not process.stdin.closed
+    reap_child(process)
+    assert process.stdin.closed
+    assert process.returncode == -signal.SIGTERM

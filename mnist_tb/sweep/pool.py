@@ -14,7 +14,7 @@ from pathlib import Path
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.sweep.plan import Plan, Task
 from mnist_tb.sweep.study import Counts, Study
-from mnist_tb.system import available_cores, end_child, start_child
+from mnist_tb.system import available_cores, end_child, reap_child, start_child
 
 _RESTARTS = 10
 """Workers that may be killed, one after another, without a trial having been finished in between."""
@@ -64,7 +64,7 @@ def _watch(tasks: list[bytes], threads: int, study: Study, say: Callable[[str], 
                 code = process.poll()
                 if code is None:
                     continue
-                end_child(running.pop(index))
+                reap_child(running.pop(index))
                 if code == 2:  # it has said why
                     raise InputError("the sweep has stopped, and goes on with the same command once this is right")
                 if code == 1:
@@ -96,4 +96,4 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         end_child(process)
     for process in processes:
-        process.wait()
+        reap_child(process)
