@@ -20,19 +20,23 @@ from results import machine, spread, write_section
 from rich.console import Console
 from scipy.stats import t as student
 
-from mnist_tb import config as configuration
-from mnist_tb import data, hardware, memory, reporting, runs
 from mnist_tb import train as training
-from mnist_tb.checkpoint import Saver
-from mnist_tb.data import Dataset
-from mnist_tb.live import Live
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine import device as hardware
+from mnist_tb.engine import process as memory
+from mnist_tb.events.status import Status
+from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import build
-from mnist_tb.schema import Config
-from mnist_tb.state import State
-from mnist_tb.status import Status
-from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import EventWriter
+from mnist_tb.runs import folder as runs
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking.console import Terminal
+from mnist_tb.tracking.live import Live
 from mnist_tb.train import Job, train, write_point
+from mnist_tb.training.checkpoint import Saver
+from mnist_tb.training.state import State
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 SAVE = training.save

@@ -24,8 +24,9 @@ import numpy as np
 from results import machine, table, write_section
 from speed import ours, run
 
-from mnist_tb import reporting, runs
-from mnist_tb.tracking import EventWriter
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs import folder as runs
+from mnist_tb.tracking import charts as reporting
 
 CURVES = 9
 SAMPLES = "scalars=20000,images=100,histograms=200,text=100"

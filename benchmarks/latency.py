@@ -16,8 +16,8 @@ from page import opened
 from playwright.sync_api import Page
 from results import machine, spread, table, write_section
 
-from mnist_tb.status import Status
-from mnist_tb.tracking import EventWriter
+from mnist_tb.events.status import Status
+from mnist_tb.events.writer import EventWriter
 
 STATUS = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=1, epochs=3, steps=0)
 RUN = "0001-quiet"

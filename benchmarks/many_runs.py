@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from results import machine, table, write_section
 
-from mnist_tb import Tracker, runs
+from mnist_tb import Tracker
+from mnist_tb.runs import folder as runs
 
 COMMANDS = {
     "runs list": ["runs", "list"],
@@ -30,7 +31,7 @@ IMAGES = 10_000
 REPEATS = 5
 ITSELF = """
 import sys
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
 code = main(arguments=sys.argv[1:])
 print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
 sys.exit(code)

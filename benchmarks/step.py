@@ -16,10 +16,13 @@ import torch
 from results import machine, table, write_section
 from speed import FLOP_PER_IMAGE, matrix_peak
 
-from mnist_tb import config as configuration
-from mnist_tb import data, hardware, kernels, memory
+from mnist_tb.config import load as configuration
+from mnist_tb.data import datasets as data
+from mnist_tb.engine import device as hardware
+from mnist_tb.engine import kernels
+from mnist_tb.engine import process as memory
+from mnist_tb.engine.train_step import Updater
 from mnist_tb.model import build
-from mnist_tb.update import Updater
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 ROUNDS, CALLS = 15, 60

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from results import machine, table, write_section
 
-from mnist_tb.runs import listing
+from mnist_tb.runs.folder import listing
 from mnist_tb.sweep import plan as plans
 from mnist_tb.sweep.storage import JOURNAL
 from mnist_tb.sweep.study import Study

@@ -24,8 +24,10 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from mnist_tb import figures, reading, reporting
-from mnist_tb.runs import listing
+from mnist_tb.events import reader as reading
+from mnist_tb.runs.folder import listing
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking import figures
 
 HERE = Path(__file__).parent
 PINNED = ("loss/train", "accuracy/train", "loss/val")

@@ -2,6 +2,6 @@
 
 import sys
 
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
 
 sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # before torch is imported: see memory.bound_spinning
     import sys
 
-    from mnist_tb.cli import evaluate_command, main
+    from mnist_tb.cli.main import evaluate_command, main
 
     sys.exit(main(evaluate_command))
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_tb import kernels, metrics
-from mnist_tb.data import Dataset, Split
+from mnist_tb import metrics
+from mnist_tb.data.datasets import Dataset, Split
+from mnist_tb.engine import kernels
+from mnist_tb.engine.distributed import ALONE, Team
 from mnist_tb.model import CNN
-from mnist_tb.team import ALONE, Team
 
 _BATCH = {"cpu": 500, "cuda": 10_000}
 """Images at once: larger is no faster on a CPU, and costs cache."""

@@ -13,22 +13,28 @@ from typing import Any
 
 import torch
 
-from mnist_tb import config as configuration
-from mnist_tb import data, events, hardware, kernels, memory, reporting, runs
-from mnist_tb.checkpoint import Saver
-from mnist_tb.checkpoint import load as load_checkpoint
-from mnist_tb.data import Dataset
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config, Data
+from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine import device as hardware
+from mnist_tb.engine import kernels
+from mnist_tb.engine import process as memory
+from mnist_tb.engine.distributed import PeerError, Team, meet
 from mnist_tb.errors import InputError, MemoryFullError, Pruned, TrainingError
-from mnist_tb.live import Live
+from mnist_tb.events import records as events
+from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN, build, in_precision
-from mnist_tb.runs import Run
-from mnist_tb.schema import Config, Data
-from mnist_tb.scoring import check_data, finish, first_status, run_config, steps_of
-from mnist_tb.state import State
-from mnist_tb.team import PeerError, Team, meet
-from mnist_tb.terminal import Silent, Terminal
-from mnist_tb.tracking import EventWriter
+from mnist_tb.runs import folder as runs
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking.console import Silent, Terminal
+from mnist_tb.tracking.live import Live
 from mnist_tb.train import Job, keep_best, train
+from mnist_tb.training.checkpoint import Saver
+from mnist_tb.training.checkpoint import load as load_checkpoint
+from mnist_tb.training.results import check_data, finish, first_status, run_config, steps_of
+from mnist_tb.training.state import State
 
 
 def _load(config: Data, terminal: Terminal) -> Dataset:

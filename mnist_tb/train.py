@@ -5,7 +5,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # before torch is imported: see memory.bound_spinning
     import sys
 
-    from mnist_tb.cli import main, train_command
+    from mnist_tb.cli.main import main, train_command
 
     sys.exit(main(train_command))
 
@@ -19,22 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_tb import augment, checkpoint, interrupt, reporting
-from mnist_tb.checkpoint import Saver
-from mnist_tb.data import Dataset, Split, batches, generator
+from mnist_tb.config.schema import Config
+from mnist_tb.data import augment
+from mnist_tb.data.datasets import Dataset, Split, batches, generator
+from mnist_tb.engine.distributed import ALONE, Team
+from mnist_tb.engine.optim import learning_rate
+from mnist_tb.engine.train_step import updater
 from mnist_tb.errors import PointError, Pruned
 from mnist_tb.evaluate import Evaluation, evaluate, predict
-from mnist_tb.live import Live
+from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN
-from mnist_tb.optim import learning_rate
-from mnist_tb.runs import Run
-from mnist_tb.schema import Config
-from mnist_tb.state import Best, Point, State
-from mnist_tb.team import ALONE, Team
-from mnist_tb.terminal import Terminal
-from mnist_tb.tracking import EventWriter
-from mnist_tb.update import updater
-from mnist_tb.window import Window
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking.console import Terminal
+from mnist_tb.tracking.live import Live
+from mnist_tb.training import checkpoint
+from mnist_tb.training import signals as interrupt
+from mnist_tb.training.checkpoint import Saver
+from mnist_tb.training.metrics_window import Window
+from mnist_tb.training.state import Best, Point, State
 
 
 @dataclass(frozen=True)

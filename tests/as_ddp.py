@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from mnist_tb import data
+from mnist_tb.config.schema import Config, Data
+from mnist_tb.data import datasets as data
+from mnist_tb.engine.distributed import meet
+from mnist_tb.engine.train_step import Updater
 from mnist_tb.model import build
-from mnist_tb.schema import Config, Data
-from mnist_tb.team import meet
-from mnist_tb.update import Updater
 
 SIZE = 64
 

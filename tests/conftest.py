@@ -26,11 +26,11 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, P
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from zygote import Zygote
 
-from mnist_tb import data
-from mnist_tb.cli import main
-from mnist_tb.data import Dataset
-from mnist_tb.runs import Run, listing
-from mnist_tb.schema import Config, Data
+from mnist_tb.cli.main import main
+from mnist_tb.config.schema import Config, Data
+from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.runs.folder import Run, listing
 
 processes.Watch.install()
 hypothesis.settings.register_profile("fixed", derandomize=True)

@@ -23,8 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from zygote import Zygote
 
-from mnist_tb import checkpoint, events
-from mnist_tb.runs import Run, listing
+from mnist_tb.events import records as events
+from mnist_tb.runs.folder import Run, listing
+from mnist_tb.training import checkpoint
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 TIMED = "throughput/images_per_second"  # the only curve that is not the same twice

@@ -23,14 +23,15 @@ from processes import wait_until_gone
 from torch.utils.tensorboard import SummaryWriter
 from zygote import HELD, Forked, Place, Zygote
 
-from mnist_tb import live, status
 from mnist_tb.board import snapshot
 from mnist_tb.board.snapshot import Snapshot
-from mnist_tb.cli import main
-from mnist_tb.live import Live
-from mnist_tb.runs import Run
-from mnist_tb.status import Status
-from mnist_tb.tracking import EventWriter
+from mnist_tb.cli.main import main
+from mnist_tb.events import status
+from mnist_tb.events.status import Status
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import live
+from mnist_tb.tracking.live import Live
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=2, epochs=3, batch=1,
@@ -160,7 +161,7 @@ def write_status(folder: Path, state: Status, wall_time: float | None = None) ->
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, EventWriter(folder) as tracker:
         if wall_time is not None:
-            patch.setattr("mnist_tb.tracking.time.time", lambda: wall_time)
+            patch.setattr("mnist_tb.events.writer.time.time", lambda: wall_time)
         tracker.scalars(state.step, {"loss/train": 0.5, "accuracy/train": 0.75})
         tracker.live(state.step, state.dump())
 

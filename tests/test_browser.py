@@ -20,12 +20,12 @@ from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 from test_board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
 from zygote import Place, Zygote
 
-from mnist_tb import config as configuration
-from mnist_tb import settings
-from mnist_tb.reporting import group_name
-from mnist_tb.runs import Run
-from mnist_tb.schema import Config
-from mnist_tb.tracking import EventWriter
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking.charts import group_name
 
 SETTINGS = "_tb_global_settings"
 

@@ -24,12 +24,13 @@ from PIL import Image
 from tensorboard.util import tensor_util
 from zygote import HELD, Place, Zygote
 
-from mnist_tb import checkpoint, data
-from mnist_tb.cli import main
-from mnist_tb.download import DownloadError
+from mnist_tb.cli.main import main
+from mnist_tb.data import datasets as data
+from mnist_tb.data.download import DownloadError
+from mnist_tb.engine.train_step import Updater
 from mnist_tb.model import CNN
-from mnist_tb.runs import Run, listing
-from mnist_tb.update import Updater
+from mnist_tb.runs.folder import Run, listing
+from mnist_tb.training import checkpoint
 
 DIGITS = str(REPOSITORY / "configs" / "digits.yaml")
 
@@ -222,7 +223,7 @@ def test_train_module_is_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom mnist_tb.cli import main\n"
+        "import sys\nfrom mnist_tb.cli.main import main\n"
         f"assert main(arguments={arguments!r}) == 0\n"
         "heavy = {'torch', 'torchvision', 'tensorboard', 'sklearn', 'numpy', 'pydantic', 'rich', 'PIL'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
@@ -233,7 +234,7 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
 
 def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom mnist_tb.cli import main\n"
+        "import sys\nfrom mnist_tb.cli.main import main\n"
         "assert main(arguments=sys.argv[1:]) == 0\n"
         "slow = {'torch._dynamo', 'torchvision', 'sklearn', 'matplotlib', 'sympy'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)"
@@ -255,8 +256,10 @@ def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path,
 
 
 LIGHT = (
-    "config schema settings tags runs errors strict_yaml download cli cli_runs cli_sweep events reading overview"
-    " compare significance tables housekeeping report status pictures presets system memory"
+    "config.load config.schema config.hyperparameters events.tags runs.folder errors config.strict_yaml"
+    " data.download cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
+    " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
+    " config.presets system engine.process"
 )
 
 
@@ -519,7 +522,7 @@ def test_a_really_full_disk_is_reported(tmp_path: Path) -> None:
     limit = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
-        "from mnist_tb.cli import main; sys.exit(main())"
+        "from mnist_tb.cli.main import main; sys.exit(main())"
     )
     arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "1"]
     done = subprocess.run([sys.executable, "-c", limit, *arguments], capture_output=True, text=True)

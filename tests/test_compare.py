@@ -22,12 +22,17 @@ import pytest
 from conftest import REPOSITORY, read_events
 from test_board import free_port, get, wait_for_runs
 
-from mnist_tb import Tracker, compare, events, overview, reading, runs, tables
-from mnist_tb.cli import main
-from mnist_tb.events import Damage
-from mnist_tb.overview import Row
-from mnist_tb.runs import Run, listing
-from mnist_tb.tracking import EventWriter
+from mnist_tb import Tracker
+from mnist_tb.analysis import compare, tables
+from mnist_tb.cli.main import main
+from mnist_tb.events import reader as reading
+from mnist_tb.events import records as events
+from mnist_tb.events.records import Damage
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs import folder as runs
+from mnist_tb.runs import query as overview
+from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.query import Row
 
 Answer = Callable[..., tuple[str, str]]
 
@@ -498,7 +503,7 @@ def test_the_table_of_many_runs_reads_no_events(logdir: Path, monkeypatch: pytes
 
 def test_the_commands_about_runs_import_no_torch(logdir: Path) -> None:
     code = (
-        "import sys; from mnist_tb.cli import main\n"
+        "import sys; from mnist_tb.cli.main import main\n"
         f"for words in (['runs', 'list'], ['compare', '--group'], ['export'], ['runs', 'show', '1']):\n"
         f"    assert main(arguments=[*words, '--logdir', {str(logdir)!r}]) == 0\n"
         "assert not {'torch', 'scipy.stats', 'sklearn', 'torchvision'} & set(sys.modules)"

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mnist_tb import config as configuration
-from mnist_tb import settings
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
-from mnist_tb.schema import Config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEFAULT = CONFIGS[0].parent / "default.yaml"

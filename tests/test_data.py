@@ -8,14 +8,15 @@ import pytest
 import torch
 from conftest import REPOSITORY, read_events, write_idx
 
-from mnist_tb import data, download
-from mnist_tb.cli import main
-from mnist_tb.data import Dataset
+from mnist_tb.cli.main import main
+from mnist_tb.config.schema import Data
+from mnist_tb.data import datasets as data
+from mnist_tb.data import download
+from mnist_tb.data.datasets import Dataset
 from mnist_tb.errors import InputError
-from mnist_tb.reporting import class_tag
-from mnist_tb.runs import listing
-from mnist_tb.schema import Data
-from mnist_tb.tags import PER_CLASS
+from mnist_tb.events.tags import PER_CLASS
+from mnist_tb.runs.folder import listing
+from mnist_tb.tracking.charts import class_tag
 
 
 def local(root: Path, name: str = "mnist", **settings: object) -> Dataset:

@@ -10,11 +10,12 @@ import click
 import pytest
 from conftest import REPOSITORY
 
-from mnist_tb import config as configuration
-from mnist_tb import presets, reporting
-from mnist_tb.cli import cli
+from mnist_tb.cli.main import cli
+from mnist_tb.config import load as configuration
+from mnist_tb.config import presets
+from mnist_tb.config.schema import Config
 from mnist_tb.model import CNN
-from mnist_tb.schema import Config
+from mnist_tb.tracking import charts as reporting
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [

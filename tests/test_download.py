@@ -18,10 +18,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from mnist_tb import data, download
-from mnist_tb.download import DownloadError, fetch
+from mnist_tb.config.schema import Data
+from mnist_tb.data import datasets as data
+from mnist_tb.data import download
+from mnist_tb.data.download import DownloadError, fetch
 from mnist_tb.errors import InputError
-from mnist_tb.schema import Data
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -68,7 +69,7 @@ def mirror(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(
-        f"import sys\nif '-m' in sys.orig_argv and 'mnist_tb.download' in sys.orig_argv:\n"
+        f"import sys\nif '-m' in sys.orig_argv and 'mnist_tb.data.download' in sys.orig_argv:\n"
         f"    from torchvision.datasets import MNIST\n    MNIST.resources = {sums!r}\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{hooks}{os.pathsep}{REPOSITORY}")

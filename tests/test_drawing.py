@@ -13,10 +13,12 @@ from playwright.sync_api import FrameLocator, Page
 from test_board import free_port, start_board, wait_for_runs
 from test_predict import STROKES, paint, stroke
 
-from mnist_tb import checkpoint, exported, pictures
-from mnist_tb.data import Dataset
+from mnist_tb.data import preprocess as pictures
+from mnist_tb.data.datasets import Dataset
 from mnist_tb.model import CNN
-from mnist_tb.runs import Run
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import weights_export as exported
+from mnist_tb.training import checkpoint
 
 NETWORK = "data/plugin/live/static/network.js"
 

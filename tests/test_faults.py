@@ -16,27 +16,27 @@ from conftest import missing
 from test_board import children, read_address
 from zygote import HELD, Forked, Place, Zygote
 
-from mnist_tb.cli import main
-from mnist_tb.runs import Run, create, listing
+from mnist_tb.cli.main import main
+from mnist_tb.runs.folder import Run, create, listing
 
 PLACES = [
-    Place("mnist_tb.data.load", 1),  # starting up: there is no run yet
+    Place("mnist_tb.data.datasets.load", 1),  # starting up: there is no run yet
     Place("pathlib.Path.rename", 1),  # the run's folder is made, and has not got its name yet
-    Place("mnist_tb.graph.draw", 1),  # the network is drawn for the Graphs tab
+    Place("mnist_tb.tracking.graph.draw", 1),  # the network is drawn for the Graphs tab
     Place("mnist_tb.train.look", 1),  # before the first look at validation
-    Place("mnist_tb.figures.predictions", 2),  # drawing, on the writing thread
-    Place("mnist_tb.events.trim", 1),  # taking back what came after the checkpoint
+    Place("mnist_tb.tracking.figures.predictions", 2),  # drawing, on the writing thread
+    Place("mnist_tb.events.records.trim", 1),  # taking back what came after the checkpoint
     Place("mnist_tb.train.evaluate", 2),  # validation
     Place(
-        "mnist_tb.checkpoint.save_plain", 2, "'batch': 0"
+        "mnist_tb.training.checkpoint.save_plain", 2, "'batch': 0"
     ),  # after an epoch; its events are written, and it is about to
     Place("os.truncate", 1),  # cutting the event file back
     Place("os.replace", 4),  # it is written, and has not got its name yet
     Place("mnist_tb.train.keep_best", 2),  # between last.pt and best.pt
-    Place("mnist_tb.scoring.evaluate", 1),  # the test set
-    Place("mnist_tb.scoring.write_atomically", 1),  # results.png
-    Place("mnist_tb.reporting.result", 1),  # the result's pictures
-    Place("mnist_tb.tracking.EventWriter.close", 1),  # the end of the event file
+    Place("mnist_tb.training.results.evaluate", 1),  # the test set
+    Place("mnist_tb.training.results.write_atomically", 1),  # results.png
+    Place("mnist_tb.tracking.charts.result", 1),  # the result's pictures
+    Place("mnist_tb.events.writer.EventWriter.close", 1),  # the end of the event file
 ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_tb import figures
+from mnist_tb.tracking import figures
 
 DIGITS = tuple("0123456789")
 GREEN, RED = (27, 122, 61), (214, 40, 40)
@@ -72,7 +72,7 @@ def test_drawing_on_another_thread_starts_no_second_team_of_threads() -> None:
     """A torch operation shared out by OpenMP there would slow the training down for good."""
     code = """
 import os, threading, torch
-from mnist_tb import figures
+from mnist_tb.tracking import figures
 
 def draw():
     images, labels = torch.zeros(18, 28, 28, dtype=torch.uint8), torch.zeros(18, dtype=torch.long)

@@ -12,10 +12,10 @@ from conftest import write_idx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_tb import config as configuration
-from mnist_tb import data
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.data import datasets as data
 from mnist_tb.errors import InputError
-from mnist_tb.schema import Config
 
 KEYS = [*configuration.flat(Config()), "train", "data", "extends", "nothing", "train.nothing", ""]
 SCALARS = st.one_of(

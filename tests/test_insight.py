@@ -15,11 +15,13 @@ from tensorboard.util import tensor_util
 from test_board import get, start_board, wait_for_runs
 from torch.nn import functional
 
-from mnist_tb import figures, metrics, projector, reporting
-from mnist_tb.data import Dataset
+from mnist_tb import metrics
+from mnist_tb.data.datasets import Dataset
 from mnist_tb.evaluate import Evaluation, features, penultimate, predict
 from mnist_tb.model import CNN
-from mnist_tb.runs import Run
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking import figures, projector
 
 DIGITS = tuple("0123456789")
 GREEN, RED = (27, 122, 61), (214, 40, 40)
@@ -100,7 +102,7 @@ def pictures_of(result: Evaluation, digits: Dataset) -> dict[str, np.ndarray]:
     count = len(result.labels)
     from dataclasses import replace
 
-    from mnist_tb.data import Split
+    from mnist_tb.data.datasets import Split
 
     images = torch.arange(count, dtype=torch.uint8)[:, None, None].expand(count, 28, 28) + 100  # each known by its grey
     dataset = replace(digits, test=Split(images.contiguous(), result.labels))

@@ -15,10 +15,10 @@ from conftest import Train
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_tb import kernels
 from mnist_tb import model as models
-from mnist_tb.data import Dataset
-from mnist_tb.kernels import Kernels
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine import kernels
+from mnist_tb.engine.kernels import Kernels
 from mnist_tb.model import CNN
 
 CPU = torch.device("cpu")
@@ -183,9 +183,11 @@ def run_alone(code: str) -> str:
         import re, resource
         from pathlib import Path
         import torch
-        from mnist_tb import data, memory, model
-        from mnist_tb.schema import Config
-        from mnist_tb.update import Updater
+        from mnist_tb import model
+        from mnist_tb.data import datasets as data
+        from mnist_tb.engine import process as memory
+        from mnist_tb.config.schema import Config
+        from mnist_tb.engine.train_step import Updater
         memory.keep_freed_memory()
         config = Config.model_validate({"precision": "fp32", "data": {"name": "digits"}})
         update = Updater(config, model.build((16, 32, 64), 0, torch.device("cpu")), data.load(config.data))
@@ -204,7 +206,7 @@ def run_alone(code: str) -> str:
 def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
     """Two teams would fight for the cores: while the kernels work torch computes on one thread, and then as before."""
     code = """
-        from mnist_tb import kernels
+        from mnist_tb.engine import kernels
         before = torch.get_num_threads()
         with kernels.threads_for(update.network):
             print(torch.get_num_threads())

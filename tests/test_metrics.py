@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mnist_tb import metrics
-from mnist_tb.window import Window
+from mnist_tb.training.metrics_window import Window
 
 
 def test_confusion_by_hand() -> None:

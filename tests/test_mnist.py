@@ -6,8 +6,8 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-from mnist_tb.cli import main
-from mnist_tb.runs import listing
+from mnist_tb.cli.main import main
+from mnist_tb.runs.folder import listing
 
 
 def test_one_epoch_of_the_default_learns_mnist(mnist_root: Path, tmp_path: Path) -> None:

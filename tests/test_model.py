@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from mnist_tb import model as models
-from mnist_tb.data import Dataset
+from mnist_tb.data.datasets import Dataset
 from mnist_tb.evaluate import evaluate
 from mnist_tb.model import CNN
 

@@ -13,10 +13,11 @@ import torch
 from conftest import Here
 from PIL import Image
 
-from mnist_tb import checkpoint, kernels
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
+from mnist_tb.engine import kernels
 from mnist_tb.model import CNN
-from mnist_tb.runs import Run, find
+from mnist_tb.runs.folder import Run, find
+from mnist_tb.training import checkpoint
 
 OLD = Path(__file__).parent / "data" / "runs_0.1.0"
 

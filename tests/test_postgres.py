@@ -17,7 +17,7 @@ from test_sweep import TINY, accounted_for, command, workers, written
 from zygote import Zygote
 
 from mnist_tb.errors import TrainingError
-from mnist_tb.runs import listing
+from mnist_tb.runs.folder import listing
 from mnist_tb.sweep import plan as plans
 from mnist_tb.sweep.locks import PostgresLocks
 

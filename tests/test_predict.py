@@ -12,10 +12,10 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mnist_tb import pictures
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
+from mnist_tb.data import preprocess as pictures
 from mnist_tb.errors import InputError
-from mnist_tb.runs import Run, listing
+from mnist_tb.runs.folder import Run, listing
 
 DARK, LIGHT = 20, 235
 Draw = Callable[[ImageDraw.ImageDraw, int, int], None]
@@ -101,7 +101,7 @@ def test_its_aspect_is_kept() -> None:
 
 
 def test_an_mnist_image_stays_nearly_itself(mnist_root: Path) -> None:
-    from mnist_tb import data
+    from mnist_tb.data import datasets as data
 
     images = data.read_idx(mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.dtype(np.uint8), 3)
     for image in images[:50]:
@@ -288,7 +288,7 @@ def test_where_it_cannot_be_shown(
 def test_a_run_from_before_the_scale_was_kept(finished: Run, tmp_path: Path) -> None:
     import shutil
 
-    from mnist_tb import predicting
+    from mnist_tb.training import inference as predicting
 
     old = Run(shutil.copytree(finished.path, tmp_path / "0001-old"))
     metrics = old.read_metrics()

@@ -15,14 +15,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
-from mnist_tb import augment, checkpoint
-from mnist_tb import config as configuration
-from mnist_tb.average import Average
-from mnist_tb.cli import main
-from mnist_tb.data import Dataset
+from mnist_tb.cli.main import main
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Augment, Averaging, Config
+from mnist_tb.data import augment
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine.averaging import Average
+from mnist_tb.engine.train_step import GraphUpdater, Updater
 from mnist_tb.model import CNN, build
-from mnist_tb.schema import Augment, Averaging, Config
-from mnist_tb.update import GraphUpdater, Updater
+from mnist_tb.training import checkpoint
 
 CPU = torch.device("cpu")
 MOVED = {"augment.rotate": 10.0, "augment.shift": 2.0, "augment.scale": 0.1, "augment.shear": 5.0, "augment.warp": 0.7}

@@ -13,9 +13,9 @@ from conftest import Open, Train, read_events
 from playwright.sync_api import Page
 
 from mnist_tb import Tracker
-from mnist_tb.cli import main
-from mnist_tb.runs import Run, listing
-from mnist_tb.tracking import EventWriter
+from mnist_tb.cli.main import main
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run, listing
 
 HOSTILE = "</script><script>document.title='broken'</script><!--<img src=x onerror=alert(1)>"
 

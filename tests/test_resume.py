@@ -23,13 +23,15 @@ from conftest import REPOSITORY, Train, read_events, scalars
 from test_board import free_port, get, wait_for_runs
 from zygote import HELD, Place, Zygote
 
-from mnist_tb import checkpoint, events, interrupt
-from mnist_tb.checkpoint import Saver
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
 from mnist_tb.errors import InputError
-from mnist_tb.interrupt import Interruption
-from mnist_tb.runs import Run, listing
-from mnist_tb.tracking import EventWriter
+from mnist_tb.events import records as events
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run, listing
+from mnist_tb.training import checkpoint
+from mnist_tb.training import signals as interrupt
+from mnist_tb.training.checkpoint import Saver
+from mnist_tb.training.signals import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_what_failed_goes_on_once_the_cause_is_gone(zygote: Zygote, whole: Run, 
     limit = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))\n"
-        "from mnist_tb.cli import main; sys.exit(main())"
+        "from mnist_tb.cli.main import main; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", limit, *killing.command(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

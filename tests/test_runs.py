@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_tb import checkpoint, runs
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.runs import Run
+from mnist_tb.runs import folder as runs
+from mnist_tb.runs.folder import Run
+from mnist_tb.training import checkpoint
 
 
 def make(logdir: Path, name: str) -> Run:
@@ -77,7 +78,7 @@ def test_processes_that_update_at_once_lose_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write_metrics({"status": "running"})
     code = (
-        "import sys; from pathlib import Path; from mnist_tb.runs import Run\n"
+        "import sys; from pathlib import Path; from mnist_tb.runs.folder import Run\n"
         "for i in range(60): Run(Path(sys.argv[1])).update_metrics(**{sys.argv[2] + str(i): i})"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from mnist_tb import config as configuration
-from mnist_tb import settings
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
-from mnist_tb.reporting import group_name
-from mnist_tb.schema import Config
+from mnist_tb.tracking.charts import group_name
 
 
 @pytest.mark.parametrize(

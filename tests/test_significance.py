@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mnist_tb.significance import mcnemar, mean_and_deviation, welch
+from mnist_tb.analysis.significance import mcnemar, mean_and_deviation, welch
 
 
 def test_mean_and_deviation_by_hand() -> None:

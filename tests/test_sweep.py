@@ -24,11 +24,11 @@ from processes import wait_until_gone
 from test_tensorboard import Board
 from zygote import Zygote
 
-from mnist_tb import config as configuration
 from mnist_tb import train
-from mnist_tb.cli import main
+from mnist_tb.cli.main import main
+from mnist_tb.config import load as configuration
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.runs import Run, listing
+from mnist_tb.runs.folder import Run, listing
 from mnist_tb.sweep import plan as plans
 from mnist_tb.sweep import pool, result
 from mnist_tb.sweep.locks import FileLocks, cut_torn_line

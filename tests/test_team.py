@@ -17,11 +17,11 @@ import torch
 from conftest import REPOSITORY, Train, read_events, scalars
 from zygote import Zygote
 
-from mnist_tb import checkpoint
+from mnist_tb.engine.distributed import ALONE, PeerError, Team, _peers, is_first
 from mnist_tb.errors import InputError
-from mnist_tb.interrupt import Interruption
-from mnist_tb.runs import Run, listing
-from mnist_tb.team import ALONE, PeerError, Team, _peers, is_first
+from mnist_tb.runs.folder import Run, listing
+from mnist_tb.training import checkpoint
+from mnist_tb.training.signals import Interruption
 
 SETTINGS = ("--set", "precision=fp32", "--set", "optimizer.name=sgd", "--set", "optimizer.momentum=0", "--lr", "0.05")
 """Adam makes a whole step of a gradient that is nothing but rounding."""

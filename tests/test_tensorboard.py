@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import read_events
 
-from mnist_tb.runs import Run
+from mnist_tb.runs.folder import Run
 
 NAME = "0001-digits"
 

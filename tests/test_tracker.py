@@ -16,11 +16,13 @@ import torch
 from conftest import REPOSITORY, Train, read_events, scalars, write_idx
 from test_board import get, start_board, wait_for_runs
 
-from mnist_tb import Tracker, overview, status
-from mnist_tb.cli import main
-from mnist_tb.data import Dataset
+from mnist_tb import Tracker
+from mnist_tb.cli.main import main
+from mnist_tb.data.datasets import Dataset
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.runs import Run, listing
+from mnist_tb.events import status
+from mnist_tb.runs import query as overview
+from mnist_tb.runs.folder import Run, listing
 
 
 def last_status(run: Run) -> status.Status:

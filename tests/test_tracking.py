@@ -16,11 +16,11 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
-from mnist_tb import graph
 from mnist_tb.errors import TrainingError
+from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN
-from mnist_tb.runs import Run
-from mnist_tb.tracking import EventWriter
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import graph
 
 
 def test_scalars_come_back_at_their_step(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import torch
 from conftest import Train, read_events, scalars
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from mnist_tb import checkpoint
-from mnist_tb.optim import VectorOptimizer, learning_rate
-from mnist_tb.runs import Run
-from mnist_tb.schema import Optimizer, Schedule
-from mnist_tb.window import Window
+from mnist_tb.config.schema import Optimizer, Schedule
+from mnist_tb.engine.optim import VectorOptimizer, learning_rate
+from mnist_tb.runs.folder import Run
+from mnist_tb.training import checkpoint
+from mnist_tb.training.metrics_window import Window
 
 PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias",
               "linear.weight", "linear.bias")  # fmt: skip

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mnist_tb import config as configuration
 from mnist_tb import model as models
-from mnist_tb.data import Dataset
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine.train_step import GraphUpdater, Updater, updater
 from mnist_tb.model import CNN
-from mnist_tb.schema import Config
-from mnist_tb.update import GraphUpdater, Updater, updater
 
 CPU = torch.device("cpu")
 

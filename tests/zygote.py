@@ -230,7 +230,7 @@ def _arm(place: Place, act: Callable[[], object], again: bool) -> None:
     setattr(owner, name, armed)
 
 
-IMPORTED = [f"mnist_tb.{name}" for name in ("launch", "sweep.pool", "sweep.result", "sweep.study", "tables")]
+IMPORTED = [f"mnist_tb.{name}" for name in ("launch", "sweep.pool", "sweep.result", "sweep.study", "analysis.tables")]
 """What takes seconds to import, such as torch and Optuna."""
 
 
@@ -238,7 +238,7 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).parent.parent)
     for module in IMPORTED:
         importlib.import_module(module)
-    cli = importlib.import_module("mnist_tb.cli")
+    cli = importlib.import_module("mnist_tb.cli.main")
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is None:
         return 0

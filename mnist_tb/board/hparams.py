@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import backend_context, hparams_plugin, metadata, plugin_data_pb2
 
-from mnist_tb import config as configuration
-from mnist_tb import settings
-from mnist_tb.schema import Config
-from mnist_tb.tags import PER_CLASS
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.events.tags import PER_CLASS
 
 _OURS = ("train.lr", "train.batch_size", "model.channels", "data.name")
 """A run that has all these is of `mnist-tb train`: there from the beginning on."""

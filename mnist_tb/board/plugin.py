@@ -21,8 +21,8 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 from werkzeug.exceptions import MethodNotAllowed
 
-from mnist_tb import status, tags
 from mnist_tb.board.snapshot import Snapshot, order, state_of
+from mnist_tb.events import status, tags
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from mnist_tb import config as configuration
-from mnist_tb import presets, settings, strict_yaml
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config import presets, strict_yaml
+from mnist_tb.config.hyperparameters import SEED
+from mnist_tb.config.schema import LONGEST_NAME, Config, Group, RunName
 from mnist_tb.errors import InputError
-from mnist_tb.runs import is_numbered
-from mnist_tb.schema import LONGEST_NAME, Config, Group, RunName
-from mnist_tb.settings import SEED
+from mnist_tb.runs.folder import is_numbered
 
 _OWN = {
     "name": "each run is named for its values",

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_tb import config as configuration
-from mnist_tb import settings, significance
+from mnist_tb.analysis import significance
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import LONGEST_NAME
 from mnist_tb.errors import TrainingError
-from mnist_tb.runs import write_atomically
-from mnist_tb.schema import LONGEST_NAME
+from mnist_tb.runs.folder import write_atomically
 from mnist_tb.sweep.plan import Plan, rounded, short
 from mnist_tb.sweep.study import Result, Study
 

@@ -17,9 +17,9 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_tb import settings
+from mnist_tb.config import hyperparameters as settings
 from mnist_tb.errors import InputError
-from mnist_tb.runs import Run, listing
+from mnist_tb.runs.folder import Run, listing
 from mnist_tb.sweep.locks import Locks
 from mnist_tb.sweep.plan import Plan
 from mnist_tb.sweep.search import distribution, from_optuna, pruner, sampler, to_optuna

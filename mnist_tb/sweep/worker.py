@@ -12,18 +12,20 @@ from contextlib import suppress
 
 import torch
 
-from mnist_tb import data, hardware, settings
-from mnist_tb.checkpoint import load as load_checkpoint
-from mnist_tb.data import Dataset
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config.schema import Data
+from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import Dataset
+from mnist_tb.engine import device as hardware
 from mnist_tb.errors import InputError, InUseError, MemoryFullError, PointError, TrainingError
 from mnist_tb.launch import Part, launch, resume
-from mnist_tb.runs import Run
-from mnist_tb.schema import Data
+from mnist_tb.runs.folder import Run
 from mnist_tb.sweep.plan import Task, rounded, short
 from mnist_tb.sweep.storage import storage_errors
 from mnist_tb.sweep.study import Held, Study
 from mnist_tb.system import terminate_self, when_parent_ends
-from mnist_tb.terminal import Silent, Terminal
+from mnist_tb.tracking.console import Silent, Terminal
+from mnist_tb.training.checkpoint import load as load_checkpoint
 
 _WAIT = 0.5
 """Seconds between two looks for a trial, while others have the last ones."""
@@ -171,7 +173,7 @@ def _run_quietly(task: Task) -> None:
 if __name__ == "__main__":
     import click
 
-    from mnist_tb.cli import main
+    from mnist_tb.cli.main import main
 
     try:
         told = pickle.load(sys.stdin.buffer)  # from the parent, which is this program

@@ -1,0 +1,44 @@
+"""The configurations that come with the program: `configs/` in a checkout, `mnist_tb/configs/` once it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnist_tb.errors import InputError
+
+_HERE = Path(__file__).parent.parent
+
+
+def folder() -> Path:
+    """Where they lie. setup.cfg maps the checkout's folder into the package, so that there is one copy of each."""
+    installed = _HERE / "configs"
+    return installed if installed.is_dir() else _HERE.parent / "configs"
+
+
+def names() -> list[str]:
+    """Their names, such as `default` and `sweeps/lr`: those of single runs first."""
+    paths = [path.relative_to(folder()).with_suffix("") for path in folder().rglob("*.yaml")]
+    return [path.as_posix() for path in sorted(paths, key=lambda path: (len(path.parts), path))]
+
+
+def find(name: str | Path, beside: Path | None = None) -> Path:
+    """The file that is meant: a name without `.yaml` is one of these, everything else a path.
+
+    beside: the file in which a path stands, which is relative to it then.
+    Raises InputError where a name is none of theirs; whether a path leads to a file is not looked at.
+    """
+    path = Path(name) if beside is None else beside.parent / name
+    if Path(name).as_posix() in names():
+        return folder() / f"{Path(name).as_posix()}.yaml"
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    raise InputError(
+        f"{name}: there is no configuration of that name; give a YAML file, or one of {', '.join(names())}"
+    )
+
+
+def summary(name: str) -> str:
+    """The first sentence of the comment at the head of one of them."""
+    lines = (folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")])
+    return comment.partition(". ")[0].rstrip(".")

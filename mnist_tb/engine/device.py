@@ -1,0 +1,38 @@
+"""What this machine has: what `auto` becomes."""
+
+from __future__ import annotations
+
+import torch
+
+from mnist_tb.config import load as configuration
+from mnist_tb.config.schema import Config
+from mnist_tb.errors import InputError
+
+
+def resolve(config: Config, local: int = 0) -> Config:
+    """Replace `auto` by what this machine has. Raises InputError where the device asked for is not there.
+
+    local: which of the processes on this machine, from 0, that each has a GPU of its own.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local > 0:
+        name = f"cuda:{local}"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name}: torch finds no CUDA GPU here; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name}: there are only {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if _is_bf16_fast(device) else "fp32"
+    return configuration.changed(config, {"device": name, "precision": precision})
+
+
+def _is_bf16_fast(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 itself: GPUs since Ampere, x86 CPUs with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public, so maybe gone one day
+    return any(getattr(torch.cpu, name, lambda: False)() for name in supported)

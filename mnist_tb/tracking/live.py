@@ -1,0 +1,48 @@
+"""Tells the Live tab how the training stands, at most once a second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from mnist_tb.events.status import Status
+from mnist_tb.events.writer import EventWriter
+
+_EVERY_SECONDS = 1.0
+
+
+class Live:
+    """A run's Status, and when it was last written. Call from the tracker's thread."""
+
+    def __init__(self, tracker: EventWriter, status: Status, seconds: float = 0.0) -> None:
+        """seconds: for which the run has gone on before."""
+        self._tracker = tracker
+        self._status = status
+        self._began = time.perf_counter() - seconds
+        self._written = float("-inf")
+        self._training: tuple[float, int] | None = None  # when, and after how many updates, its clock was started
+
+    def update(self, step: int, now: bool = False, **changes: Any) -> None:
+        """Note what is new after `step` updates; write it if the last time is a second ago, or at once."""
+        if not self._tracker.enabled:
+            return
+        clock = time.perf_counter()
+        if self._training is None and changes.get("phase") == "training":
+            self._training = clock, step
+        self._status = replace(
+            self._status, **changes, step=step, seconds=clock - self._began, remaining=self._remaining(clock, step)
+        )
+        if now or clock - self._written >= _EVERY_SECONDS:
+            self._written = clock
+            self._tracker.live(step, self._status.dump())
+
+    def end(self, state: str, error: str = "") -> None:
+        """The last word: completed, interrupted, pruned or failed."""
+        self.update(self._status.step, now=True, state=state, phase=state, error=error)
+
+    def _remaining(self, clock: float, step: int) -> float | None:
+        if self._training is None or step <= self._training[1]:
+            return None
+        since, first = self._training
+        return (clock - since) / (step - first) * (self._status.steps - step)

@@ -1,0 +1,222 @@
+"""Track a training of your own: one run, one row, its status and the Live tab, as `mnist-tb train` has them.
+
+    with Tracker("runs", "mlp", {"lr": 0.1, "batch_size": 128}, steps=1000, dataset="fashion_mnist") as tracker:
+        for step, (images, labels) in enumerate(batches, 1):
+            ...
+            tracker.scalars(step, {"loss/train": loss, "accuracy/train": accuracy})
+
+See it with `mnist-tb board`, compare it with `mnist-tb compare`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config import load as configuration
+from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.events import tags
+from mnist_tb.events.status import Status
+from mnist_tb.events.summaries import Picture
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs import folder as runs
+from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking import graph
+from mnist_tb.tracking.live import Live
+
+KIND = "tracked"
+"""What metrics.json says of such a run: its configuration is not one of `mnist-tb train`."""
+
+_LIVE = {
+    tags.LOSS_TRAIN: "loss",
+    tags.ACCURACY_TRAIN: "accuracy",
+    tags.LOSS_VAL: "val_loss",
+    tags.ACCURACY_VAL: "val_accuracy",
+    tags.LOSS_TEST: "test_loss",
+    tags.ACCURACY_TEST: "test_accuracy",
+    tags.LR: "lr",
+    tags.THROUGHPUT: "images_per_second",
+}
+"""Curves that the Live tab shows as numbers too, and under what name."""
+
+Image = Picture | torch.Tensor | Callable[[], Picture]
+
+
+class Tracker:
+    """A run of a training of your own below a log folder; a context manager that marks how it ended.
+
+    Its folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
+    The step is passed in every call: completed optimiser updates. Curves may have any name; those called as here
+    (`loss/train`, `accuracy/val`, …) appear in the Live tab and in comparisons too.
+    Call from one thread. Errors of the writing thread (disk full) are raised as TrainingError by the next call.
+    """
+
+    def __init__(
+        self,
+        logdir: str | Path,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        steps: int = 0,
+        dataset: str = "",
+        charts: Mapping[str, Mapping[str, Sequence[str]]] = reporting.LAYOUT,
+    ) -> None:
+        """Begin a run.
+
+        config: all that was set, nested or flat: numbers, texts, booleans, lists of those. Runs that differ in `seed`
+        alone are repetitions: one row of the HParams table.
+        steps: how many there are to be, for progress and the time left; 0 where that is not known.
+        dataset: what it is tested on; runs on different data are not ranked against each other.
+        charts: the Custom Scalars tab, category → chart title → tags.
+        Raises InputError where the name, the configuration or the log folder cannot be used.
+        """
+        if not configuration.is_run_name(name):
+            raise InputError(
+                f"{name!r}: a name is 1 to 40 letters, digits, dots, underscores and hyphens, no dot first"
+            )
+        flat = _checked(settings.flatten(config or {}))
+        plain = json.loads(json.dumps(config or {}))  # tuples become lists
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        self.run = runs.create(Path(logdir), name, text, _facts(flat, dataset))
+        self._leave = contextlib.ExitStack()
+        self._leave.enter_context(self.run.in_use())
+        self._began = time.perf_counter()
+        self._step = 0
+        self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
+        self._events = EventWriter(self.run.path, 0)
+        self._live = Live(self._events, Status(phase="training", dataset=dataset, steps=steps))
+        self._events.hparams(settings.deciding(flat), group=settings.words(settings.deciding(flat)) or name)
+        self._events.texts(0, {tags.CONFIG_TEXT: reporting.config_text(flat)})
+        self._events.layout(charts)
+        self._live.update(0, now=True, phase="training")
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._end("completed", "")
+        else:
+            with contextlib.suppress(TrainingError, OSError):  # the first error tells more than what it left behind
+                self._end("failed" if isinstance(error, Exception) else "interrupted", str(error))
+
+    def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
+        """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
+        known = {tag: float(value) for tag, value in values.items() if tag in _LIVE}
+        self._step = max(self._step, step)
+        self._events.scalars(step, {**values, **known})
+        for tag, value in known.items():
+            self._points[tag].append((step, value))
+        looked_at = any(not tag.endswith("/train") and "/" in tag for tag in known)
+        self._live.update(self._step, now=looked_at, **{_LIVE[tag]: value for tag, value in known.items()})
+
+    def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
+        """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
+        if isinstance(values, nn.Module):
+            values = {f"weights/{name}": parameter for name, parameter in values.named_parameters()}
+        self._events.histograms(step, values)
+
+    def images(self, step: int, pictures: Mapping[str, Image]) -> None:
+        """Pictures: uint8 [height, width, 3] or [height, width], or a function that draws one on the writing thread.
+
+        `predictions/test` and `results/test` are shown in the Live tab.
+        """
+        self._events.images(step, {tag: _drawn(picture) for tag, picture in pictures.items()})
+
+    def texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Markdown for the Text tab."""
+        self._events.texts(step, texts)
+
+    def graph(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        """The layers of a model without data-dependent control flow, for an input of that shape; once a run."""
+        self._events.graph(graph.draw(model, input_shape))
+
+    def predictions(self, labels: torch.Tensor, probabilities: torch.Tensor) -> None:
+        """Each test sample's class, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
+        runs.save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
+
+    def _end(self, state: str, error: str) -> None:
+        changes = {
+            "status": state,
+            "ended": time.time(),
+            "step": self._step,
+            "train_seconds": time.perf_counter() - self._began,
+            **{split: result for split in ("val", "test") if (result := self._best(split))},
+        }
+        speed = self._points[tags.THROUGHPUT]
+        if speed and math.isfinite(speed[-1][1]):
+            changes["images_per_second"] = speed[-1][1]
+        try:
+            with self._leave, self._events:
+                if state != "interrupted":
+                    self._events.status(state)
+                self._live.end(state, error)
+        except TrainingError as failed:
+            changes |= {"status": "failed", "error": str(failed)}
+            raise
+        finally:
+            self.run.update_metrics(**changes, **({"error": error or state} if state != "completed" else {}))
+
+    def _best(self, split: str) -> dict[str, float]:
+        """Accuracy and loss where the accuracy was highest, or else where the loss was lowest; of test, the last."""
+        accuracies, losses = (
+            [p for p in self._points[f"{kind}/{split}"] if math.isfinite(p[1])] for kind in ("accuracy", "loss")
+        )
+        if not accuracies:
+            last = losses[-1:] if split == "test" else sorted(losses, key=lambda p: p[1])[:1]
+            return {"loss": last[0][1]} if last else {}
+        step, accuracy = accuracies[-1] if split == "test" else max(accuracies, key=lambda p: p[1])
+        return {"accuracy": accuracy, **({"loss": dict(losses)[step]} if step in dict(losses) else {})}
+
+    def _finite(self, tag: str) -> list[tuple[int, float]]:
+        return [(step, value) for step, value in self._points[tag] if math.isfinite(value)]
+
+
+def _checked(flat: dict[str, Any]) -> dict[str, Any]:
+    for key, value in flat.items():
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
+            raise InputError(
+                f"config: {key} is a {type(value).__name__}; settings are numbers, texts, booleans or lists"
+            )
+        if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+            raise InputError(f"config: {key} is {value}; settings are finite numbers")
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+
+
+def _facts(flat: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    packages = ("mnist-tb", "torch", "tensorboard")
+    return {
+        "status": "running",
+        "kind": KIND,
+        "started": time.time(),
+        "dataset": dataset or None,
+        "config": dict(flat),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _drawn(picture: Image) -> Callable[[], Picture]:
+    if callable(picture) and not isinstance(picture, torch.Tensor):
+        return picture
+    array = np.array(picture.detach().cpu().numpy() if isinstance(picture, torch.Tensor) else picture)  # a copy
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(f"a picture is uint8 [height, width, 3] or [height, width], not {array.dtype} {array.shape}")
+    return lambda: np.repeat(array[:, :, None], 3, 2) if grey else array
