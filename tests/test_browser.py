@@ -190,7 +190,7 @@ def crowd(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield address
     finally:
         process.terminate()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
 
 def card_of(page: Page, name: str):  # type: ignore[no-untyped-def]
@@ -287,7 +287,7 @@ def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, conte
     page.goto(address)
     live(page).locator(".run").first.wait_for(timeout=30_000)
     process.terminate()
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     trouble = live(page).locator(".trouble")
     live(page).get_by_text("TensorBoard does not answer").wait_for(timeout=10_000)
     write_status(logdir / "0002-b", replace(TRAINING, state="completed"))
@@ -297,7 +297,7 @@ def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, conte
         assert trouble.inner_text() == ""
     finally:
         process.terminate()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
 
 # ---- HParams
@@ -335,7 +335,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     wait_for_runs(address.rstrip("/"), 6)
     yield address
     process.terminate()
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
 
 
 def test_a_row_a_configuration_with_every_setting(sessions: str, visit: Open) -> None:

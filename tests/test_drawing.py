@@ -32,7 +32,7 @@ def address(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     wait_for_runs(where.rstrip("/"), 1)
     yield where
     process.terminate()
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
 
 
 def best(run: Run) -> CNN:

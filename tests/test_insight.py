@@ -235,7 +235,7 @@ def test_the_precision_recall_curves_are_drawn_by_tensorboard(finished: Run) -> 
         assert tensor.shape == (6, 127)
     finally:
         process.terminate()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
 
 def test_the_projectors_files_fit(finished: Run, digits: Dataset) -> None:

@@ -172,7 +172,7 @@ def test_the_example(tmp_path: Path, digits: Dataset, train: Train) -> None:
         assert sorted(len(group["sessions"]) for group in groups) == [1, 2], "two seeds are one row"
     finally:
         process.terminate()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
 
 def session_groups(address: str) -> Any:

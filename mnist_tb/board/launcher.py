@@ -23,7 +23,8 @@ _SAMPLES = {"scalars": 5_000, "images": 100, "histograms": 200, "text": 100, "li
 """How much is kept a run and tag: every epoch's pictures, and more points than a curve should have."""
 _RELOAD_SECONDS = 1  # whole: the fast loader cuts fractions off, and 0 is a busy loop
 _PORTS = 100
-_AN_HOUR = 3600  # without any limit, no Ctrl-C would be heard on Windows
+_LISTEN_SECONDS = 0.5
+"""Between two looks whether a signal has come: it may reach another thread, and that does not wake this one."""
 _SETTINGS = '<script src="data/plugin/live/static/settings.js"></script>'
 
 
@@ -56,7 +57,7 @@ def serve(
     say("Ctrl-C ends it.")
     if browser and has_display():
         webbrowser.open(address)
-    while not ended.wait(_AN_HOUR):
+    while not ended.wait(_LISTEN_SECONDS):
         pass
 
 

@@ -52,6 +52,8 @@ _data_root = click.option(
 _FIRST_SPEAKS = 1
 """Seconds: torchrun ends the other processes as soon as one has ended, and the first is to say why."""
 
+_LISTEN_SECONDS = 0.1
+
 _no_browser = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 
 
@@ -114,7 +116,8 @@ def train_command(
             with suppress(KeyboardInterrupt):
                 if page.process.poll() is None:
                     click.echo("Ctrl-C ends the page.")
-                page.process.wait()
+                while page.process.poll() is None:  # not wait(): see board.launcher
+                    time.sleep(_LISTEN_SECONDS)
                 click.echo(f"The page has ended by itself; it is there again with: {again}")
 
 
