@@ -13,8 +13,6 @@ BIN := .venv/bin
 READY := .venv/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 SOURCES := mnist_tb tests docs benchmarks examples
-RULES := --line-length 120 --target-version py311
-CHECKS := --select E,F,W,I,B,C4,UP,SIM,PT,RET,RUF --ignore RUF001,RUF002,RUF003,PT012,SIM115
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train resume evaluate predict compare sweep report board live test torture bench accuracy lint format screenshots lock clean
@@ -38,7 +36,7 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 train: $(READY)  ## train and evaluate: CONFIG=digits ARGS="--set train.lr=0.01"
 	@$(BIN)/mnist-tb train --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
-resume: $(READY)  ## go on with a run where it stopped: RUN=7
+resume: $(READY)  ## resume a run where it stopped: RUN=7
 	@$(BIN)/mnist-tb resume $(RUN) --logdir $(LOGDIR) $(ARGS)
 
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
@@ -65,7 +63,7 @@ live: $(READY)  ## train, and watch it in TensorBoard from the first step on
 test: .venv/ready-to-test  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
-torture: .venv/ready-to-test  ## kill a training at fifty random instants, and see whether it goes on as if nothing had been
+torture: .venv/ready-to-test  ## kill a training at fifty random instants, and compare the resumed runs with an uninterrupted one
 	$(BIN)/python tests/killing.py $(ARGS)
 
 bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
@@ -85,13 +83,14 @@ accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a qu
 	$(INSTALL) -r benchmarks/requirements.txt
 	@touch .venv/peers
 
-lint: .venv/ready-to-lint  ## style, likely mistakes, types on Linux, macOS and Windows
-	$(BIN)/ruff check $(RULES) $(CHECKS) $(SOURCES)
-	$(BIN)/ruff format --check $(RULES) $(SOURCES)
+lint: .venv/ready-to-lint  ## style, likely mistakes, directions of imports, types on Linux, macOS and Windows
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 
 format: .venv/ready-to-lint  ## lay the code out
-	$(BIN)/ruff format $(RULES) $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 screenshots: .venv/ready-to-test  ## pictures of every tab, from real runs: needs Chromium
 	$(BIN)/python docs/screenshots.py --logdir $(LOGDIR)

@@ -21,25 +21,25 @@ from rich.console import Console
 from scipy.stats import t as student
 
 from mnist_tb import train as training
-from mnist_tb.config import load as configuration
+from mnist_tb.config.load import dump_config, load_config, replace_config
 from mnist_tb.config.schema import Config
-from mnist_tb.data import datasets as data
-from mnist_tb.data.datasets import Dataset
-from mnist_tb.engine import device as hardware
-from mnist_tb.engine import process as memory
+from mnist_tb.data.datasets import Dataset, load_dataset
+from mnist_tb.engine import process
+from mnist_tb.engine.device import resolve_auto
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import build
-from mnist_tb.runs import folder as runs
-from mnist_tb.tracking import charts as reporting
+from mnist_tb.runs.folder import create_run
+from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Terminal
 from mnist_tb.tracking.live import Live
-from mnist_tb.train import Job, train, write_point
-from mnist_tb.training.checkpoint import Saver
+from mnist_tb.train import log_pending_point, train
+from mnist_tb.training.checkpoint import AsyncCheckpointer
+from mnist_tb.training.context import TrainingContext
 from mnist_tb.training.state import State
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
-SAVE = training.save
+SAVE = training.save_checkpoint
 
 
 OFTEN = 0.2
@@ -51,25 +51,29 @@ def seconds(config: Config, dataset: Dataset, logdir: Path, tracked: bool, saved
 
     count: receives how many checkpoints there were.
     """
-    run = runs.create(logdir, config.name, configuration.dump(config), {})
+    run = create_run(logdir, config.name, dump_config(config), {})
     model = build(config.model.channels, config.seed, torch.device(config.device))
     saves = []
 
-    def save(job: Job, state: State, start: float) -> None:
+    def save(context: TrainingContext, state: State, seconds: float) -> None:
         saves.append(state.step)
         if saved:
-            SAVE(job, state, start)
+            SAVE(context, state, seconds)
         else:
-            write_point(job, state)
+            log_pending_point(context, state)
 
-    training.save = save
-    with open(os.devnull, "w") as nowhere, EventWriter(run.path if tracked else None, 0) as tracker, Saver() as saver:
-        reporting.beginning(tracker, config, dataset, model)
-        terminal, live = Terminal(Console(file=nowhere)), Live(tracker, Status(epochs=config.train.epochs))
+    training.save_checkpoint = save
+    with (
+        open(os.devnull, "w") as nowhere,
+        EventWriter(run.path if tracked else None, 0) as writer,
+        AsyncCheckpointer() as checkpointer,
+    ):
+        charts.beginning(writer, config, dataset, model)
+        terminal, live = Terminal(Console(file=nowhere)), Live(writer, Status(epochs=config.train.epochs))
         start = time.perf_counter()
-        train(Job(config, run, dataset, tracker, terminal, live, saver), model)
-        saver.wait()
-        tracker.close()
+        train(TrainingContext(config, run, dataset, writer, terminal, live, checkpointer), model)
+        checkpointer.wait()
+        writer.close()
         if saved:
             count.append(len(saves))
         return time.perf_counter() - start
@@ -122,17 +126,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--only", choices=["tracking", "checkpoints"])
     options = parser.parse_args()
-    memory.keep_freed_memory()
-    memory.take_short_turns()
+    process.tune_malloc()
+    process.set_switch_interval()
     given = [("--data-root", "data.root", options.data_root), ("--data-root", "data.download", False)]
-    config = hardware.resolve(
-        configuration.load(DEFAULT, options=[*given, ("--epochs", "train.epochs", options.epochs)])
-    )
-    dataset = data.load(config.data).to(torch.device(config.device))
+    config = resolve_auto(load_config(DEFAULT, options=[*given, ("--epochs", "train.epochs", options.epochs)]))
+    dataset = load_dataset(config.data).to(torch.device(config.device))
     about = f"""
 {machine()} On {config.device} in {config.precision}.
 
-{options.pairs} pairs of trainings in one process, {options.epochs} epochs of MNIST each at the default configuration,
+{options.pairs} pairs of trainings in one process, {options.epochs} epochs of MNIST each at the default load,
 the order turned from pair to pair; from before the first update until all is on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         logdir = Path(folder)
@@ -146,7 +148,7 @@ the order turned from pair to pair; from before the first update until all is on
             write_section("Tracking on and off", text)
         if options.only != "tracking":
             count.clear()
-            often = configuration.changed(config, {"tracking.checkpoint_seconds": OFTEN})
+            often = replace_config(config, {"tracking.checkpoint_seconds": OFTEN})
             times = pairs_of(options.pairs, lambda on: seconds(often, dataset, logdir, True, on, count))
             number = round(statistics.mean(count))
             text = f"""{about} With: a checkpoint every {OFTEN} s, {number} in a training, so

@@ -25,8 +25,8 @@ from results import machine, table, write_section
 from speed import ours, run
 
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs import folder as runs
-from mnist_tb.tracking import charts as reporting
+from mnist_tb.runs.folder import create_run, list_run_folders
+from mnist_tb.tracking import charts
 
 CURVES = 9
 SAMPLES = "scalars=20000,images=100,histograms=200,text=100"
@@ -62,7 +62,7 @@ def with_points(data_root: str, everies: list[int], epochs: int) -> str:
             _, status, usage = os.wait4(process.pid, 0)
             if status:
                 sys.exit("the training failed")
-            finished = runs.listing(Path(folder))[0]
+            finished = list_run_folders(Path(folder))[0]
             size = sum(path.stat().st_size for path in finished.path.glob("events.*"))
             points = epochs * 860 // every
             served = serving_seconds(Path(folder), partial(shows_points, finished.name, points))
@@ -79,7 +79,7 @@ def with_runs(counts: list[int], points: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         logdir = Path(folder)
         for count in counts:
-            for i in range(len(runs.listing(logdir)), count):
+            for i in range(len(list_run_folders(logdir)), count):
                 invent(logdir, points, seed=i)
             seconds = serving_seconds(logdir, partial(shows_runs, count))
             size = sum(path.stat().st_size for path in logdir.rglob("events.*")) / 1e6
@@ -89,17 +89,17 @@ def with_runs(counts: list[int], points: int) -> str:
 
 
 def invent(logdir: Path, points: int, seed: int) -> None:
-    """A run with the curves of a training, but invented values, through the real tracker."""
+    """A run with the curves of a training, but invented values, through the real writer."""
     random = np.random.default_rng(seed)
-    made = runs.create(logdir, "invented", "", {"status": "completed"})
-    names = (reporting.LOSS_TRAIN, reporting.ACCURACY_TRAIN, reporting.LR, reporting.GRAD_NORM, reporting.THROUGHPUT)
-    more = (reporting.LOSS_VAL, reporting.ACCURACY_VAL, reporting.LOSS_TEST, reporting.ACCURACY_TEST)
+    made = create_run(logdir, "invented", "", {"status": "completed"})
+    names = (charts.LOSS_TRAIN, charts.ACCURACY_TRAIN, charts.LR, charts.GRAD_NORM, charts.THROUGHPUT)
+    more = (charts.LOSS_VAL, charts.ACCURACY_VAL, charts.LOSS_TEST, charts.ACCURACY_TEST)
     assert len(names + more) == CURVES
-    with EventWriter(made.path) as tracker:
-        tracker.hparams({"train.lr": float(random.random()), "seed": seed}, made.name)
+    with EventWriter(made.path) as writer:
+        writer.hparams({"train.lr": float(random.random()), "seed": seed}, made.name)
         for step in range(points):
-            tracker.scalars(step, {name: float(random.random()) for name in names + more})
-        tracker.status("completed")
+            writer.scalars(step, {name: float(random.random()) for name in names + more})
+        writer.status("completed")
 
 
 def serving_seconds(logdir: Path, complete: Callable[[str], bool]) -> float:
@@ -136,7 +136,7 @@ def shows_runs(count: int, address: str) -> bool:
 
 def shows_points(name: str, count: int, address: str) -> bool:
     """Whether so many points of the training loss are served."""
-    query = urllib.parse.urlencode({"run": name, "tag": reporting.LOSS_TRAIN})
+    query = urllib.parse.urlencode({"run": name, "tag": charts.LOSS_TRAIN})
     try:
         with urllib.request.urlopen(f"{address}/data/plugin/scalars/scalars?{query}", timeout=60) as answer:
             return len(json.load(answer)) >= count
@@ -163,7 +163,7 @@ The default configuration, everything tracked, a process each.
 
 {with_points(options.data_root, options.scalars_every, options.points_epochs)}
 
-Invented runs of {CURVES} curves with 100 points each, written through the tracker.
+Invented runs of {CURVES} curves with 100 points each, written through the writer.
 
 {with_runs(options.runs, 100)}
 """

@@ -38,22 +38,22 @@ def latencies(values: int, write: Callable[[int], None], shown: Callable[[], int
     return times
 
 
-def in_live(page: Page, tracker: EventWriter, values: int) -> list[float]:
+def in_live(page: Page, writer: EventWriter, values: int) -> list[float]:
     progress = page.frame_locator("iframe").locator(".progress span")
     progress.wait_for(timeout=60_000)
 
     def write(value: int) -> None:
-        tracker.live(value, replace(STATUS, step=7000 + value).dump())
+        writer.live(value, replace(STATUS, step=7000 + value).to_json())
 
     return latencies(values, write, lambda: int(progress.inner_text().split()[0].replace(",", "")) - 7000)
 
 
-def in_time_series(page: Page, tracker: EventWriter, values: int) -> list[float]:
+def in_time_series(page: Page, writer: EventWriter, values: int) -> list[float]:
     chart = page.locator("scalar-card", has=page.locator('[title="loss/train"]')).first.locator("line-chart").first
     chart.wait_for(timeout=60_000)
 
     def write(value: int) -> None:
-        tracker.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
+        writer.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
 
     def shown() -> int:
         """What the tooltip says near the right end; not at it, where the line of the selected step says nothing."""
@@ -80,13 +80,13 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for title, place, measure in (("Live", "", in_live), ("Time Series", "#timeseries", in_time_series)):
-        with tempfile.TemporaryDirectory() as folder, EventWriter(made(Path(folder) / RUN)) as tracker:
+        with tempfile.TemporaryDirectory() as folder, EventWriter(made(Path(folder) / RUN)) as writer:
             for step in (0, 1):
-                tracker.scalars(step, {"loss/train": float(step)})
-            tracker.live(0, STATUS.dump())
-            tracker.flush()
+                writer.scalars(step, {"loss/train": float(step)})
+            writer.live(0, STATUS.to_json())
+            writer.flush()
             with opened(Path(folder), place) as page:
-                rows.append([title, spread(measure(page, tracker, options.values), ".2f")])
+                rows.append([title, spread(measure(page, writer, options.values), ".2f")])
                 print(rows[-1], flush=True)
     about = f"Seconds from writing a value until the page shows it, {options.values} values. {machine()}"
     write_section("Latency of the page", f"{about}\n\n{table(['page', 'median [least to most]'], rows)}")

@@ -19,7 +19,7 @@ import torch
 from results import machine, table, write_section
 
 from mnist_tb import Tracker
-from mnist_tb.runs import folder as runs
+from mnist_tb.runs.folder import list_run_folders
 
 COMMANDS = {
     "runs list": ["runs", "list"],
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         logdir = Path(folder)
         for count in options.runs:
-            for number in range(len(runs.listing(logdir)), count):
+            for number in range(len(list_run_folders(logdir)), count):
                 invent(logdir, number, labels)
             row = [f"{count:,}"]
             for command in COMMANDS.values():
@@ -87,7 +87,7 @@ def main() -> None:
     text = f"""
 {machine()}
 
-Invented runs, written through `Tracker`: six curves of 20 points, the predictions of {IMAGES:,} test images, twenty
+Invented folder, written through `Tracker`: six curves of 20 points, the predictions of {IMAGES:,} test images, twenty
 settings. Medians of {REPEATS} after a first one, a process each, and the most memory of any.
 
 {table(["runs", *COMMANDS], rows)}

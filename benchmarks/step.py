@@ -16,12 +16,11 @@ import torch
 from results import machine, table, write_section
 from speed import FLOP_PER_IMAGE, matrix_peak
 
-from mnist_tb.config import load as configuration
-from mnist_tb.data import datasets as data
-from mnist_tb.engine import device as hardware
-from mnist_tb.engine import kernels
-from mnist_tb.engine import process as memory
-from mnist_tb.engine.train_step import Updater
+from mnist_tb.config.load import load_config
+from mnist_tb.data.datasets import load_dataset
+from mnist_tb.engine import kernels, process
+from mnist_tb.engine.device import resolve_auto
+from mnist_tb.engine.train_step import TrainStep
 from mnist_tb.model import build
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
@@ -45,27 +44,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", default=os.environ.get("MNIST_TB_DATA_ROOT", "data"))
     options = parser.parse_args()
-    memory.keep_freed_memory()
+    process.tune_malloc()
     given = [("--data-root", "data.root", options.data_root), ("--data-root", "data.download", False)]
-    config = hardware.resolve(configuration.load(DEFAULT, options=[*given, ("--device", "device", "cpu")]))
-    dataset = data.load(config.data)
-    updaters = {}
+    config = resolve_auto(load_config(DEFAULT, options=[*given, ("--device", "device", "cpu")]))
+    dataset = load_dataset(config.data)
+    steps = {}
     for name, switch in (("kernels", "on"), ("torch", "off")):
         os.environ["MNIST_TB_KERNELS"] = switch
-        updaters[name] = Updater(config, build(config.model.channels, 0, torch.device("cpu")), dataset)
+        steps[name] = TrainStep(config, build(config.model.channels, 0, torch.device("cpu")), dataset)
     os.environ["MNIST_TB_KERNELS"] = "on"
     batch, two = torch.arange(64), torch.arange(2)
-    ours = updaters["kernels"]
-    fast, parameters = kernels.find(ours.network), kernels.vector(ours.network)
+    ours = steps["kernels"]
+    fast, parameters = kernels.find(ours.compute_model), kernels.vector(ours.compute_model)
     assert fast is not None, "there are no kernels to measure"
     inputs, labels = dataset.train_batch(batch, torch.float32)
     gradient = torch.empty_like(ours.gradient)
     times = microseconds(
         {
             "an update of 64 images, by the kernels": lambda: ours(batch, 1e-4),
-            "an update of 64 images, by torch": lambda: updaters["torch"](batch, 1e-4),
+            "an update of 64 images, by torch": lambda: steps["torch"](batch, 1e-4),
             "an update of 2 images, by the kernels": lambda: ours(two, 1e-4),
-            "an update of 2 images, by torch": lambda: updaters["torch"](two, 1e-4),
+            "an update of 2 images, by torch": lambda: steps["torch"](two, 1e-4),
             "of the kernels' 64: forward pass": lambda: fast.logits(parameters, inputs),
             "of the kernels' 64: forward and backward": lambda: fast.step(parameters, inputs, labels, gradient),
             "of the kernels' 64: weights into the loops' order": lambda: fast.logits(parameters, inputs[:0]),

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from results import machine, table, write_section
 
-from mnist_tb.runs.folder import listing
+from mnist_tb.runs.folder import list_run_folders
 from mnist_tb.sweep import plan as plans
 from mnist_tb.sweep.storage import JOURNAL
 from mnist_tb.sweep.study import Study
@@ -63,7 +63,7 @@ def write(folder: Path, values: dict[str, Any], trials: int, **more: Any) -> Pat
 
 def own_seconds(folder: Path) -> list[float]:
     """How long each run was there as running, from its folder to its end."""
-    metrics = [run.read_metrics() for run in listing(folder)]
+    metrics = [run.read_metrics() for run in list_run_folders(folder)]
     return [known["ended"] - known["started"] for known in metrics]
 
 
@@ -100,7 +100,7 @@ def growth(counts: list[int], sampler: str, storage: str | None) -> list[list[st
 
 def _gaps(folder: Path) -> float:
     """The median time between the end of a run and the beginning of its worker's next one, in the last tenth."""
-    known = sorted((m["started"], m["ended"]) for m in (run.read_metrics() for run in listing(folder)))
+    known = sorted((m["started"], m["ended"]) for m in (run.read_metrics() for run in list_run_folders(folder)))
     ends: list[float] = []
     gaps = []
     for started, ended in known:
@@ -145,7 +145,7 @@ def killed(trials: int, kills: int, seed: int, data_root: str) -> str:
             process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             for line in process.stdout:
-                done = sum(run.read_metrics()["status"] == "completed" for run in listing(folder))
+                done = sum(run.read_metrics()["status"] == "completed" for run in list_run_folders(folder))
                 if line.startswith("Trial ") and done >= wanted:
                     break
             time.sleep(chance.uniform(0, 10))
@@ -154,15 +154,15 @@ def killed(trials: int, kills: int, seed: int, data_root: str) -> str:
                 os.kill(one, signal.SIGKILL)
             process.communicate()
             wall += time.perf_counter() - began
-            statuses = collections.Counter(run.read_metrics()["status"] for run in listing(folder))
+            statuses = collections.Counter(run.read_metrics()["status"] for run in list_run_folders(folder))
             at.append(f"{statuses['completed']} complete and {statuses['running']} under way")
             print(at[-1], flush=True)
         began = time.perf_counter()
         subprocess.run(words, check=True)
         wall += time.perf_counter() - began
-        with Study(plans.load(file), folder, None) as study:
+        with Study(plans.load_plan(file), folder, None) as study:
             results = study.results()
-        metrics = [run.read_metrics() for run in listing(folder)]
+        metrics = [run.read_metrics() for run in list_run_folders(folder)]
         once = sorted(known["sweep"]["trial"] for known in metrics) == [one.number for one in results]
         complete = sum(known["status"] == "completed" for known in metrics)
         lasted = [known["ended"] - known["started"] for known in metrics]

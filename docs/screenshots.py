@@ -24,10 +24,9 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from mnist_tb.events import reader as reading
-from mnist_tb.runs.folder import listing
-from mnist_tb.tracking import charts as reporting
-from mnist_tb.tracking import figures
+from mnist_tb.events import reader
+from mnist_tb.runs.folder import list_run_folders
+from mnist_tb.tracking import charts, figures
 
 HERE = Path(__file__).parent
 PINNED = ("loss/train", "accuracy/train", "loss/val")
@@ -48,7 +47,7 @@ def main() -> None:
     try:
         assert board.stdout is not None
         address = next(line.split()[1] for line in board.stdout if line.startswith("TensorBoard: "))
-        contact_sheet(listing(arguments.logdir)[-1].path, arguments.out)
+        contact_sheet(list_run_folders(arguments.logdir)[-1].path, arguments.out)
         run = newest_run(f"{address}data/plugin/images/tags")
         (arguments.out / "tabs").mkdir(parents=True, exist_ok=True)
         with sync_playwright() as playwright:
@@ -122,9 +121,9 @@ def shoot_report(browser: BrowserContext, logdir: Path, out: Path, theme: str) -
 
 def contact_sheet(run: Path, out: Path) -> None:
     """All pictures of a run's result on one sheet."""
-    found = reading.read(run).pictures
-    tags = (reporting.RESULTS, reporting.CONFUSION, reporting.MISTAKES, reporting.CALIBRATION, reporting.UNCERTAIN,
-            reporting.FILTERS, reporting.FEATURES)  # fmt: skip
+    found = reader.read(run).pictures
+    tags = (charts.RESULTS, charts.CONFUSION, charts.MISTAKES, charts.CALIBRATION, charts.UNCERTAIN,
+            charts.FILTERS, charts.FEATURES)  # fmt: skip
     pictures = [np.asarray(Image.open(io.BytesIO(found[tag][1])).convert("RGB")) for tag in tags]
     Image.fromarray(figures.beside(pictures)).save(out / "pictures.png")
 

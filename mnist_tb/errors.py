@@ -1,25 +1,25 @@
-"""The ways in which work ends before its end; the command line turns the first two into exit codes."""
+"""How work ends early. The command line turns the first two into exit codes; the others are special cases of them."""
 
 
 class InputError(Exception):
-    """The user's input was wrong: exit code 2. The message names the file, key or option and what would be right."""
+    """The input is wrong: exit code 2. The message names the file, key or option, and what would be right."""
 
 
 class TrainingError(Exception):
-    """The work itself failed: exit code 1. The message says where and what to try."""
+    """The work itself failed: exit code 1. The message says where, and what to try."""
 
 
 class InUseError(InputError):
-    """Another process has the run."""
+    """Another process is using the run."""
 
 
 class MemoryFullError(TrainingError):
-    """The memory is full: too small a machine, too large a training, or others beside it."""
+    """Out of memory: the machine is too small, the training too large, or other programs run beside it."""
 
 
 class PointError(TrainingError):
-    """A training failed for its settings, not for where it ran: it would fail anywhere."""
+    """A training failed because of its configuration, so that it would fail anywhere: a loss that is not finite."""
 
 
 class Pruned(Exception):
-    """A sweep has seen enough of a training: it was stopped for being worse than the others, and can be resumed."""
+    """A sweep has stopped a training that did worse than the others. It can be resumed."""

@@ -1,15 +1,14 @@
-"""One pass over a split → one frozen Evaluation. Writes nothing."""
+"""One pass over a split → one frozen `Evaluation`. Writes nothing."""
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: see memory.bound_spinning
+if __name__ == "__main__":  # before torch is imported: see engine.process.bound_spinning
     import sys
 
-    from mnist_tb.cli.main import evaluate_command, main
+    from mnist_tb.cli.main import main
+    from mnist_tb.cli.training import evaluate_command
 
     sys.exit(main(evaluate_command))
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,73 +17,51 @@ from torch.nn import functional
 from mnist_tb import metrics
 from mnist_tb.data.datasets import Dataset, Split
 from mnist_tb.engine import kernels
-from mnist_tb.engine.distributed import ALONE, Team
+from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed
+from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN
 
-_BATCH = {"cpu": 500, "cuda": 10_000}
-"""Images at once: larger is no faster on a CPU, and costs cache."""
+_BATCH_SIZE = {"cpu": 500, "cuda": 10_000}
+"""Larger batches are no faster on a CPU, and leave its cache."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How a network does on a split. loss: mean cross-entropy in nats; accuracy: 0 to 1.
+def evaluate(model: nn.Module, dataset: Dataset, split: Split, distributed: Distributed = SINGLE_PROCESS) -> Evaluation:
+    """Evaluate a model on every image of a split, in evaluation mode; the model's mode is restored afterwards.
 
-    labels: int64 [N]; probabilities: float32 [N, C]; both on the CPU, in the split's order.
+    distributed: the processes that share the images; each of them returns the whole evaluation.
     """
-
-    loss: float
-    accuracy: float
-    labels: Tensor
-    probabilities: Tensor
-
-    @property
-    def predictions(self) -> Tensor:
-        """int64 [N]."""
-        return self.probabilities.argmax(1)
-
-    @property
-    def confusion(self) -> Tensor:
-        """int64 [C, C]: row the true class, column the predicted one."""
-        return metrics.confusion_matrix(self.labels, self.predictions, self.probabilities.shape[1])
-
-
-def evaluate(network: nn.Module, dataset: Dataset, split: Split, team: Team = ALONE) -> Evaluation:
-    """Score a network on every image of a split, once, in evaluation mode; the network's mode is put back after.
-
-    team: whose processes share the images out; each of them gets the whole evaluation.
-    """
-    was_training = network.training
-    network.eval()
+    was_training = model.training
+    model.eval()
     try:
-        mine = predict(network, dataset, split.images[team.part(len(split))])
+        logits = predict(model, dataset, split.images[distributed.shard(len(split))])
     finally:
-        network.train(was_training)
-    logits, labels = team.gather(mine, len(split)), split.labels
-    loss = functional.cross_entropy(logits, labels)
-    correct = metrics.correct_count(logits, labels)
-    return Evaluation(loss.item(), correct.item() / len(labels), labels.cpu(), logits.softmax(1).cpu())
+        model.train(was_training)
+    logits = distributed.gather(logits, len(split))
+    loss = functional.cross_entropy(logits, split.labels)
+    accuracy = metrics.num_correct(logits, split.labels).item() / len(split)
+    return Evaluation(loss.item(), accuracy, split.labels.cpu(), logits.softmax(1).cpu())
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
-    """uint8 [N, 28, 28] → logits, float32 [N, C], on the images' device. Leaves the network's mode as it is."""
-    parts = images.split(_BATCH.get(images.device.type, 500))
-    fast = kernels.find(network)
-    if fast is not None:
-        parameters = kernels.vector(network)
-        return torch.cat([fast.logits(parameters, dataset.inputs(part)) for part in parts])
-    dtype = next(network.parameters()).dtype
-    return torch.cat([network(dataset.inputs(part, dtype)) for part in parts]).float()
+def predict(model: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
+    """uint8 [N, 28, 28] → logits, float32 [N, C], on the device of the images. Leaves the model's mode as it is."""
+    batches = images.split(_BATCH_SIZE.get(images.device.type, 500))
+    found = kernels.find(model)
+    if found is not None:
+        parameters = kernels.vector(model)
+        return torch.cat([found.logits(parameters, dataset.inputs(batch)) for batch in batches])
+    dtype = next(model.parameters()).dtype
+    return torch.cat([model(dataset.inputs(batch, dtype)) for batch in batches]).float()
 
 
 @torch.inference_mode()
 def features(model: CNN, dataset: Dataset, images: Tensor) -> list[Tensor]:
-    """uint8 [N, 28, 28] → what each convolution makes of them, float32 [N, C, H, W] on the CPU."""
+    """uint8 [N, 28, 28] → the activations of each convolution, float32 [N, C, H, W] on the CPU."""
     return [layer.contiguous().cpu() for layer in model.features(dataset.inputs(images))]
 
 
 @torch.inference_mode()
 def penultimate(model: CNN, dataset: Dataset, images: Tensor) -> Tensor:
-    """uint8 [N, 28, 28] → what the linear layer is given of them, float32 [N, F] on the CPU; the rest is not kept."""
-    parts = images.split(_BATCH.get(images.device.type, 500))
-    return torch.cat([model.features(dataset.inputs(part))[-1].flatten(1).cpu() for part in parts])
+    """uint8 [N, 28, 28] → the input of the linear layer, float32 [N, F] on the CPU, a batch at a time."""
+    batches = images.split(_BATCH_SIZE.get(images.device.type, 500))
+    return torch.cat([model.features(dataset.inputs(batch))[-1].flatten(1).cpu() for batch in batches])

@@ -13,8 +13,8 @@ from torch.nn import functional
 class FeatureLinear(nn.Linear):
     """A linear layer over feature maps [N, C, H, W]; its weight is that of `nn.Linear` after `nn.Flatten`.
 
-    The maps lie in memory as [N, H, W, C]. Bringing the weight into that order, and not every image into the other,
-    gives the same sums without a copy of the activations.
+    In memory the maps are [N, H, W, C]. Permuting the weight to that order, in place of every image to the other, gives
+    the same sums without a copy of the activations.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class FeatureLinear(nn.Linear):
 class CNN(nn.Module):
     """Three 3×3 convolutions, the first two followed by 2×2 pooling, and a linear layer.
 
-    Each pooling comes before its ReLU: ReLU is monotonic, so the function is the same, on a quarter of the elements.
+    Pooling comes before ReLU: ReLU is monotonic, so the result is the same, with a quarter of the work.
     With the default channels it has 54,666 parameters.
     """
 
@@ -44,19 +44,19 @@ class CNN(nn.Module):
         self.linear = FeatureLinear(7 * 7 * third, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 1, 28, 28] → logits [N, classes], in the parameters' dtype."""
+        """[N, 1, 28, 28] → logits [N, classes], in the dtype of the parameters."""
         logits: Tensor = self.linear(self.features(x)[-1])
         return logits
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, 1, 28, 28] → what the three convolutions make of it, each pooled and never negative: [N, C, H, W]."""
+        """[N, 1, 28, 28] → the activations of the three convolutions, after pooling and ReLU: [N, C, H, W] each."""
         first = self.relu1(self.pool1(self.conv1(x)))
         second = self.relu2(self.pool2(self.conv2(first)))
         return first, second, self.relu3(self.conv3(second))
 
 
 def build(channels: Sequence[int], seed: int, device: torch.device) -> CNN:
-    """A CNN with the initial weights of a seed, the same on every device; the global random state is left as it was."""
+    """A CNN with the initial weights of a seed, the same on every device; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CNN(channels)
@@ -68,17 +68,17 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def in_precision(model: CNN, precision: str) -> CNN:
-    """The network that computes in a precision: the model itself in fp32, else a copy of it in bf16."""
+    """The model that computes in a precision: in fp32 the model itself, else a copy of it in bf16."""
     return model if precision == "fp32" else copy.deepcopy(model).to(torch.bfloat16)
 
 
 def as_vector(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Each tensor as one dimension in the order of its memory, channels last: views, not copies, where it lies so."""
+    """Each tensor flattened with its channels last: a view where it is so in memory, else a copy."""
     return [(t.permute(0, 2, 3, 1) if t.dim() == 4 else t).reshape(-1) for t in tensors]
 
 
 def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Move all parameters into one vector [P], of which they are views from then on; likewise their gradients."""
+    """Move all parameters to one vector [P], of which they become views; their gradients likewise. Returns both."""
     parameters = list(model.parameters())
     vector = torch.cat(as_vector(p.detach() for p in parameters))
     gradient = torch.zeros_like(vector)

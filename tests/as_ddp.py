@@ -1,4 +1,4 @@
-"""Run by torchrun: the gradient of one batch, by our team and by DistributedDataParallel; the first one tells."""
+"""Run by torchrun: the gradient of one batch, by our distributed step and by DistributedDataParallel; rank 0 prints."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from mnist_tb.config.schema import Config, Data
-from mnist_tb.data import datasets as data
-from mnist_tb.engine.distributed import meet
-from mnist_tb.engine.train_step import Updater
+from mnist_tb.data.datasets import load_dataset
+from mnist_tb.engine.distributed import init_distributed
+from mnist_tb.engine.train_step import TrainStep
 from mnist_tb.model import build
 
 SIZE = 64
 
 
 def main() -> None:
-    dataset = data.load(Data(name="digits"))
+    dataset = load_dataset(Data(name="digits"))
     config = Config.model_validate({"device": "cpu", "precision": "fp32", "optimizer": {"name": "sgd"}})
     index = torch.arange(SIZE)
-    with meet() as team:
+    with init_distributed() as distributed:
         model = build(config.model.channels, 0, torch.device("cpu"))
-        updater = Updater(config, model, dataset, team)
-        loss, hits = updater(index, 0.0)
+        step = TrainStep(config, model, dataset, distributed)
+        loss, num_correct = step(index, 0.0)
 
         network = DistributedDataParallel(build(config.model.channels, 0, torch.device("cpu")))
-        inputs, labels = dataset.train_batch(index[team.part(SIZE)], torch.float32)
+        inputs, labels = dataset.train_batch(index[distributed.shard(SIZE)], torch.float32)
         functional.cross_entropy(network(inputs), labels).backward()
         ours, theirs = (torch.cat([p.grad.flatten() for p in one.parameters()]) for one in (model, network))
-        if team.first:
+        if distributed.is_main:
             difference = (ours - theirs).abs().max().item()
-            print(json.dumps([difference, theirs.abs().max().item(), loss.item(), hits.item(), team.size]))
+            print(
+                json.dumps([difference, theirs.abs().max().item(), loss.item(), num_correct.item(), distributed.size])
+            )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from zygote import Zygote
 
 from mnist_tb.cli.main import main
 from mnist_tb.config.schema import Config, Data
-from mnist_tb.data import datasets as data
-from mnist_tb.data.datasets import Dataset
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.data.datasets import Dataset, load_dataset
+from mnist_tb.runs.folder import Run, list_run_folders
 
 processes.Watch.install()
 hypothesis.settings.register_profile("fixed", derandomize=True)
@@ -178,7 +177,7 @@ def compiler() -> str:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return data.load(Data(name="digits", fallback=None))
+    return load_dataset(Data(name="digits", fallback=None))
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -224,7 +223,7 @@ def train(tmp_path: Path) -> Train:
     def run_training(*arguments: str, code: int = 0, logdir: Path = tmp_path / "runs") -> Run:
         config = str(REPOSITORY / "configs" / "digits.yaml")
         assert main(arguments=["train", "--config", config, "--logdir", str(logdir), *arguments]) == code
-        return listing(logdir)[-1]
+        return list_run_folders(logdir)[-1]
 
     return run_training
 
@@ -235,7 +234,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     logdir = tmp_path_factory.mktemp("finished")
     config = str(REPOSITORY / "configs" / "digits.yaml")
     assert main(arguments=["train", "--config", config, "--logdir", str(logdir), "--epochs", "3"]) == 0
-    return listing(logdir)[-1]
+    return list_run_folders(logdir)[-1]
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from zygote import Zygote
 
-from mnist_tb.events import records as events
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.events import records
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
@@ -37,7 +37,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 def command(logdir: Path, epochs: int = EPOCHS) -> list[str]:
     """What mnist-tb is told to train, or to go on with the run that is there."""
-    if listing(logdir):
+    if list_run_folders(logdir):
         return ["resume", "last", "--logdir", str(logdir)]
     settings = [word for setting in (f"train.epochs={epochs}", *SETTINGS) for word in ("--set", setting)]
     return ["train", "--config", str(CONFIG), "--logdir", str(logdir), *settings]
@@ -47,7 +47,7 @@ def complete(zygote: Zygote, logdir: Path, epochs: int = EPOCHS) -> Run:
     """Train or resume until the run is complete."""
     code, out, error = zygote.run(*command(logdir, epochs))
     assert code == 0, out + error
-    run = listing(logdir)[-1]
+    run = list_run_folders(logdir)[-1]
     assert run.read_metrics()["status"] == "completed"
     return run
 
@@ -61,7 +61,7 @@ def kill(zygote: Zygote, logdir: Path, seconds: float, epochs: int = EPOCHS) -> 
         process.kill()
     _, error = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), error
-    found = listing(logdir)
+    found = list_run_folders(logdir)
     if not found:
         return "not begun"
     known = found[-1].read_metrics()
@@ -77,10 +77,10 @@ def curves(run: Run) -> Curves:
     return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in tags if tag != TIMED}
 
 
-def records(run: Run) -> collections.Counter[tuple[str, int]]:
+def record_counts(run: Run) -> collections.Counter[tuple[str, int]]:
     """How often each tag stands at each step in the files, read one after the other, record by record."""
     found: collections.Counter[tuple[str, int]] = collections.Counter()
-    for name in events.sizes(run.path):
+    for name in records.sizes(run.path):
         for event in EventFileLoader(str(run.path / name)).Load():
             found.update((value.tag, event.step) for value in event.summary.value if value.tag != "live/status")
     return found
@@ -96,7 +96,7 @@ def differences(run: Run, whole: Run) -> list[str]:
     found += [f"weights {key}" for key in theirs if not torch.equal(ours[key], theirs[key])]
     if curves(run) != curves(whole):
         found.append("curves")
-    ours, theirs = records(run), records(whole)
+    ours, theirs = record_counts(run), record_counts(whole)
     found += [f"{tag} at {step}: {ours[tag, step]} times" for tag, step in ours | theirs if ours[tag, step] != 1]
     if ours != theirs:
         found.append("records")

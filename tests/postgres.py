@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, from Debian's packages, in a folder, on a free port."""
+"""A private PostgreSQL server, from Debian's package: its data in a given folder, on a free port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 
 
 def programs() -> Path | None:
-    """Where initdb and postgres are, or None."""
+    """The folder of initdb and postgres, or None if they are not installed."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).parent
@@ -23,10 +23,10 @@ def programs() -> Path | None:
 
 
 class Server:
-    """A running server, which anyone on this machine may use. url: of its database."""
+    """A running server, open to every user of this machine. url: of its database."""
 
     def __init__(self, bin: Path, folder: Path) -> None:
-        """folder: new. It refuses to run as root, and then runs as the user `postgres` of Debian's package."""
+        """folder: created for it. PostgreSQL refuses to run as root: then it runs as the package's user `postgres`."""
         user = "postgres" if os.geteuid() == 0 else None
         folder.mkdir()
         if user is not None:
@@ -55,5 +55,5 @@ class Server:
                 time.sleep(0.1)
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)  # it does not wait for those who are connected
+        self.process.send_signal(signal.SIGINT)  # a fast shutdown: does not wait for clients
         self.process.wait(30)

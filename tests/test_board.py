@@ -28,7 +28,7 @@ from zygote import HELD, Forked, Place, Zygote
 from mnist_tb.board import snapshot
 from mnist_tb.board.snapshot import Snapshot
 from mnist_tb.cli.main import main
-from mnist_tb.events import status
+from mnist_tb.events import status, tags
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run
@@ -44,17 +44,17 @@ TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp
 
 
 def test_a_status_comes_back_as_it_was() -> None:
-    assert status.load(TRAINING.dump()) == TRAINING
-    assert status.load(Status().dump().encode()) == Status()
+    assert status.status_from_json(TRAINING.to_json()) == TRAINING
+    assert status.status_from_json(Status().to_json().encode()) == Status()
 
 
 def test_numbers_that_are_not_finite_are_unknown() -> None:
-    known = status.load(replace(TRAINING, loss=float("nan"), lr=float("inf")).dump())
+    known = status.status_from_json(replace(TRAINING, loss=float("nan"), lr=float("inf")).to_json())
     assert known == replace(TRAINING, loss=None, lr=None)
 
 
 def test_keys_of_a_later_version_are_passed_over() -> None:
-    assert status.load('{"state": "failed", "error": "disk full", "mood": "good"}') == Status(
+    assert status.status_from_json('{"state": "failed", "error": "disk full", "mood": "good"}') == Status(
         state="failed", error="disk full"
     )
 
@@ -66,7 +66,7 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
      '{"state": "running", "dataset": null}', '{"state": "running", "loss": NaN}'],
 )  # fmt: skip
 def test_what_is_no_status_is_none(text: str | bytes) -> None:
-    assert status.load(text) is None
+    assert status.status_from_json(text) is None
 
 
 class Notes:
@@ -78,7 +78,7 @@ class Notes:
         self.written: list[tuple[int, Status]] = []
 
     def live(self, step: int, text: str) -> None:
-        known = status.load(text)
+        known = status.status_from_json(text)
         assert known is not None
         self.written.append((step, known))
 
@@ -165,7 +165,7 @@ def write_status(folder: Path, state: Status, wall_time: float | None = None) ->
         if wall_time is not None:
             patch.setattr("mnist_tb.events.writer.time.time", lambda: wall_time)
         tracker.scalars(state.step, {"loss/train": 0.5, "accuracy/train": 0.75})
-        tracker.live(state.step, state.dump())
+        tracker.live(state.step, state.to_json())
 
 
 @pytest.fixture(scope="module")
@@ -422,8 +422,8 @@ def test_only_this_machine_can_reach_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: is no name or address of this machine"),
-        (["--host", "192.0.2.1"], "--host 192.0.2.1: is no address of this machine"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: is not a name or address of this machine"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: is not an address of this machine"),
         (["--port", "65536"], "65536"),
         (["--port", "x"], "'x' is not a valid int"),
     ],
@@ -443,7 +443,7 @@ def test_train_with_its_page(zygote: Zygote, tmp_path: Path) -> None:
     process = train_with_page(zygote, tmp_path)
     address = read_address(process)
     started = children(process.pid)
-    process.until("Ctrl-C ends the page.")
+    process.until("Press Ctrl-C to stop the page.")
     wait_for_runs(address.rstrip("/"), 1)
     assert get(f"{address}data/plugin/live/runs")["runs"][0]["state"] == "completed"
     process.send_signal(signal.SIGINT)
@@ -453,7 +453,7 @@ def test_train_with_its_page(zygote: Zygote, tmp_path: Path) -> None:
 
 
 def test_the_page_goes_with_a_training_that_is_killed(zygote: Zygote, tmp_path: Path) -> None:
-    process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.look", 2))
+    process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.end_of_epoch", 2))
     process.until(HELD)
     started = children(process.pid)
     assert started
@@ -465,8 +465,8 @@ def test_the_page_goes_with_a_training_that_is_killed(zygote: Zygote, tmp_path: 
 
 def test_a_failed_training_says_so_in_the_tab(train: Train) -> None:
     run = train("--lr", "1e30", "--set", "precision=fp32", code=1)
-    event = read_events(run).Tensors(status.TAG)[-1]
-    known = status.load(event.tensor_proto.string_val[0])
+    event = read_events(run).Tensors(tags.LIVE_STATUS)[-1]
+    known = status.status_from_json(event.tensor_proto.string_val[0])
     assert known is not None
     assert known.state == "failed"
-    assert "the training loss is no finite number" in known.error
+    assert "the training loss is NaN or infinite" in known.error

@@ -25,11 +25,11 @@ from tensorboard.util import tensor_util
 from zygote import HELD, Place, Zygote
 
 from mnist_tb.cli.main import main
-from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import download
 from mnist_tb.data.download import DownloadError
-from mnist_tb.engine.train_step import Updater
+from mnist_tb.engine.train_step import TrainStep
 from mnist_tb.model import CNN
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 
 DIGITS = str(REPOSITORY / "configs" / "digits.yaml")
@@ -83,7 +83,7 @@ def test_results_picture_is_a_picture(finished: Run) -> None:
 
 def test_the_runs_configuration_repeats_the_run(finished: Run, tmp_path: Path) -> None:
     assert main(arguments=["train", "--config", str(finished.config), "--logdir", str(tmp_path)]) == 0
-    again = listing(tmp_path)[-1]
+    again = list_run_folders(tmp_path)[-1]
     assert again.name == finished.name
     assert again.config.read_text() == finished.config.read_text()
     first, second = (checkpoint.load(run.last_checkpoint)["model"] for run in (finished, again))
@@ -101,7 +101,7 @@ def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pyt
     assert "Epoch: 1, Batch: 20, Loss: " in out
     assert f"The run: {run.path}\nSee it:  make board LOGDIR={run.path.parent}  or  " in out
     assert "precision" in out
-    assert "Row: true class, column: predicted" in out
+    assert "Row: true class, column: predicted class" in out
 
 
 def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
@@ -133,14 +133,14 @@ def test_fallback_is_said_everywhere(
     def fail(*arguments: object) -> None:
         raise DownloadError("the network is [bold]down[/bold]")
 
-    monkeypatch.setattr(data.download, "fetch", fail)
+    monkeypatch.setattr(download, "fetch", fail)
     default = str(REPOSITORY / "configs" / "default.yaml")
     data_root = f"data.root={tmp_path / 'data'}"
     assert (
         main(arguments=["train", "--config", default, "--logdir", str(tmp_path), "--set", data_root, "--epochs", "1"])
         == 0
     )
-    run = listing(tmp_path)[-1]
+    run = list_run_folders(tmp_path)[-1]
     out = capsys.readouterr().out
     assert (
         "WARNING: Training on digits, not on mnist: mnist cannot be downloaded: the network is [bold]down[/bold]" in out
@@ -160,7 +160,7 @@ def test_small_files_in_the_real_format_train(
     monkeypatch.setenv("MNIST_TB_DATA_ROOT", str(small_mnist))
     default = str(REPOSITORY / "configs" / "default.yaml")
     assert main(arguments=["train", "--config", default, "--logdir", str(tmp_path / "runs"), "--epochs", "2"]) == 0
-    run = listing(tmp_path / "runs")[-1]
+    run = list_run_folders(tmp_path / "runs")[-1]
     assert run.read_metrics()["dataset"] == "mnist"
     assert [step for step, _ in scalars(run)["loss/train"]] == [4], "two updates an epoch, the second on 45 images"
 
@@ -217,7 +217,7 @@ def test_train_module_is_the_command(tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert listing(tmp_path)[0].read_metrics()["status"] == "completed"
+    assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "completed"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
@@ -259,7 +259,7 @@ LIGHT = (
     "config.load config.schema config.hyperparameters events.tags runs.folder errors config.strict_yaml"
     " data.download cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
-    " config.presets system engine.process"
+    " config.presets events.curves runs.locks engine.process"
 )
 
 
@@ -289,7 +289,7 @@ def test_configurations_are_listed_and_written_out_to_edit(
     assert main(arguments=["configs", "digits", "--output", "mine.yaml"]) == 0
     assert "mnist-tb train --config mine.yaml" in capsys.readouterr().out
     assert main(arguments=["train", "--config", "mine.yaml", "--epochs", "1"]) == 0
-    assert listing(Path("runs"))[0].name == "0001-mine-ep1"
+    assert list_run_folders(Path("runs"))[0].name == "0001-mine-ep1"
     capsys.readouterr()
     assert main(arguments=["configs", "digits", "--output", "mine.yaml"]) == 2
     assert main(arguments=["configs", "mine"]) == 2
@@ -361,11 +361,11 @@ BAD = {
     "no such gpu": (["train", "--config", DIGITS, "--device", "cuda:99"], 2, "device cuda:99: "),
     "no such device": (["train", "--config", DIGITS, "--device", "tpu"], 2, "--device: device must be auto, cpu, cuda"),
     "no data there": (["train", "--data-root", "/nowhere"], 2, "/nowhere: holds no mnist"),
-    "bad log folder": (["train", "--config", DIGITS, "--logdir", "/dev/null/runs"], 2, "no run can be made here"),
+    "bad log folder": (["train", "--config", DIGITS, "--logdir", "/dev/null/runs"], 2, "no run can be created here"),
     "bad name": (["train", "--config", DIGITS, "--name", "../up"], 2, "--name: name must be 1 to 40 letters"),
     "no such run": (["evaluate", "77", "--logdir", "/nowhere"], 2, "/nowhere: no run called '77'"),
     "no such split": (["evaluate", "1", "--split", "all"], 2, "'all' is not one of"),
-    "run is no run": (["evaluate", "/dev/"], 2, "is no run"),
+    "run is no run": (["evaluate", "/dev/"], 2, "is not a run"),
 }
 
 
@@ -400,7 +400,7 @@ def test_evaluate_refuses_broken_weights(damage: str, train: Train, capsys: pyte
     assert "best.pt: " in capsys.readouterr().err
 
 
-SECOND_EPOCH = Place("mnist_tb.train.look", 2)
+SECOND_EPOCH = Place("mnist_tb.train.end_of_epoch", 2)
 TRAIN = ("train", "--config", DIGITS, "--epochs", "3", "--logdir")
 
 
@@ -410,10 +410,10 @@ TRAIN = ("train", "--config", DIGITS, "--epochs", "3", "--logdir")
 def test_interrupted_run_says_so(number: signal.Signals, code: int, word: str, zygote: Zygote, tmp_path: Path) -> None:
     process = zygote.start(*TRAIN, str(tmp_path), hold=SECOND_EPOCH)
     process.until(HELD)
-    run = listing(tmp_path)[0]
+    run = list_run_folders(tmp_path)[0]
     assert run.read_metrics()["status"] == "running"
     process.send_signal(number)
-    process.go_on()
+    process.proceed()
     _, error = process.communicate()
     assert process.returncode == code
     assert error.strip() == f"mnist-tb: {word}"
@@ -439,7 +439,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(
     before = run.metrics.read_text()
     run.config.write_text(run.config.read_text().replace("name: digits\n  root", "name: mnist\n  root"))
     assert main(arguments=["evaluate", str(run.path), "--data-root", str(small_mnist)]) == 2
-    assert "the data found are mnist with {'train': 109, 'val': 21, 'test': 37} images, but" in capsys.readouterr().err
+    assert "but these are mnist with {'train': 109, 'val': 21, 'test': 37} images" in capsys.readouterr().err
     assert run.metrics.read_text() == before
 
 
@@ -449,9 +449,9 @@ def test_full_memory_is_one_sentence(
     def full(*arguments: object) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr(Updater, "__call__", full)
+    monkeypatch.setattr(TrainStep, "__call__", full)
     run = train("--epochs", "1", code=1)
-    assert "the memory is full: try a smaller train.batch_size" in capsys.readouterr().err
+    assert "out of memory: try a smaller train.batch_size" in capsys.readouterr().err
     assert run.read_metrics()["status"] == "failed"
 
 
@@ -459,7 +459,7 @@ def test_a_bug_is_not_hidden(train: Train, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*arguments: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Updater, "__call__", broken)
+    monkeypatch.setattr(TrainStep, "__call__", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         train("--epochs", "1")
 
@@ -471,20 +471,20 @@ def test_many_signals_end_the_run_once(zygote: Zygote, tmp_path: Path) -> None:
     for _ in range(10):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
-    process.go_on()
+    process.proceed()
     _, error = process.communicate()
     assert (process.returncode, error.strip()) == (130, "mnist-tb: interrupted")
-    assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
+    assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "interrupted"
 
 
 def test_closed_output_marks_the_run_interrupted(zygote: Zygote, tmp_path: Path) -> None:
     process = zygote.start(*TRAIN, str(tmp_path), hold=SECOND_EPOCH)
     process.until(HELD)
     process.stdout.close()
-    process.go_on()
+    process.proceed()
     assert process.wait() != 0
     assert "Traceback" not in process.stderr.read()
-    assert listing(tmp_path)[0].read_metrics()["status"] == "interrupted"
+    assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "interrupted"
 
 
 def test_metrics_are_valid_json_at_every_moment(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +493,7 @@ def test_metrics_are_valid_json_at_every_moment(train: Train, tmp_path: Path, mo
     written = Run.write_metrics
 
     def read() -> None:
-        for run in listing(tmp_path / "runs"):
+        for run in list_run_folders(tmp_path / "runs"):
             seen.append(json.loads(run.metrics.read_text())["status"])
 
     def write(run: Run, metrics: dict[str, Any]) -> None:
@@ -526,7 +526,7 @@ def test_a_really_full_disk_is_reported(tmp_path: Path) -> None:
     )
     arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "1"]
     done = subprocess.run([sys.executable, "-c", limit, *arguments], capture_output=True, text=True)
-    run = listing(tmp_path)[0]
+    run = list_run_folders(tmp_path)[0]
     assert done.returncode == 1
     assert done.stderr == f"mnist-tb: {run.last_checkpoint}: File too large\n"
     assert run.read_metrics()["status"] == "failed"

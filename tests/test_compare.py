@@ -25,14 +25,11 @@ from test_board import free_port, get, wait_for_runs
 from mnist_tb import Tracker
 from mnist_tb.analysis import compare, tables
 from mnist_tb.cli.main import main
-from mnist_tb.events import reader as reading
-from mnist_tb.events import records as events
+from mnist_tb.events import reader, records
 from mnist_tb.events.records import Damage
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs import folder as runs
-from mnist_tb.runs import query as overview
-from mnist_tb.runs.folder import Run, listing
-from mnist_tb.runs.query import Row
+from mnist_tb.runs.folder import Run, list_run_folders, save_predictions
+from mnist_tb.runs.query import RunSummary, list_runs
 
 Answer = Callable[..., tuple[str, str]]
 
@@ -55,7 +52,7 @@ def predict(run: Run, right: int, count: int = 100, label: int = 0) -> None:
     probabilities = np.zeros((count, 2))
     probabilities[:right, label] = 1
     probabilities[right:, 1 - label] = 1
-    runs.save_predictions(run, np.full(count, label), probabilities)
+    save_predictions(run, np.full(count, label), probabilities)
 
 
 def track(
@@ -69,7 +66,7 @@ def track(
         probabilities = np.zeros((images, 2))
         probabilities[: round(accuracy * images), 0] = 1
         probabilities[round(accuracy * images) :, 1] = 1
-        runs.save_predictions(tracker.run, np.zeros(images, dtype=int), probabilities)
+        save_predictions(tracker.run, np.zeros(images, dtype=int), probabilities)
     return tracker.run
 
 
@@ -84,8 +81,8 @@ def logdir(tmp_path: Path) -> Path:
     return folder
 
 
-def row(name: str, accuracy: float | None, dataset: str | None = "x", **settings: Any) -> Row:
-    return Row(
+def row(name: str, accuracy: float | None, dataset: str | None = "x", **settings: Any) -> RunSummary:
+    return RunSummary(
         name, Path(name), True, "completed", dataset, settings=settings, val_accuracy=accuracy, test_accuracy=accuracy
     )
 
@@ -104,9 +101,9 @@ def test_one_line_a_run_with_what_differs_alone(logdir: Path, ask: Answer) -> No
     assert (first["val_accuracy"], first["val_loss"], first["test_loss"]) == (pytest.approx(0.91), 0.5, 0.25)
     assert (first["status"], first["difference"]) == ("completed", None)
     assert second["difference"] == pytest.approx(-0.01)
-    assert second["real"] is False
+    assert second["significant"] is False
     assert last["difference"] == pytest.approx(-0.32)
-    assert last["real"] is True
+    assert last["significant"] is True
     assert last["low"] < -0.32 < last["high"] < 0
     assert last["level"] == pytest.approx(1 - 0.05 / 5)
     assert [line["run"] for line in numbers["lines"]] == ["0007-other"], "never ranked against other data"
@@ -119,7 +116,7 @@ def test_seeds_as_one_line(logdir: Path, ask: Answer) -> None:
     assert best["test_accuracy"] == pytest.approx(0.91)
     assert best["test_accuracy_deviation"] == pytest.approx(0.01)
     assert other["difference"] == pytest.approx(-0.3)
-    assert other["real"] is True
+    assert other["significant"] is True
     half = 2.7764451 * math.sqrt(2 * 0.01**2 / 3)  # Student's 97.5 % point with 4 degrees of freedom
     assert (other["low"], other["high"]) == (pytest.approx(-0.3 - half), pytest.approx(-0.3 + half))
 
@@ -135,22 +132,27 @@ def test_the_table(logdir: Path, ask: Answer, monkeypatch: pytest.MonkeyPatch) -
     assert error == ""
     assert "letters\n" in out
     assert "numbers\n" in out
-    assert re.search(r"run +lr +seed +val % +val loss +test % +test loss +status +s +Δ test +interval +p +is", out)
-    assert re.search(r"0005-a +0.1 +2 +91.00 +0.5000 +92.00 +0.2500 +completed +0.\d +the first", out)
-    assert re.search(r"0003-a .* -1.00 +-\d.\d\d to \+\d.\d\d +1.000 +noise", out)
-    assert re.search(r"0002-b .* -32.00 +-\d\d.\d\d to -\d\d.\d\d +<0.001 +real", out)
-    assert "for all 5 together (Bonferroni); by McNemar's exact test on the same test images. Real: p < 0.01." in out
+    assert re.search(
+        r"run +val % +test % +Δ vs best +interval +p +verdict +val loss +test loss +status +lr +seed +s", out
+    )
+    assert re.search(r"0005-a +91.00 +92.00 +best +0.5000 +0.2500 +completed +0.1 +2 +0.\d", out)
+    assert re.search(r"0003-a .* -1.00 +-\d.\d\d to \+\d.\d\d +1.000 +not significant", out)
+    assert re.search(r"0002-b .* -32.00 +-\d\d.\d\d to -\d\d.\d\d +<0.001 +significant", out)
+    assert (
+        "for all 5 together (Bonferroni); by McNemar's exact test on the same test images. Significant: p < 0.01."
+        in out
+    )
 
 
 def test_a_narrow_terminal(logdir: Path) -> None:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=70, force_terminal=True)
-    tables.show(compare.compare(overview.survey(logdir).rows), console)
+    tables.print_sections(compare.compare(list_runs(logdir).runs), console)
     text = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 70
-    assert re.search(r"0002-b .*<0.001 +real", text)
-    assert "Left out for want of room: " in text.replace("\n", " ")
+    assert re.search(r"0002-b .*-\d\d.\d\d to -\d\d.\d\d +significant", text)
+    assert "No room for: " in text.replace("\n", " ")
 
 
 def test_csv_and_markdown(logdir: Path, ask: Answer) -> None:
@@ -160,8 +162,8 @@ def test_csv_and_markdown(logdir: Path, ask: Answer) -> None:
     assert float(lines[0]["test_accuracy"]) == pytest.approx(0.92, abs=1e-7)
     assert (lines[0]["run"], lines[0]["lr"], lines[-1]["dataset"]) == ("0005-a", "0.1", "numbers")
     out, _ = ask("compare", "--logdir", logdir, "--format", "markdown", "--group")
-    assert "| n | lr | val % |" in out
-    assert "| 3 | 0.1 | 90.00 ± 1.00 |" in out
+    assert "| n | val % | test % | Δ vs best | interval | p | verdict | val loss | test loss | lr | s |" in out
+    assert "| 3 | 90.00 ± 1.00 | 91.00 ± 1.00 |  |  |  | best |" in out
 
 
 @pytest.mark.parametrize(
@@ -185,14 +187,17 @@ def test_which_runs(arguments: list[str], names: list[str], logdir: Path, ask: A
     ("arguments", "sentence"),
     [
         (["compare", "--where", "lr"], "--where lr: write it as key=value, such as --where lr=0.001"),
-        (["compare", "--where", "speed=1"], "--where speed=1: no run has speed; there are dataset, lr, name, seed, "),
-        (["compare", "--where", "lr=7"], "no run to compare that all of --where hold for"),
+        (
+            ["compare", "--where", "speed=1"],
+            "--where speed=1: no run has speed; the keys are dataset, lr, name, seed, ",
+        ),
+        (["compare", "--where", "lr=7"], "no run to compare that meets all --where"),
         (["compare", "--where", "lr=[1"], "--where lr=[1: not valid YAML"),
         (["compare", "--sort", "beauty"], "--sort beauty: sort by one of val_accuracy, "),
         (["compare", "--last", "0"], "0 is not in the range x>=1"),
         (["compare", "99"], "no run called '99'; there are "),
         (["compare", "--report", "/no/such/folder/r.html"], "/no/such/folder/r.html: cannot be written: No such file"),
-        (["export", "../.."], "../..: is no run, it has neither metrics.json nor event files"),
+        (["export", "../.."], "../..: is not a run: it has neither metrics.json nor event files"),
         (["runs", "show", "nothing"], "no run called 'nothing'"),
         (["runs", "diff", "1"], "Missing argument 'OTHER'"),
     ],
@@ -226,18 +231,18 @@ def test_what_was_not_tested_on_the_same_images_is_not_compared() -> None:
 def test_labels_must_be_the_same(tmp_path: Path) -> None:
     one, other = (track(tmp_path, name, 0.1, 0, 0.9) for name in "ab")
     predict(other, 80, label=1)
-    (section,) = compare.compare(overview.survey(tmp_path).rows)
+    (section,) = compare.compare(list_runs(tmp_path).runs)
     assert section.lines[1].difference is None
     predict(other, 80)
-    (section,) = compare.compare(overview.survey(tmp_path).rows)
+    (section,) = compare.compare(list_runs(tmp_path).runs)
     assert section.lines[1].difference is not None
     whole = other.predictions.read_bytes()
     for content in (b"", b"PK\x03\x04 rubbish", b"\x80\x04N.", whole[:-1], whole[:70]):
         other.predictions.write_bytes(content)
-        (section,) = compare.compare(overview.survey(tmp_path).rows)
+        (section,) = compare.compare(list_runs(tmp_path).runs)
         assert section.lines[1].difference is None
     np.save(other.predictions, np.zeros(100))
-    (section,) = compare.compare(overview.survey(tmp_path).rows)
+    (section,) = compare.compare(list_runs(tmp_path).runs)
     assert section.lines[1].difference is None
     assert one.name == section.lines[0].values["run"]
 
@@ -273,10 +278,7 @@ def test_an_older_run_has_the_defaults_of_what_came_later(finished: Run, tmp_pat
     metrics = old.read_metrics()
     del metrics["config"]["schedule.warmup"]
     old.write_metrics(metrics)
-    oldest = shutil.copytree(old.path, tmp_path / "0003-oldest")
-    del metrics["config"]
-    Run(oldest).write_metrics(metrics)
-    (section,) = compare.compare(overview.survey(tmp_path).rows)
+    (section,) = compare.compare(list_runs(tmp_path).runs)
     assert section.varying == []
 
 
@@ -354,12 +356,12 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_of_others(others: Path, ask: Answer) -> None:
-    found = {row.name: row for row in overview.survey(others).rows}
+    found = {row.name: row for row in list_runs(others).runs}
     child = next(name for name in found if name.startswith("plain/"))  # add_hparams makes one
     assert set(found) == {"plain", child, "x", "lit/version_0"}
     assert (found["plain"].val_accuracy, found["plain"].val_loss) == (0.5, pytest.approx(1 / 3))
     assert found["x"].test_accuracy == 0.875
-    assert (found["x"].step, found["x"].dataset, found["x"].ours) == (7, None, False)
+    assert (found["x"].step, found["x"].dataset, found["x"].native) == (7, None, False)
     lit = found["lit/version_0"]
     assert (lit.settings["lr"], lit.settings["model.width"], lit.val_accuracy) == (0.02, 3, 0.5)
     assert found[child].settings == {"lr": 0.1, "bsize": 4.0}
@@ -443,17 +445,17 @@ def test_a_broken_record_is_named_and_the_rest_is_read(one: Path, ask: Answer) -
 def test_any_harm_to_an_event_file(one: Path) -> None:
     """Whatever byte is changed, wherever it is cut: points that are read are right, and the harm is known."""
     content = one.read_bytes()
-    right = [(point.step, point.value) for point in reading.points(one.parent, {})]
+    right = [(point.step, point.value) for point in reader.points(one.parent, {})]
     assert len(right) == 10
     for place in range(0, len(content), 3):
         one.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
         damage: dict[str, Damage | str] = {}
-        found = [(point.step, point.value) for point in reading.points(one.parent, damage)]
+        found = [(point.step, point.value) for point in reader.points(one.parent, damage)]
         assert set(found) < set(right) or found == right
         assert damage
         one.write_bytes(content[:place])
         cut: dict[str, Damage | str] = {}
-        found = [(point.step, point.value) for point in reading.points(one.parent, cut)]
+        found = [(point.step, point.value) for point in reader.points(one.parent, cut)]
         assert found == right[: len(found)]
 
 
@@ -479,10 +481,10 @@ def test_an_event_file_that_cannot_be_opened(tmp_path: Path, ask: Answer) -> Non
 def test_records_of_our_own_reader_are_tensorboards(finished: Run) -> None:
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
-    for name in events.sizes(finished.path):
+    for name in records.sizes(finished.path):
         path = finished.path / name
         damage = Damage()
-        assert list(events.contents(path, damage)) == list(RawEventFileLoader(str(path)).Load())
+        assert list(records.contents(path, damage)) == list(RawEventFileLoader(str(path)).Load())
         assert not damage
 
 
@@ -493,8 +495,8 @@ def test_the_table_of_many_runs_reads_no_events(logdir: Path, monkeypatch: pytes
     def fail(*arguments: object) -> None:
         pytest.fail("event files were read")
 
-    monkeypatch.setattr(reading, "read", fail)
-    monkeypatch.setattr(reading, "points", fail)
+    monkeypatch.setattr(reader, "read", fail)
+    monkeypatch.setattr(reader, "points", fail)
     for command in (["compare"], ["compare", "--group"], ["runs", "list"]):
         out, error = ask(*command, "--logdir", logdir)
         assert "0007-other" in out or "numbers" in out
@@ -520,10 +522,10 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_new_name(logdir: Path, ask: Answer) -> None:
-    before = overview.survey(logdir).rows[0]
+    before = list_runs(logdir).runs[0]
     out, _ = ask("runs", "rename", "1", "better", "--logdir", logdir)
     assert out == f"It is now {logdir / '0001-better'}\n"
-    after = overview.survey(logdir).rows[0]
+    after = list_runs(logdir).runs[0]
     assert (after.name, after.test_accuracy, after.settings) == ("0001-better", before.test_accuracy, before.settings)
     ask("runs", "rename", "1", "better", "--logdir", logdir)
 
@@ -531,7 +533,7 @@ def test_a_new_name(logdir: Path, ask: Answer) -> None:
 def test_a_renamed_training_keeps_its_configuration_and_goes_on(finished: Run, tmp_path: Path, ask: Answer) -> None:
     shutil.copytree(finished.path, tmp_path / finished.name)
     ask("runs", "rename", "1", "better", "--logdir", tmp_path)
-    run = listing(tmp_path)[0]
+    run = list_run_folders(tmp_path)[0]
     assert run.config.read_text() == finished.config.read_text().replace("name: digits-ep3", 'name: "better"', 1)
     assert run.read_metrics()["config"]["name"] == "better"
     ask("resume", "1", "--epochs", "4", "--logdir", tmp_path)
@@ -547,7 +549,7 @@ def test_impossible_names(name: str, logdir: Path, ask: Answer) -> None:
         else ["runs", "rename", "1", name, "--logdir", logdir]
     )
     _, error = ask(*arguments, code=2)
-    assert "a name is 1 to 40 letters, digits" in error
+    assert "a name must be 1 to 40 letters, digits" in error
     assert everything(logdir.parent) == before
 
 
@@ -555,7 +557,7 @@ def test_a_name_that_is_taken(logdir: Path, ask: Answer) -> None:
     (logdir / "0001-b").mkdir()
     (logdir / "0001-b" / "mine").touch()
     _, error = ask("runs", "rename", "0001-a", "b", "--logdir", logdir, code=2)
-    assert "0001-b: there is one already" in error
+    assert "0001-b: this run exists already" in error
     assert (logdir / "0001-a" / "metrics.json").exists()
 
 
@@ -569,7 +571,7 @@ def test_removal_asks_first(logdir: Path, monkeypatch: pytest.MonkeyPatch, ask: 
     out, _ = ask("runs", "remove", "1", "2", "--logdir", logdir)
     assert f"{logdir / '0001-a'}\n{logdir / '0002-b'}\n" in out
     assert "Delete these for good?" in out
-    assert [run.name for run in listing(logdir)] == ["0003-a", "0004-b", "0005-a", "0006-b", "0007-other"]
+    assert [run.name for run in list_run_folders(logdir)] == ["0003-a", "0004-b", "0005-a", "0006-b", "0007-other"]
     assert not list(logdir.glob(".*"))
 
 
@@ -635,9 +637,9 @@ def test_a_listing_while_runs_come_and_go(logdir: Path, ask: Answer) -> None:
     process = subprocess.Popen([sys.executable, "-c", code, str(logdir / "0001-a")])
     time.sleep(0.2)
     while process.poll() is None:
-        found = overview.survey(logdir)
-        assert len(found.rows) >= 6
-        assert len(found.rows) + len(found.problems) >= 7 or not found.problems
+        found = list_runs(logdir)
+        assert len(found.runs) >= 6
+        assert len(found.runs) + len(found.problems) >= 7 or not found.problems
     assert process.returncode == 0
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mnist_tb.config import hyperparameters as settings
-from mnist_tb.config import load as configuration
+from mnist_tb.config.hyperparameters import flatten
+from mnist_tb.config.load import dump_config, flat_config, load_config, replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
 
@@ -16,7 +16,7 @@ DEFAULT = CONFIGS[0].parent / "default.yaml"
 
 
 def load(*overrides: str, path: Path = DEFAULT) -> Config:
-    return configuration.load(path, overrides)
+    return load_config(path, overrides)
 
 
 def refusal(*overrides: str, path: Path = DEFAULT) -> str:
@@ -32,8 +32,8 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_default_file_lists_every_key_with_its_default() -> None:
-    stated = settings.flatten(yaml.safe_load(DEFAULT.read_text()))
-    expected = configuration.flat(Config())
+    stated = flatten(yaml.safe_load(DEFAULT.read_text()))
+    expected = flat_config(Config())
     del expected["name"]  # left out: it is the file's name
     assert stated == expected
     assert load().name == "default"
@@ -49,7 +49,7 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_every_shipped_file_loads_and_comes_back_from_its_dump(path: Path, tmp_path: Path) -> None:
     config = load(path=path)
     assert config.name == path.stem
-    assert load(path=written(tmp_path, configuration.dump(config))) == config
+    assert load(path=written(tmp_path, dump_config(config))) == config
 
 
 def test_there_are_recipes_beside_the_default() -> None:
@@ -104,7 +104,7 @@ WRONG = {
 
 
 def test_every_field_has_wrong_values() -> None:
-    assert set(WRONG) == set(configuration.flat(Config()))
+    assert set(WRONG) == set(flat_config(Config()))
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
@@ -147,10 +147,10 @@ def test_several_problems_are_all_said() -> None:
         ("# nothing\n", "empty"),
         ("- a\n- b\n", "a list"),
         ("just words", "'just words'"),
-        ("seed: 1\nseed: 2\n", ":2: not valid YAML: the key 'seed' stands twice, first in line 1"),
-        ("train: {lr: 1, lr: 2}\n", "the key 'lr' stands twice"),
+        ("seed: 1\nseed: 2\n", ":2: not valid YAML: the key 'seed' is there twice, first in line 1"),
+        ("train: {lr: 1, lr: 2}\n", "the key 'lr' is there twice"),
         ("train: [\n", "not valid YAML"),
-        ("1: 2\n", "the key 1 is not a text"),
+        ("1: 2\n", "the key 1 is not a string"),
         ("a: &x [1]\nb: *x\n", ":2: not valid YAML: aliases"),
         ("seed: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         ("train: 3\n", "must be a group of keys"),
@@ -195,7 +195,7 @@ def test_leading_zeros_and_other_bases_are_those_of_yaml_1_2() -> None:
 
 def test_a_single_value_in_the_place_of_a_group_is_named_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, "seed: 1\ntrain: 5\n")
-    assert refusal("train.lr=0.1", path=path) == f"--set train.lr=0.1: train is no group of keys (see {path}:2)"
+    assert refusal("train.lr=0.1", path=path) == f"--set train.lr=0.1: train is not a group of keys (see {path}:2)"
 
 
 def test_a_file_name_that_is_no_run_name_is_made_one(tmp_path: Path) -> None:
@@ -204,12 +204,12 @@ def test_a_file_name_that_is_no_run_name_is_made_one(tmp_path: Path) -> None:
 
 def test_later_overrides_and_named_options_win() -> None:
     assert load("seed=1", "seed=2").seed == 2
-    assert configuration.load(DEFAULT, ["train.lr=1"], [("--lr", "train.lr", 2.0)]).train.lr == 2.0
+    assert load_config(DEFAULT, ["train.lr=1"], [("--lr", "train.lr", 2.0)]).train.lr == 2.0
 
 
 def test_named_option_is_named_in_the_message() -> None:
     with pytest.raises(InputError, match=r"^--batch-size: train\.batch_size must be at least 1, not 0$"):
-        configuration.load(DEFAULT, [], [("--batch-size", "train.batch_size", 0)])
+        load_config(DEFAULT, [], [("--batch-size", "train.batch_size", 0)])
 
 
 def test_extends_states_only_the_differences(tmp_path: Path) -> None:
@@ -249,5 +249,5 @@ def test_builtin_data_need_no_fallback() -> None:
 
 def test_changed_leaves_the_original_alone() -> None:
     config = load()
-    assert configuration.changed(config, {"train.lr": 0.5, "device": "cpu"}).train.lr == 0.5
+    assert replace_config(config, {"train.lr": 0.5, "device": "cpu"}).train.lr == 0.5
     assert config.train.lr == 0.001

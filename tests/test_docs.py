@@ -11,11 +11,12 @@ import pytest
 from conftest import REPOSITORY
 
 from mnist_tb.cli.main import cli
-from mnist_tb.config import load as configuration
 from mnist_tb.config import presets
+from mnist_tb.config.load import flat_config, load_config
 from mnist_tb.config.schema import Config
+from mnist_tb.events import tags
 from mnist_tb.model import CNN
-from mnist_tb.tracking import charts as reporting
+from mnist_tb.tracking import charts
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [
@@ -60,12 +61,12 @@ def check_options(command: str, arguments: list[str]) -> None:
             assert word in known
         if word == "--set":
             key, _, value = arguments[i + 1].partition("=")
-            configuration.load(REPOSITORY / "configs" / "default.yaml", [f"{key}={value}"])
+            load_config(REPOSITORY / "configs" / "default.yaml", [f"{key}={value}"])
 
 
 def test_every_option_of_train_is_in_its_help_and_every_key_in_the_default_file() -> None:
     default = (REPOSITORY / "configs" / "default.yaml").read_text()
-    for key in configuration.flat(Config()):
+    for key in flat_config(Config()):
         assert re.search(rf"^(# |  )?{key.rpartition('.')[2]}: +\S.*# \S", default, re.M), key
     for command in cli.commands.values():
         assert command.help
@@ -78,11 +79,11 @@ def test_readme_names_what_there_is() -> None:
         assert (REPOSITORY / name).is_file()
     for name in re.findall(r"^\| `(\w+\.yaml)` \|", README, re.M):
         assert name == "config.yaml" or (REPOSITORY / "configs" / name).is_file()
-    written = {value for key, value in vars(reporting).items() if key.isupper() and isinstance(value, str)}
+    written = {value for key, value in vars(tags).items() if key.isupper() and isinstance(value, str)}
     shown = set(re.findall(r"`((?:loss|accuracy|predictions|results|mistakes|confusion|throughput)/\w+)`", README))
     assert shown <= written
     assert f"{sum(p.numel() for p in CNN().parameters()):,} parameters" in README
-    assert f"the same {reporting.SAMPLES} test images" in README
+    assert f"the same {charts.SAMPLES} test images" in README
 
 
 def test_make_help_lists_every_target() -> None:
@@ -98,8 +99,8 @@ def test_ci_calls_the_same_commands_as_people() -> None:
 
 
 def test_no_two_tags_are_the_same() -> None:
-    tags = [value for key, value in vars(reporting).items() if key.isupper() and isinstance(value, str)]
-    assert len(tags) == len(set(tags))
+    written = [value for key, value in vars(tags).items() if key.isupper() and isinstance(value, str)]
+    assert len(written) == len(set(written))
 
 
 def test_imports_point_one_way() -> None:

@@ -1,4 +1,4 @@
-"""The real download: a child process, torchvision, HTTP, checksums; only addresses and sums are of test files."""
+"""The real download: child process, torchvision, HTTP and checksums; only the URLs and the sums are of test files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import torch
 from conftest import REPOSITORY
 
 from mnist_tb.config.schema import Data
-from mnist_tb.data import datasets as data
 from mnist_tb.data import download
+from mnist_tb.data.datasets import load_dataset
 from mnist_tb.data.download import DownloadError, fetch
 from mnist_tb.errors import InputError
 
@@ -28,18 +28,18 @@ Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 class Mirror:
-    """A local HTTP server with the small MNIST, gzipped; `answer` says how a GET is served."""
+    """A local HTTP server with a small MNIST, gzipped; `answer` writes the response to a GET."""
 
     def __init__(self, folder: Path) -> None:
         self.files = {f"/{p.name}.gz": gzip.compress(p.read_bytes(), mtime=0) for p in sorted(folder.iterdir())}
         self.answer: Answer = lambda handler, content: handler.wfile.write(content)
         self.status = 200
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         mirror = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                mirror.asked.append(self.path)
+                mirror.requests.append(self.path)
                 content = mirror.files.get(self.path, b"")
                 self.send_response(mirror.status)
                 self.send_header("Content-Length", str(len(content)))
@@ -48,7 +48,7 @@ class Mirror:
                     try:
                         mirror.answer(self, content)
                     except OSError:
-                        self.close_connection = True  # the child was ended in the middle of it
+                        self.close_connection = True  # the download process was killed meanwhile
 
             do_HEAD = do_GET
 
@@ -63,7 +63,7 @@ class Mirror:
 
 @pytest.fixture
 def mirror(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """A mirror, with its files' checksums in the place of the real MNIST's, in the downloading process as well."""
+    """A mirror; the download process expects the checksums of its files instead of the real MNIST's."""
     mirror = Mirror(small_mnist / "MNIST" / "raw")
     sums = [(name[1:], hashlib.md5(content).hexdigest()) for name, content in mirror.files.items()]
     hooks = tmp_path / "hooks"
@@ -81,42 +81,42 @@ def mirror(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def failure(root: Path, url: str, seconds: float = 60) -> str:
     with pytest.raises(DownloadError) as caught:
         fetch("mnist", root, root / "MNIST" / "raw", url, seconds)
-    assert not root.exists(), "nothing is left behind"
+    assert not root.exists(), "a failed download leaves nothing behind"
     return str(caught.value)
 
 
-def test_download_is_checked_unpacked_and_used(mirror: Mirror, tmp_path: Path, small_mnist: Path) -> None:
+def test_download_is_verified_unpacked_and_loaded(mirror: Mirror, tmp_path: Path, small_mnist: Path) -> None:
     root = tmp_path / "new" / "data"
-    dataset = data.load(Data(root=str(root), mirror=mirror.url, fallback=None))
-    expected = data.load(Data(root=str(small_mnist), download=False))
+    dataset = load_dataset(Data(root=str(root), mirror=mirror.url, fallback=None))
+    expected = load_dataset(Data(root=str(small_mnist), download=False))
     assert torch.equal(dataset.train.images, expected.train.images)
     assert sorted(path.name for path in (root / "MNIST" / "raw").iterdir()) == sorted(
         path.name for path in (small_mnist / "MNIST" / "raw").iterdir()
     )
     assert list(root.iterdir()) == [root / "MNIST"]
-    asked = len(mirror.asked)
-    data.load(Data(root=str(root), mirror=mirror.url, fallback=None))
-    assert len(mirror.asked) == asked, "the second time nothing is downloaded"
+    requests = len(mirror.requests)
+    load_dataset(Data(root=str(root), mirror=mirror.url, fallback=None))
+    assert len(mirror.requests) == requests, "the second load downloads nothing"
 
 
-def test_wrong_checksum_is_refused(mirror: Mirror, tmp_path: Path) -> None:
+def test_wrong_checksum_is_rejected(mirror: Mirror, tmp_path: Path) -> None:
     name = "/t10k-labels-idx1-ubyte.gz"
     mirror.files[name] = mirror.files[name][:-1] + b"\x7f"
     assert "corrupted" in failure(tmp_path / "data", mirror.url)
 
 
-def test_refusing_server_is_reported(mirror: Mirror, tmp_path: Path) -> None:
+def test_http_error_is_reported(mirror: Mirror, tmp_path: Path) -> None:
     mirror.status = 403
     assert "403" in failure(tmp_path / "data", mirror.url)
 
 
-def test_silent_server_is_given_up(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SILENCE_SECONDS", 4.0)
+def test_stalled_download_is_aborted(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "STALL_SECONDS", 4.0)
     mirror.answer = lambda handler, content: time.sleep(60)
-    assert "no data for 4 s" in failure(tmp_path / "data", mirror.url)
+    assert "no data received for 4 s" in failure(tmp_path / "data", mirror.url)
 
 
-def test_trickling_server_runs_into_the_limit(mirror: Mirror, tmp_path: Path) -> None:
+def test_slow_download_hits_the_time_limit(mirror: Mirror, tmp_path: Path) -> None:
     def trickle(handler: BaseHTTPRequestHandler, content: bytes) -> None:
         for i in range(len(content)):
             handler.wfile.write(content[i : i + 1])
@@ -124,15 +124,15 @@ def test_trickling_server_runs_into_the_limit(mirror: Mirror, tmp_path: Path) ->
             time.sleep(0.01)
 
     mirror.answer = trickle
-    assert "not done within 5 s" in failure(tmp_path / "data", mirror.url, seconds=5)
+    assert "not finished within 5 s" in failure(tmp_path / "data", mirror.url, seconds=5)
 
 
-def test_black_hole_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that takes connections and never answers, as a firewall that drops everything looks to a client."""
-    monkeypatch.setattr(download, "SILENCE_SECONDS", 4.0)
-    with socket.create_server(("127.0.0.1", 0)) as hole:
+def test_unanswered_connection_is_aborted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that accepts connections and never answers, like a firewall that drops all packets."""
+    monkeypatch.setattr(download, "STALL_SECONDS", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
         start = time.monotonic()
-        assert failure(tmp_path / "data", f"http://127.0.0.1:{hole.getsockname()[1]}/")
+        assert failure(tmp_path / "data", f"http://127.0.0.1:{server.getsockname()[1]}/")
         assert time.monotonic() - start < 60
 
 
@@ -148,31 +148,31 @@ def test_unwritable_root_is_reported(tmp_path: Path) -> None:
         fetch("mnist", tmp_path / "file" / "data", tmp_path, None, 5)
 
 
-def test_two_failing_downloads_at_once_both_fall_back(mirror: Mirror, tmp_path: Path) -> None:
+def test_two_concurrent_failing_downloads_both_fall_back(mirror: Mirror, tmp_path: Path) -> None:
     mirror.status = 403
     root = tmp_path / "new" / "data"
     with ThreadPoolExecutor(2) as pool:
-        loaded = list(pool.map(lambda i: data.load(Data(root=str(root), mirror=mirror.url)), range(2)))
+        loaded = list(pool.map(lambda i: load_dataset(Data(root=str(root), mirror=mirror.url)), range(2)))
     assert [dataset.name for dataset in loaded] == ["digits", "digits"]
 
 
-def test_mirror_for_a_dataset_without_one_is_refused(tmp_path: Path) -> None:
+def test_mirror_is_rejected_for_a_dataset_that_has_none(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"data\.mirror works for mnist"):
         fetch("qmnist", tmp_path / "data", tmp_path / "data", "http://127.0.0.1/", 60)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits"])
-def test_every_dataset_goes_to_its_torchvision_class(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_dataset_is_downloaded_by_its_torchvision_class(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
-    asked: list[tuple[str, dict[str, object]]] = []
+    calls: list[tuple[str, dict[str, object]]] = []
     for kind in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"):
-        monkeypatch.setattr(datasets, kind, lambda root, kind=kind, **options: asked.append((kind, options)))
+        monkeypatch.setattr(datasets, kind, lambda root, kind=kind, **options: calls.append((kind, options)))
     monkeypatch.setattr(sys, "argv", ["download", name, "root", ""])
     timeout = socket.getdefaulttimeout()
     try:
         assert download.main() == 0
     finally:
         socket.setdefaulttimeout(timeout)
-    assert {kind.lower() for kind, _ in asked} == {name.replace("_digits", "").replace("_", "")}
-    assert all(options["download"] for _, options in asked)
+    assert {kind.lower() for kind, _ in calls} == {name.replace("_digits", "").replace("_", "")}
+    assert all(options["download"] for _, options in calls)

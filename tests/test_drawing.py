@@ -13,11 +13,11 @@ from playwright.sync_api import FrameLocator, Page
 from test_board import free_port, start_board, wait_for_runs
 from test_predict import STROKES, paint, stroke
 
-from mnist_tb.data import preprocess as pictures
+from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
-from mnist_tb.tracking import weights_export as exported
+from mnist_tb.tracking import weights_export
 from mnist_tb.training import checkpoint
 
 NETWORK = "data/plugin/live/static/network.js"
@@ -61,7 +61,7 @@ def test_the_browser_computes_what_the_network_does(address: str, finished: Run,
 
 def test_what_is_exported(finished: Run, digits: Dataset) -> None:
     model = best(finished)
-    content = exported.encode(model.state_dict(), digits.classes, digits.mean, digits.std)
+    content = weights_export.encode(model.state_dict(), digits.classes, digits.mean, digits.std)
     header, _, values = content.partition(b"\n")
     assert b'"conv1.weight": [16, 1, 3, 3]' in header
     assert len(values) == 4 * 54_666
@@ -87,7 +87,7 @@ def test_the_browser_prepares_as_predict_does(digit: str, address: str, visit: O
           return Array.from(prepare(Uint8Array.from(ink), 224)); }""",
         [address + NETWORK, ink.flatten().tolist()],
     )
-    expected = pictures.prepare(ink)
+    expected = preprocess.prepare(ink)
     assert expected is not None
     assert np.abs(np.array(seen).reshape(28, 28) - expected.astype(int)).mean() < 8
     nothing = "async (address) => (await import(address)).prepare(new Uint8Array(100), 10)"

@@ -17,13 +17,13 @@ from test_board import children, read_address
 from zygote import HELD, Forked, Place, Zygote
 
 from mnist_tb.cli.main import main
-from mnist_tb.runs.folder import Run, create, listing
+from mnist_tb.runs.folder import Run, create_run, list_run_folders
 
 PLACES = [
-    Place("mnist_tb.data.datasets.load", 1),  # starting up: there is no run yet
+    Place("mnist_tb.launch.load_dataset", 1),  # starting up: there is no run yet
     Place("pathlib.Path.rename", 1),  # the run's folder is made, and has not got its name yet
     Place("mnist_tb.tracking.graph.draw", 1),  # the network is drawn for the Graphs tab
-    Place("mnist_tb.train.look", 1),  # before the first look at validation
+    Place("mnist_tb.train.end_of_epoch", 1),  # before the first look at validation
     Place("mnist_tb.tracking.figures.predictions", 2),  # drawing, on the writing thread
     Place("mnist_tb.events.records.trim", 1),  # taking back what came after the checkpoint
     Place("mnist_tb.train.evaluate", 2),  # validation
@@ -32,7 +32,7 @@ PLACES = [
     ),  # after an epoch; its events are written, and it is about to
     Place("os.truncate", 1),  # cutting the event file back
     Place("os.replace", 4),  # it is written, and has not got its name yet
-    Place("mnist_tb.train.keep_best", 2),  # between last.pt and best.pt
+    Place("mnist_tb.training.checkpoint.save_best", 2),  # between last.pt and best.pt
     Place("mnist_tb.training.results.evaluate", 1),  # the test set
     Place("mnist_tb.training.results.write_atomically", 1),  # results.png
     Place("mnist_tb.tracking.charts.result", 1),  # the result's pictures
@@ -51,7 +51,7 @@ def test_killed_at_named_places(zygote: Zygote, whole: Run, tmp_path: Path) -> N
     for place in PLACES:
         code, out, error = zygote.run(*killing.command(tmp_path), kill=place)
         assert code == -signal.SIGKILL, f"{place} was not come to: {out[-500:]} {error[-2000:]}"
-    assert len(listing(tmp_path)) == 1
+    assert len(list_run_folders(tmp_path)) == 1
     assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
 
 
@@ -119,11 +119,11 @@ def test_a_folder_that_becomes_read_only(
 ) -> None:
     """After the first epoch, with something left to do."""
     logdir = tmp_path / "runs"
-    process = zygote.start(*killing.command(logdir), hold=Place("mnist_tb.train.look", 2))
+    process = zygote.start(*killing.command(logdir), hold=Place("mnist_tb.train.end_of_epoch", 2))
     process.until(HELD)
-    (run,) = listing(logdir)
+    (run,) = list_run_folders(logdir)
     reason = read_only(run)
-    process.go_on()
+    process.proceed()
     _, error = process.communicate()
     writable(run)
     assert process.returncode == 1
@@ -139,15 +139,15 @@ def train_with_page(zygote: Zygote, logdir: Path, hold: Place | None = None) -> 
 
 def test_a_page_that_is_killed_leaves_the_training_alone(zygote: Zygote, tmp_path: Path) -> None:
     """Killed while it trains."""
-    process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.look", 2))
+    process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.end_of_epoch", 2))
     process.until(HELD)
     (page,) = (child for child in children(process.pid) if "mnist_tb" in Path(f"/proc/{child}/cmdline").read_text())
     os.kill(page, signal.SIGKILL)
-    process.go_on()
+    process.proceed()
     out, error = process.communicate()
     assert (process.returncode, error) == (0, "")
-    assert out.splitlines()[-1].startswith("The page has ended by itself; it is there again with: make board LOGDIR=")
-    assert listing(tmp_path)[0].read_metrics()["status"] == "completed"
+    assert out.splitlines()[-1].startswith("The page has ended by itself; start it again with: make board LOGDIR=")
+    assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "completed"
 
 
 def test_a_taken_port_is_no_reason_not_to_train(zygote: Zygote, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_taken_port_is_no_reason_not_to_train(zygote: Zygote, tmp_path: Path) 
         process = train_with_page(zygote, tmp_path)
         address = read_address(process)
         assert int(address.rstrip("/").rpartition(":")[2]) > 6006
-        process.until("Ctrl-C ends the page.")
+        process.until("Press Ctrl-C to stop the page.")
         process.send_signal(signal.SIGINT)
         process.communicate()
         assert process.returncode == 0
@@ -175,10 +175,10 @@ def test_links_in_the_log_folder_lead_nowhere(tmp_path: Path, capsys: pytest.Cap
     (logdir / ".unfinished-run").symlink_to(outside)
     (logdir / "0001-circle").symlink_to(logdir / "0001-circle")
     (logdir / "0002-nowhere").symlink_to(tmp_path / "nowhere")
-    made = create(logdir, "a", "seed: 0\n", {"status": "running"})
+    made = create_run(logdir, "a", "seed: 0\n", {"status": "running"})
     assert made.name == "0003-a"
     assert not made.path.is_symlink()
     assert list(outside.iterdir()) == []
-    assert [run.name for run in listing(logdir)] == ["0003-a"]
+    assert [run.name for run in list_run_folders(logdir)] == ["0003-a"]
     assert main(arguments=["resume", "1", "--logdir", str(logdir)]) == 2
     assert "no run called '1'; there are 0003-a" in capsys.readouterr().err

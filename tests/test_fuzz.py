@@ -1,4 +1,4 @@
-"""Any bytes for a configuration, an option or a data file: an answer or one sentence, never a traceback."""
+"""Any bytes for a load, an option or a data file: an answer or one sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from conftest import write_idx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_tb.config import load as configuration
+from mnist_tb.config.load import dump_config, flat_config, load_config
 from mnist_tb.config.schema import Config
-from mnist_tb.data import datasets as data
+from mnist_tb.data.datasets import read_idx
 from mnist_tb.errors import InputError
 
-KEYS = [*configuration.flat(Config()), "train", "data", "extends", "nothing", "train.nothing", ""]
+KEYS = [*flat_config(Config()), "train", "data", "extends", "nothing", "train.nothing", ""]
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.dates(),
     st.sampled_from(["1e-3", "1e999", ".inf", "1:30", "010", "0x1F", "no", "~", "cuda:0", "adam", "../..", "a\nb"]),
@@ -36,13 +36,13 @@ def answers(path: Path, overrides: tuple[str, ...] = ()) -> bool:
     """Whether file and overrides make a configuration that comes back from its own text, or one clear error."""
     made, message = None, ""
     try:
-        made = configuration.load(path, overrides)
+        made = load_config(path, overrides)
     except InputError as error:
         message = str(error).strip()
     if made is None:
         return message != ""
-    path.write_text(configuration.dump(made), encoding="utf-8")
-    return configuration.load(path) == made
+    path.write_text(dump_config(made), encoding="utf-8")
+    return load_config(path) == made
 
 
 @often
@@ -83,7 +83,7 @@ def test_any_bytes_for_an_idx_file(content: bytes, compressed: bool, place: Path
     path = place.with_suffix(".gz") if compressed else place
     path.write_bytes(content)
     with pytest.raises(InputError):  # that bytes at random are images in order does not happen
-        data.read_idx(path, np.dtype(np.uint8), 3)
+        read_idx(path, np.dtype(np.uint8), 3)
 
 
 @often
@@ -96,10 +96,10 @@ def test_any_header_of_an_idx_file(shape: tuple[int, int, int], body: bytes, typ
     place.write_bytes(bytes([0, 0, type_code, 3]) + struct.pack(">3i", *shape) + body)
     right = type_code == 0x08 and min(shape) >= 0 and shape[0] * shape[1] * shape[2] == len(body)
     if right:
-        assert data.read_idx(place, np.dtype(np.uint8), 3).tobytes() == body
+        assert read_idx(place, np.dtype(np.uint8), 3).tobytes() == body
     else:
         with pytest.raises(InputError):
-            data.read_idx(place, np.dtype(np.uint8), 3)
+            read_idx(place, np.dtype(np.uint8), 3)
 
 
 @often
@@ -111,7 +111,7 @@ def test_a_damaged_idx_file(cut: int, flip: int, compressed: bool, place: Path) 
     content[flip % len(content)] ^= 1
     path.write_bytes(content[: len(content) - cut])
     try:
-        images = data.read_idx(path, np.dtype(np.uint8), 3)
+        images = read_idx(path, np.dtype(np.uint8), 3)
     except InputError:
         return
     assert images.shape == (2, 28, 28), "a pixel may differ, no more"

@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from mnist_tb import metrics
 from mnist_tb.data.datasets import Dataset
-from mnist_tb.evaluate import Evaluation, features, penultimate, predict
+from mnist_tb.evaluate import features, penultimate, predict
+from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
-from mnist_tb.tracking import charts as reporting
-from mnist_tb.tracking import figures, projector
+from mnist_tb.tracking import charts, figures, projector
 
 DIGITS = tuple("0123456789")
 GREEN, RED = (27, 122, 61), (214, 40, 40)
@@ -82,8 +82,8 @@ def test_no_positives_and_no_scores() -> None:
 
 def test_the_pairs_confused_most() -> None:
     matrix = torch.tensor([[50, 2, 0], [7, 40, 1], [0, 2, 60]])
-    assert metrics.confused_pairs(matrix, 3) == [(1, 0, 7), (0, 1, 2), (2, 1, 2)]
-    assert metrics.confused_pairs(torch.eye(3, dtype=torch.long), 3) == []
+    assert metrics.most_confused(matrix, 3) == [(1, 0, 7), (0, 1, 2), (2, 1, 2)]
+    assert metrics.most_confused(torch.eye(3, dtype=torch.long), 3) == []
 
 
 # ---- Pictures
@@ -109,7 +109,7 @@ def pictures_of(result: Evaluation, digits: Dataset) -> dict[str, np.ndarray]:
     model = CNN()
     layers = [layer[0] for layer in features(model, dataset, dataset.test.images[:1])]
     weights = model.conv1.weight.detach()
-    return reporting.result_pictures(dataset, dataset.test, result.probabilities, result, weights, layers)
+    return charts.result_pictures(dataset, dataset.test, result.probabilities, result, weights, layers)
 
 
 def test_a_planted_mistake_is_in_the_gallery_and_nothing_else(digits: Dataset) -> None:
@@ -259,7 +259,7 @@ def test_principal_components_are_scikit_learns() -> None:
     before = torch.get_rng_state()
     data = torch.randn(200, 5) @ torch.diag(torch.tensor([9.0, 5.0, 2.0, 0.3, 0.1])) @ torch.randn(5, 30)
     state = torch.get_rng_state()
-    ours = projector.reduced(data, 3)
+    ours = projector.principal_components(data, 3)
     theirs = PCA(3, svd_solver="full").fit_transform(data.numpy())
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(before, state)

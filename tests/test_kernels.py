@@ -184,13 +184,13 @@ def run_alone(code: str) -> str:
         from pathlib import Path
         import torch
         from mnist_tb import model
-        from mnist_tb.data import datasets as data
-        from mnist_tb.engine import process as memory
+        from mnist_tb.data.datasets import load_dataset
+        from mnist_tb.engine import process
         from mnist_tb.config.schema import Config
-        from mnist_tb.engine.train_step import Updater
-        memory.keep_freed_memory()
+        from mnist_tb.engine.train_step import TrainStep
+        process.tune_malloc()
         config = Config.model_validate({"precision": "fp32", "data": {"name": "digits"}})
-        update = Updater(config, model.build((16, 32, 64), 0, torch.device("cpu")), data.load(config.data))
+        update = TrainStep(config, model.build((16, 32, 64), 0, torch.device("cpu")), load_dataset(config.data))
         def updates(count):
             for i in range(count):
                 update(torch.arange(i % 10, i % 10 + 64), 1e-3)
@@ -208,7 +208,7 @@ def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
     code = """
         from mnist_tb.engine import kernels
         before = torch.get_num_threads()
-        with kernels.threads_for(update.network):
+        with kernels.threads_for(update.compute_model):
             print(torch.get_num_threads())
         print(torch.get_num_threads() == before)
         with kernels.threads_for(torch.nn.Linear(2, 2)):

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mnist_tb import metrics
-from mnist_tb.training.metrics_window import Window
+from mnist_tb.training.metrics_window import MetricsWindow
 
 
 def test_confusion_by_hand() -> None:
@@ -41,24 +41,26 @@ def test_agrees_with_scikit_learn() -> None:
 
 def test_correct_count_by_hand() -> None:
     logits = torch.tensor([[0.1, 0.9], [2.0, 1.0], [0.0, 5.0]])
-    assert metrics.correct_count(logits, torch.tensor([1, 1, 1])) == 2
+    assert metrics.num_correct(logits, torch.tensor([1, 1, 1])) == 2
 
 
 def test_window_weighs_batches_by_their_images() -> None:
-    window = Window()
+    window = MetricsWindow()
+    window.resume()
     window.add(torch.tensor(1.0), torch.tensor(64), 64, 0.1)
     window.add(torch.tensor(3.0), torch.tensor(0), 16, 0.2)
     assert len(window) == 2
-    assert window.first_bad() is None
+    assert window.first_nonfinite() is None
     means = window.close(torch.tensor([3.0, 4.0, 12.0]))()
     assert means.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
     assert means.accuracy == 64 / 80
-    assert (means.lr, means.grad_norm, means.first_bad) == (0.2, 13, None)
+    assert (means.lr, means.grad_norm, means.first_nonfinite) == (0.2, 13, None)
     assert len(window) == 0
 
 
 def test_a_closed_window_keeps_its_numbers_while_the_next_one_fills() -> None:
-    window, gradient = Window(), torch.ones(1)
+    window, gradient = MetricsWindow(), torch.ones(1)
+    window.resume()
     window.add(torch.tensor(1.0), torch.tensor(2), 4, 0.1)
     first = window.close(gradient)
     window.add(torch.tensor(5.0), torch.tensor(4), 4, 0.3)
@@ -69,18 +71,20 @@ def test_a_closed_window_keeps_its_numbers_while_the_next_one_fills() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_window_finds_the_first_bad_update(bad: float) -> None:
-    window = Window()
-    assert window.first_bad() is None
+    window = MetricsWindow()
+    window.resume()
+    assert window.first_nonfinite() is None
     for loss, lr in ((1.0, 0.1), (bad, 0.2), (math.inf, 0.3)):
         window.add(torch.tensor(loss), torch.tensor(0), 8, lr)
-    assert window.first_bad() == (1, 0.2)
-    assert window.close(torch.ones(1))().first_bad == (1, 0.2)
+    assert window.first_nonfinite() == (1, 0.2)
+    assert window.close(torch.ones(1))().first_nonfinite == (1, 0.2)
 
 
 def test_window_leaves_pauses_out_of_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 2.0, 100.0, 103.0, 103.0])
+    clock = iter([0.0, 0.0, 0.0, 2.0, 100.0, 103.0, 103.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    window = Window()
+    window = MetricsWindow()
+    window.resume()
     window.add(torch.tensor(1.0), torch.tensor(1), 50, 0.1)
     window.pause()
     window.resume()

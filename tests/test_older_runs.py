@@ -16,7 +16,7 @@ from PIL import Image
 from mnist_tb.cli.main import main
 from mnist_tb.engine import kernels
 from mnist_tb.model import CNN
-from mnist_tb.runs.folder import Run, find
+from mnist_tb.runs.folder import Run, find_run
 from mnist_tb.training import checkpoint
 
 OLD = Path(__file__).parent / "data" / "runs_0.1.0"
@@ -43,7 +43,7 @@ def assert_same_weights(run: Run, whole: Run) -> None:
 
 
 def test_resumes_as_if_it_had_not_been_stopped(logdir: Path) -> None:
-    run, whole = find(logdir, "2"), find(logdir, "1")
+    run, whole = find_run(logdir, "2"), find_run(logdir, "1")
     assert main(arguments=["resume", "2", "--logdir", str(logdir)]) == 0
     assert_same_weights(run, whole)
     if made_on_this_machine():
@@ -52,14 +52,14 @@ def test_resumes_as_if_it_had_not_been_stopped(logdir: Path) -> None:
 
 def test_is_trained_again_with_the_same_result(logdir: Path) -> None:
     """What version 0.1.0 wrote to config.yaml is the same training today."""
-    whole = find(logdir, "1")
+    whole = find_run(logdir, "1")
     assert main(arguments=["train", "--config", str(whole.config), "--logdir", str(logdir), "--name", "again"]) == 0
-    assert_same_weights(find(logdir, "last"), whole)
+    assert_same_weights(find_run(logdir, "last"), whole)
 
 
 def test_becomes_longer(logdir: Path) -> None:
     assert main(arguments=["resume", "1", "--epochs", "4", "--logdir", str(logdir)]) == 0
-    assert find(logdir, "1").read_metrics()["step"] == 80
+    assert find_run(logdir, "1").read_metrics()["step"] == 80
 
 
 def test_compared(logdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,10 +98,10 @@ def test_predicts(logdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_sweep_goes_on(logdir: Path, here: Here) -> None:
     """The trial that is complete stays as it is, the stopped one goes on in its folder."""
-    before = find(logdir / "sweep", "1").read_metrics()
+    before = find_run(logdir / "sweep", "1").read_metrics()
     code, out, error = here("sweep", str(logdir / "sweep.yaml"), "--logdir", str(logdir))
     assert code == 0, error
     assert "1 of them finished before" in out
     assert "2 trials: 2 complete" in out
-    assert find(logdir / "sweep", "1").read_metrics() == before
-    assert find(logdir / "sweep", "2").read_metrics()["status"] == "completed"
+    assert find_run(logdir / "sweep", "1").read_metrics() == before
+    assert find_run(logdir / "sweep", "2").read_metrics()["status"] == "completed"

@@ -1,4 +1,4 @@
-"""A sweep over a real PostgreSQL, started from Debian's package: several machines, workers killed, the server gone."""
+"""A sweep on a real PostgreSQL server, from Debian's package: several machines, killed workers, a lost connection."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import postgres
 import psycopg
 import pytest
 from conftest import Here, missing
-from test_sweep import TINY, accounted_for, command, workers, written
+from test_sweep import TINY, accounted_for, command, workers, write_file
 from zygote import Zygote
 
 from mnist_tb.errors import TrainingError
-from mnist_tb.runs.folder import listing
-from mnist_tb.sweep import plan as plans
+from mnist_tb.runs.folder import list_run_folders
 from mnist_tb.sweep.locks import PostgresLocks
+from mnist_tb.sweep.plan import load_plan
 
 
 @pytest.fixture
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real PostgreSQL. Without one, CI fails and a person skips."""
+    """The URL of a real PostgreSQL server. Without one, the test fails in CI and is skipped elsewhere."""
     programs = postgres.programs()
     if programs is None:
         missing("no PostgreSQL (Debian: apt-get install postgresql)")
@@ -32,7 +32,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for above in (folder, *folder.parents):
         if above == Path("/tmp"):
             break
-        above.chmod(above.stat().st_mode | 0o011)  # the server's user must get there
+        above.chmod(above.stat().st_mode | 0o011)  # the server's user must be able to reach it
     server = postgres.Server(programs, folder / "server")
     try:
         yield server.url
@@ -41,9 +41,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_four_workers_on_postgresql_two_of_them_killed(zygote: Zygote, database: str, tmp_path: Path) -> None:
-    """Two machines with two workers each; one worker of each is killed, and then one machine at once."""
-    file = written(tmp_path, trials=8, set={**TINY["set"], "train": {"epochs": 4}}, sampler={"name": "tpe"})
-    plan = plans.load(file)
+    """Two machines with two workers each; one worker of each is killed."""
+    file = write_file(tmp_path, trials=8, set={**TINY["set"], "train": {"epochs": 4}}, sampler={"name": "tpe"})
+    plan = load_plan(file)
     logdir = tmp_path / "runs"
     machines = [zygote.start(*command(file, logdir, "--workers", "2", "--storage", database)) for _ in range(2)]
     killed = []
@@ -56,39 +56,39 @@ def test_four_workers_on_postgresql_two_of_them_killed(zygote: Zygote, database:
     assert sum(out.count("was killed (SIGKILL); another one takes its place") for out, _ in outs) == 2
     results = accounted_for(plan, logdir / "tiny", database)
     assert [one.state for one in results] == ["complete"] * 8
-    assert len(listing(logdir / "tiny")) == 8
+    assert len(list_run_folders(logdir / "tiny")) == 8
 
 
-def test_locks_are_the_connections(database: str) -> None:
-    """And are of one sweep: another one in the same database has its own."""
+def test_locks_end_with_the_connection(database: str) -> None:
+    """And they belong to one sweep: another sweep in the same database has its own."""
     one, two, other = (PostgresLocks(database, name) for name in ("a", "a", "other"))
     with contextlib.closing(two), contextlib.closing(other):
-        assert [one.hold(3), one.hold(5)] == [True, True]
-        assert two.free(range(7)) == [0, 1, 2, 4, 6]
-        assert other.free(range(7)) == list(range(7))
-        assert [two.hold(3), two.hold(4), other.hold(3)] == [False, True, True]
+        assert [one.acquire(3), one.acquire(5)] == [True, True]
+        assert two.unclaimed(range(7)) == [0, 1, 2, 4, 6]
+        assert other.unclaimed(range(7)) == list(range(7))
+        assert [two.acquire(3), two.acquire(4), other.acquire(3)] == [False, True, True]
         one.release(5)
-        assert two.hold(5)
+        assert two.acquire(5)
         one.close()
         end = time.monotonic() + 30
-        while two.free([3, 6]) != [3, 6] and time.monotonic() < end:  # the server's process ends after ours has left
+        while two.unclaimed([3, 6]) != [3, 6] and time.monotonic() < end:  # the server's process ends a little later
             time.sleep(0.01)
-        assert two.hold(3)
-        with two.whole():
-            assert two.free([6]) == [6]
+        assert two.acquire(3)
+        with two.study_lock():
+            assert two.unclaimed([6]) == [6]
         with pytest.raises(TrainingError, match="the connection to PostgreSQL is lost"):
             one.check()
         two.check()
 
 
-def test_postgresql_going_away_is_one_sentence(zygote: Zygote, here: Here, database: str, tmp_path: Path) -> None:
-    """The trials that were under way wait for the same command, once it is there again."""
-    file = written(tmp_path, trials=2, set={**TINY["set"], "train": {"epochs": 4}})
+def test_a_lost_connection_is_one_sentence(zygote: Zygote, here: Here, database: str, tmp_path: Path) -> None:
+    """The same command then continues the interrupted trials."""
+    file = write_file(tmp_path, trials=2, set={**TINY["set"], "train": {"epochs": 4}})
     logdir = tmp_path / "runs"
     process = zygote.start(*command(file, logdir, "--storage", database))
     process.until("Sweep ")
     end = time.monotonic() + 60
-    while not listing(logdir / "tiny") and time.monotonic() < end:
+    while not list_run_folders(logdir / "tiny") and time.monotonic() < end:
         time.sleep(0.05)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
@@ -97,4 +97,4 @@ def test_postgresql_going_away_is_one_sentence(zygote: Zygote, here: Here, datab
     assert "mnist-tb: the " in error
     assert "Traceback" not in error
     assert here(*command(file, logdir, "--storage", database))[0] == 0
-    assert len(accounted_for(plans.load(file), logdir / "tiny", database)) == 2
+    assert len(accounted_for(load_plan(file), logdir / "tiny", database)) == 2

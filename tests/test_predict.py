@@ -1,4 +1,4 @@
-"""Pictures of digits from anywhere: what the network sees of them, and what it takes them for."""
+"""Pictures of digits from anywhere: how they are preprocessed, and what is predicted for them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from conftest import REPOSITORY
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mnist_tb.cli.main import main
-from mnist_tb.data import preprocess as pictures
+from mnist_tb.data import preprocess
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.folder import Run, list_run_folders
 
 DARK, LIGHT = 20, 235
 Draw = Callable[[ImageDraw.ImageDraw, int, int], None]
@@ -68,17 +68,17 @@ def paint(draw: Draw, size: int, dark_on_light: bool, middle: float = 0.5) -> Im
     return image
 
 
-# ---- What the network sees
+# ---- Preprocessing
 
 
-def test_it_is_as_mnist_is() -> None:
-    """In a box of 20, its centre of mass in the middle, light on dark, whatever it was before."""
-    seen = []
+def test_a_picture_is_prepared_like_mnist() -> None:
+    """In a box of 20×20, centred by its centre of mass, light on dark, whatever the original is."""
+    pictures = []
     for dark_on_light in (True, False):
         for size, middle in ((100, 0.5), (640, 0.35), (1500, 0.6)):
             image = paint(stroke(STROKES["3"], size // 3, size // 25), size, dark_on_light, middle)
-            seen.append(pictures.prepare(np.asarray(image)))
-    for picture in seen:
+            pictures.append(preprocess.prepare(np.asarray(image)))
+    for picture in pictures:
         assert picture is not None
         assert picture.shape == (28, 28)
         assert picture.dtype == np.uint8
@@ -90,62 +90,62 @@ def test_it_is_as_mnist_is() -> None:
         for axis in (0, 1):
             middle = (picture.sum(1 - axis) * (np.arange(28) + 0.5)).sum() / mass
             assert abs(middle - 14) <= 0.51
-        assert np.abs(picture.astype(int) - seen[0].astype(int)).mean() < 12, "all alike"  # type: ignore[union-attr]
+        assert np.abs(picture.astype(int) - pictures[0].astype(int)).mean() < 12, "all alike"  # type: ignore[union-attr]
 
 
-def test_its_aspect_is_kept() -> None:
-    seen = pictures.prepare(np.asarray(paint(stroke([(0, -1), (0, 1)], 300, 40), 500, True)))
-    assert seen is not None
-    assert np.ptp(np.flatnonzero(seen.max(1))) + 1 == 20
-    assert np.ptp(np.flatnonzero(seen.max(0))) + 1 in (2, 3, 4)
+def test_aspect_ratio_is_kept() -> None:
+    prepared = preprocess.prepare(np.asarray(paint(stroke([(0, -1), (0, 1)], 300, 40), 500, True)))
+    assert prepared is not None
+    assert np.ptp(np.flatnonzero(prepared.max(1))) + 1 == 20
+    assert np.ptp(np.flatnonzero(prepared.max(0))) + 1 in (2, 3, 4)
 
 
-def test_an_mnist_image_stays_nearly_itself(mnist_root: Path) -> None:
-    from mnist_tb.data import datasets as data
+def test_an_mnist_image_hardly_changes(mnist_root: Path) -> None:
+    from mnist_tb.data.datasets import read_idx
 
-    images = data.read_idx(mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.dtype(np.uint8), 3)
+    images = read_idx(mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.dtype(np.uint8), 3)
     for image in images[:50]:
-        seen = pictures.prepare(image)
-        assert seen is not None
+        prepared = preprocess.prepare(image)
+        assert prepared is not None
         shifted = min(
-            np.abs(np.roll(seen, (y, x), (0, 1)).astype(int) - image).mean() for y in (-1, 0, 1) for x in (-1, 0, 1)
+            np.abs(np.roll(prepared, (y, x), (0, 1)).astype(int) - image).mean() for y in (-1, 0, 1) for x in (-1, 0, 1)
         )
         assert shifted < 20
 
 
-def test_a_thin_pen_is_made_as_thick_as_mnists() -> None:
-    thin = pictures.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 6), 1000, True)))
-    thick = pictures.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 90), 1000, True)))
+def test_thin_strokes_are_thickened_to_mnists() -> None:
+    thin = preprocess.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 6), 1000, True)))
+    thick = preprocess.prepare(np.asarray(paint(stroke(STROKES["2"], 800, 90), 1000, True)))
     assert thin is not None
     assert thick is not None
     assert 0.4 < (thin > 127).sum() / (thick > 127).sum() < 1
 
 
-def test_uneven_light_noise_and_dirt() -> None:
-    """A photograph: lit from one side, noisy, blurred, with specks."""
+def test_uneven_light_noise_and_specks() -> None:
+    """As in a photograph: lit from one side, noisy, blurred, with specks of dirt."""
     image = paint(stroke(STROKES["5"], 200, 26), 400, True).filter(ImageFilter.GaussianBlur(2))
-    clean = pictures.prepare(np.asarray(image))
+    clean = preprocess.prepare(np.asarray(image))
     random = np.random.default_rng(0)
     light = np.linspace(0.45, 1, 400)[None, :] * np.linspace(1, 0.8, 400)[:, None]
     photo = np.asarray(image) * light + random.normal(0, 4, (400, 400))
     photo[20:24, 30:34] = 10
-    seen = pictures.prepare(photo.clip(0, 255).astype(np.uint8))
+    prepared = preprocess.prepare(photo.clip(0, 255).astype(np.uint8))
     assert clean is not None
-    assert seen is not None
-    assert np.abs(seen.astype(int) - clean.astype(int)).mean() < 15
+    assert prepared is not None
+    assert np.abs(prepared.astype(int) - clean.astype(int)).mean() < 15
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
-def test_transparency_is_paper(ink: tuple[int, int, int], tmp_path: Path) -> None:
+def test_transparent_areas_are_paper(ink: tuple[int, int, int], tmp_path: Path) -> None:
     image = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
     ImageDraw.Draw(image).line([(100, 40), (100, 160)], (*ink, 255), 24)
     image.save(tmp_path / "a.png")
-    seen = pictures.read(tmp_path / "a.png")
-    assert 40 < (seen > 127).sum() < 110, "one upright stroke"
+    prepared = preprocess.read(tmp_path / "a.png")
+    assert 40 < (prepared > 127).sum() < 110, "one upright stroke"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I", "I;16", "F", "LA", "PA", "YCbCr"])
-def test_every_mode(mode: str, tmp_path: Path) -> None:
+def test_every_pixel_format(mode: str, tmp_path: Path) -> None:
     plain = paint(stroke(STROKES["7"], 60, 8), 100, True)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(plain).astype(np.uint16) * 256)
@@ -153,23 +153,23 @@ def test_every_mode(mode: str, tmp_path: Path) -> None:
         image = plain.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr", "PA") else plain.convert(mode)
     path = tmp_path / ("a.tiff" if mode in ("CMYK", "F", "YCbCr", "I", "PA") else "a.png")
     image.save(path)
-    seen = pictures.read(path)
-    expected = pictures.prepare(np.asarray(plain))
+    prepared = preprocess.read(path)
+    expected = preprocess.prepare(np.asarray(plain))
     assert expected is not None
-    assert np.abs(seen.astype(int) - expected.astype(int)).mean() < 25
+    assert np.abs(prepared.astype(int) - expected.astype(int)).mean() < 25
 
 
-def test_a_picture_that_lies_on_its_side_is_put_upright(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     upright = paint(stroke(STROKES["7"], 60, 8), 100, True)
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    expected = pictures.prepare(np.asarray(upright))
+    expected = preprocess.prepare(np.asarray(upright))
     assert expected is not None
-    assert np.abs(pictures.read(tmp_path / "a.jpg").astype(int) - expected.astype(int)).mean() < 10
+    assert np.abs(preprocess.read(tmp_path / "a.jpg").astype(int) - expected.astype(int)).mean() < 10
 
 
-# ---- What is no picture
+# ---- Unusable files
 
 
 def blank(path: Path) -> None:
@@ -177,7 +177,7 @@ def blank(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("no picture")
+    path.write_text("not a picture")
 
 
 def empty(path: Path) -> None:
@@ -204,11 +204,12 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (blank, "nothing is drawn in it"), (text, "is no picture that can be read"), (empty, "is no picture"),
-        (cut, "is no picture"), (huge, "is too large a picture"), (folder, "Is a directory"), (nothing, "no such file"),
+        (blank, "the picture is blank"), (text, "is not a readable picture"), (empty, "is not a readable picture"),
+        (cut, "is not a readable picture"), (huge, "the picture is too large"), (folder, "Is a directory"),
+        (nothing, "no such file"),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused(
+def test_unusable_file_is_one_sentence(
     make: Callable[[Path], None], sentence: str, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "a.png")
@@ -222,25 +223,25 @@ def test_what_is_no_picture_is_refused(
 def test_tiny_pictures(shape: tuple[int, int]) -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
-        seen = pictures.prepare(random.integers(0, 256, shape, dtype=np.uint8))
-        assert seen is None or seen.shape == (28, 28)
+        prepared = preprocess.prepare(random.integers(0, 256, shape, dtype=np.uint8))
+        assert prepared is None or prepared.shape == (28, 28)
 
 
-# ---- What it takes them for
+# ---- Predictions
 
 
 @pytest.fixture(scope="module")
 def best(mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The network of best.yaml, after fewer epochs than it has."""
+    """A run of best.yaml with fewer epochs."""
     logdir = tmp_path_factory.mktemp("best")
     config = str(REPOSITORY / "configs" / "best.yaml")
     arguments = ["train", "--config", config, "--logdir", str(logdir), "--data-root", str(mnist_root), "--epochs", "3"]
     assert main(arguments=[*arguments, "--set", "tracking.enabled=false"]) == 0
-    return listing(logdir)[0]
+    return list_run_folders(logdir)[0]
 
 
 def test_drawn_and_typed_digits(best: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten drawn and ten typed ones: dark and light, off-centre, small and large, some blurred and lit unevenly."""
+    """Ten drawn and ten typed digits: dark and light, off-centre, small and large, some blurred and unevenly lit."""
     random = np.random.default_rng(0)
     paths = []
     for i, digit in enumerate("01234567890123456789"):
@@ -265,7 +266,9 @@ def test_drawn_and_typed_digits(best: Run, tmp_path: Path, capsys: pytest.Captur
         assert shown.size[0] > 600
 
 
-def test_the_three_likeliest_are_said(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_three_most_probable_classes_are_printed(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
     assert main(arguments=["predict", str(finished.path), str(tmp_path / "one.png")]) == 0
     line = capsys.readouterr().out.strip()
@@ -276,7 +279,7 @@ def test_the_three_likeliest_are_said(finished: Run, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("name", "sentence"), [("no/such/x.png", "cannot be written"), ("x.nothing", "the ending of a")]
 )
-def test_where_it_cannot_be_shown(
+def test_sheet_that_cannot_be_written(
     name: str, sentence: str, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
@@ -285,21 +288,21 @@ def test_where_it_cannot_be_shown(
     assert sentence in capsys.readouterr().err
 
 
-def test_a_run_from_before_the_scale_was_kept(finished: Run, tmp_path: Path) -> None:
+def test_a_run_without_stored_normalisation(finished: Run, tmp_path: Path) -> None:
     import shutil
 
-    from mnist_tb.training import inference as predicting
+    from mnist_tb.training import inference
 
     old = Run(shutil.copytree(finished.path, tmp_path / "0001-old"))
     metrics = old.read_metrics()
     del metrics["normalisation"]
     old.write_metrics(metrics)
     paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
-    one, other = (predicting.guess(run, [tmp_path / "one.png"])[0].classes for run in (finished, old))
-    assert one == pytest.approx(other)
+    with pytest.raises(InputError, match="has no classes and normalisation"):
+        inference.predict_pictures(old, [tmp_path / "one.png"])
 
 
-def test_any_bytes_are_no_traceback(tmp_path: Path) -> None:
+def test_damaged_files_raise_only_input_errors(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     paint(typed("3", 60), 100, True).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())
@@ -309,10 +312,10 @@ def test_any_bytes_are_no_traceback(tmp_path: Path) -> None:
             harmed[random.integers(len(harmed))] = random.integers(256)
         (tmp_path / "b.png").write_bytes(harmed)
         try:
-            seen = pictures.read(tmp_path / "b.png")
+            prepared = preprocess.read(tmp_path / "b.png")
         except InputError as error:
             refused = str(error)
         else:
-            assert seen.shape == (28, 28)
+            assert prepared.shape == (28, 28)
             refused = ""
         assert not refused or str(tmp_path) in refused

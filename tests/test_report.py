@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from mnist_tb import Tracker
 from mnist_tb.cli.main import main
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.folder import Run, list_run_folders
 
 HOSTILE = "</script><script>document.title='broken'</script><!--<img src=x onerror=alert(1)>"
 
@@ -50,7 +50,7 @@ def test_all_is_in_it(report: Path, visit: Open) -> None:
     ]  # fmt: skip
     tables = page.locator("#tables table")
     assert tables.count() == 2
-    assert re.search(r"lr.*val %.*test %.*Δ test", tables.first.inner_text().replace("\n", " "))
+    assert re.search(r"val %.*test %.*Δ vs best.*verdict.*lr", tables.first.inner_text().replace("\n", " "))
     assert "McNemar" in page.locator("#tables").inner_text()
     charts = page.locator("#charts h3").all_inner_texts()
     assert charts[:2] == ["accuracy", "loss"]
@@ -147,7 +147,7 @@ def test_a_report_of_what_others_wrote(tmp_path: Path, visit: Open) -> None:
 
 
 def test_damage_is_said_and_the_rest_reported(report: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = listing(report.parent / "runs")[0]
+    run = list_run_folders(report.parent / "runs")[0]
     (events,) = run.path.glob("*tfevents*")
     content = bytearray(events.read_bytes())
     content[len(content) // 2] ^= 1

@@ -25,12 +25,11 @@ from zygote import HELD, Place, Zygote
 
 from mnist_tb.cli.main import main
 from mnist_tb.errors import InputError
-from mnist_tb.events import records as events
+from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, listing
-from mnist_tb.training import checkpoint
-from mnist_tb.training import signals as interrupt
-from mnist_tb.training.checkpoint import Saver
+from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.training import checkpoint, signals
+from mnist_tb.training.checkpoint import AsyncCheckpointer
 from mnist_tb.training.signals import Interruption
 
 
@@ -65,14 +64,14 @@ def test_stopped_in_the_middle_of_an_epoch(
     number: signal.Signals, code: int, zygote: Zygote, whole: Run, tmp_path: Path
 ) -> None:
     """It ends after the update that it is at, says how to go on, and goes on in the middle of the epoch."""
-    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.report", 10))
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.log_training", 10))
     process.until(HELD)
     process.send_signal(number)
-    process.go_on()
+    process.proceed()
     out, _ = process.communicate()
-    (run,) = listing(tmp_path)
+    (run,) = list_run_folders(tmp_path)
     assert process.returncode == code
-    assert f"Stopped; it goes on with: mnist-tb resume {run.path}\n" in out
+    assert f"Stopped; resume with: mnist-tb resume {run.path}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
     assert checkpoint.load(run.last_checkpoint)["step"] == 30, "of 80, a point every three"
     assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
@@ -80,7 +79,7 @@ def test_stopped_in_the_middle_of_an_epoch(
 
 def test_a_page_that_stayed_open_shows_one_curve(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """It had read what was written after the last checkpoint, and is not told that again."""
-    code, _, _ = zygote.run(*killing.command(tmp_path), kill=Place("mnist_tb.train.report", 12))
+    code, _, _ = zygote.run(*killing.command(tmp_path), kill=Place("mnist_tb.train.log_training", 12))
     assert code == -signal.SIGKILL
     boards = []
     for fast in ("true", "false"):
@@ -106,12 +105,12 @@ def test_a_page_that_stayed_open_shows_one_curve(zygote: Zygote, whole: Run, tmp
 
 
 def test_a_second_process_is_refused(zygote: Zygote, tmp_path: Path) -> None:
-    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.look"))
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.end_of_epoch"))
     process.until(HELD)
     code, _, error = zygote.run(*killing.command(tmp_path))
     assert code == 2
     assert "this run is in use by another process" in error
-    process.go_on()
+    process.proceed()
     process.communicate()
     assert process.returncode == 0
 
@@ -119,7 +118,7 @@ def test_a_second_process_is_refused(zygote: Zygote, tmp_path: Path) -> None:
 def test_a_signal_within_a_step_waits_for_its_end() -> None:
     seen = []
     with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
-        with interrupt.deferred() as deferral:
+        with signals.deferred() as deferral:
             os.kill(os.getpid(), signal.SIGTERM)
             seen.append(deferral.requested)
         pytest.fail("raised at the end of the block at the latest")
@@ -134,7 +133,7 @@ def test_a_complete_run_is_left_as_it_is(completed: Run, capsys: pytest.CaptureF
     before = {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()}
     assert resume(completed) == 0
     assert (
-        f"{completed.path}: this run is complete; --epochs with a larger number makes it longer."
+        f"{completed.path}: this run is complete; extend it by --epochs with a larger number."
         in capsys.readouterr().out
     )
     assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before
@@ -149,7 +148,7 @@ def test_more_epochs_make_it_longer(completed: Run, train: Train, tmp_path: Path
 
 def test_fewer_epochs_are_refused(completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert resume(completed, "--epochs", "2") == 2
-    assert "--epochs 2: the run has 3 already; it can only become longer" in capsys.readouterr().err
+    assert "--epochs 2: the run has 3 epochs; it can only be extended" in capsys.readouterr().err
 
 
 def test_evaluating_again_does_not_take_the_curves_away(completed: Run) -> None:
@@ -171,16 +170,16 @@ def test_what_failed_goes_on_once_the_cause_is_gone(zygote: Zygote, whole: Run, 
     done = subprocess.run([sys.executable, "-c", limit, *killing.command(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "File too large" in done.stderr
-    assert listing(tmp_path)[0].read_metrics()["status"] == "failed"
+    assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "failed"
     assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
 
 
 def test_a_folder_that_is_taken_away_is_said(zygote: Zygote, tmp_path: Path) -> None:
-    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.look", 2))
+    process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.end_of_epoch", 2))
     process.until(HELD)
-    (run,) = listing(tmp_path)
+    (run,) = list_run_folders(tmp_path)
     shutil.rmtree(run.path)
-    process.go_on()
+    process.proceed()
     _, error = process.communicate()
     assert process.returncode == 1
     assert error.startswith(f"mnist-tb: {run.path}")
@@ -192,12 +191,12 @@ def test_an_error_while_saving_reaches_the_next_call() -> None:
     def fail() -> None:
         raise OSError(28, "No space left on device", "last.pt")
 
-    with pytest.raises(OSError, match="No space left"), Saver() as saver:
+    with pytest.raises(OSError, match="No space left"), AsyncCheckpointer() as saver:
         saver.submit(fail)
         saver.submit(lambda: None)
-    with pytest.raises(OSError, match="No space left"), Saver() as saver:
+    with pytest.raises(OSError, match="No space left"), AsyncCheckpointer() as saver:
         saver.submit(fail)
-    with pytest.raises(KeyError, match="first"), Saver() as saver:
+    with pytest.raises(KeyError, match="first"), AsyncCheckpointer() as saver:
         saver.submit(fail)
         raise KeyError("first")
 
@@ -256,7 +255,7 @@ def test_a_broken_checkpoint_is_one_sentence(harm: Any, completed: Run, capsys: 
     before = {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()}
     assert resume(completed, "--epochs", "9") == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"mnist-tb: {completed.last_checkpoint}: is ")
+    assert error.startswith(f"mnist-tb: {completed.last_checkpoint}: ")
     assert error.count("\n") == 1
     assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before, (
         "nothing is lost"
@@ -286,7 +285,7 @@ def test_a_missing_or_changed_configuration_is_said(completed: Run, capsys: pyte
     assert str(completed.config) in capsys.readouterr().err
     completed.config.write_text(text.replace("- 16\n", "- 32\n"))
     assert resume(completed, "--epochs", "4") == 2
-    assert "is the checkpoint of another network or version" in capsys.readouterr().err
+    assert "this checkpoint is of another network or another version" in capsys.readouterr().err
     completed.config.write_text(text + "learning_rate: 3\n")
     assert resume(completed, "--epochs", "4") == 2
     assert "unknown key learning_rate" in capsys.readouterr().err
@@ -325,14 +324,14 @@ def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
     with EventWriter(tmp_path, 0) as first:
         first.scalars(1, {"a": 1.0})
         lengths = first.flush()
-        assert events.sizes(tmp_path) == lengths
+        assert records.sizes(tmp_path) == lengths
         first.scalars(2, {"a": 2.0})
     with EventWriter(tmp_path, 2) as second:
         second.scalars(2, {"a": 3.0})
         assert len(second.flush()) == 2
-    events.trim(tmp_path, lengths)
-    events.trim(tmp_path, lengths)  # again, as after a kill in between
-    assert events.sizes(tmp_path) == lengths
+    records.trim(tmp_path, lengths)
+    records.trim(tmp_path, lengths)  # again, as after a kill in between
+    assert records.sizes(tmp_path) == lengths
     assert [(e.step, e.value) for e in read_events(Run(tmp_path)).Scalars("a")] == [(1, 1.0)]
 
 
@@ -343,15 +342,15 @@ def test_what_is_noted_after_the_mark_does_not_count(tmp_path: Path) -> None:
         tracker.scalars(2, {"a": 2.0})
         lengths = written()
         tracker.flush()
-    events.trim(tmp_path, lengths)
+    records.trim(tmp_path, lengths)
     assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == [1]
 
 
 def test_a_checkpoint_counts_no_event_that_came_after_it(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the thread that saves comes to it late."""
-    save, submit, lengths = checkpoint.save, Saver.submit, {}
+    save, submit, lengths = checkpoint.save, AsyncCheckpointer.submit, {}
 
-    def late(self: Saver, work: Any) -> None:
+    def late(self: AsyncCheckpointer, work: Any) -> None:
         submit(self, lambda: (time.sleep(0.02), work())[1])
 
     def note(path: Path, state: Any) -> None:
@@ -359,13 +358,13 @@ def test_a_checkpoint_counts_no_event_that_came_after_it(train: Train, monkeypat
             lengths[state["step"]] = dict(state["events"])
         save(path, state)
 
-    monkeypatch.setattr(Saver, "submit", late)
+    monkeypatch.setattr(AsyncCheckpointer, "submit", late)
     monkeypatch.setattr(checkpoint, "save", note)
     settings = ["tracking.checkpoint_seconds=0.01", "tracking.scalars_every=1"]
     run = train("--epochs", "3", *(word for setting in settings for word in ("--set", setting)))
     assert len(lengths) >= 6, "some within epochs too"
     for step, sizes in sorted(lengths.items(), reverse=True):
-        events.trim(run.path, sizes)
+        records.trim(run.path, sizes)
         found = read_events(run)
         tags = found.Tags()
         seen = [e.step for tag in tags["scalars"] for e in found.Scalars(tag)]
@@ -387,13 +386,13 @@ def test_flush_from_another_thread_and_without_a_folder(tmp_path: Path) -> None:
 
 def test_a_new_file_is_read_last_though_the_clock_was_set_back(tmp_path: Path) -> None:
     late = f"events.out.tfevents.{int(time.time()) + 86_400:010d}.host.1.0"
-    assert events.new_name({late: 5}) > late
-    assert events.new_name({}) < events.new_name({late: 5})
-    assert "tfevents" in events.new_name({"tfevents.without.a.time": 3})
+    assert records.new_name({late: 5}) > late
+    assert records.new_name({}) < records.new_name({late: 5})
+    assert "tfevents" in records.new_name({"tfevents.without.a.time": 3})
 
 
 def test_checkpoints_hold_tensors_and_plain_values_only(completed: Run) -> None:
     with zipfile.ZipFile(io.BytesIO(completed.last_checkpoint.read_bytes())) as archive:
         assert any(name.endswith("data.pkl") for name in archive.namelist())
     assert torch.load(completed.last_checkpoint, weights_only=True)["step"] == 60
-    assert (REPOSITORY / "mnist_tb" / "checkpoint.py").read_text().count("weights_only=True") == 1
+    assert (REPOSITORY / "mnist_tb" / "training" / "checkpoint.py").read_text().count("weights_only=True") == 1

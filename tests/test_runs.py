@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.runs import folder as runs
-from mnist_tb.runs.folder import Run
+from mnist_tb.runs.folder import Run, create_run, find_run, list_run_folders
 from mnist_tb.training import checkpoint
 
 
 def make(logdir: Path, name: str) -> Run:
-    return runs.create(logdir, name, "seed: 0\n", {"status": "running"})
+    return create_run(logdir, name, "seed: 0\n", {"status": "running"})
 
 
 def test_numbers_count_on_from_the_highest(tmp_path: Path) -> None:
@@ -39,30 +38,30 @@ def test_runs_started_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
 def test_find_by_number_name_or_last(which: str, tmp_path: Path) -> None:
     make(tmp_path, "a")
     made = make(tmp_path, "b")
-    assert runs.find(tmp_path, which) == made
-    assert runs.find(tmp_path, str(made.path)) == made
+    assert find_run(tmp_path, which) == made
+    assert find_run(tmp_path, str(made.path)) == made
 
 
 @pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last", "²", "9" * 5000])
 def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):
-        runs.find(tmp_path / "runs", which)
+        find_run(tmp_path / "runs", which)
     if which != "last":
         make(tmp_path / "runs", "a")
         with pytest.raises(InputError, match=r"no such run folder|there are 0001-a"):
-            runs.find(tmp_path / "runs", which)
+            find_run(tmp_path / "runs", which)
 
 
 def test_listing_is_in_the_order_of_the_numbers(tmp_path: Path) -> None:
     for name in ("0010-b", "0009-c", "12345-a", "notes"):
         (tmp_path / name).mkdir()
     (tmp_path / "0011-file").write_text("")
-    assert [run.name for run in runs.listing(tmp_path)] == ["0009-c", "0010-b", "12345-a"]
+    assert [run.name for run in list_run_folders(tmp_path)] == ["0009-c", "0010-b", "12345-a"]
 
 
 def test_unwritable_log_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="no run can be made here: Not a directory"):
+    with pytest.raises(InputError, match="no run can be created here: Not a directory"):
         make(tmp_path / "file" / "runs", "a")
 
 
@@ -126,7 +125,7 @@ def test_broken_metrics_are_explained(content: str, tmp_path: Path) -> None:
 
 
 def test_missing_metrics_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match="is not a run"):
         Run(tmp_path).read_metrics()
 
 
@@ -143,7 +142,7 @@ def test_broken_checkpoints_are_explained(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"not a checkpoint", json.dumps({}).encode()):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is no checkpoint of mnist_tb, or it is broken"):
+        with pytest.raises(InputError, match="is not a checkpoint of mnist_tb, or it is broken"):
             checkpoint.load(path)
 
 
@@ -154,7 +153,7 @@ def test_checkpoint_of_something_else_is_explained(tmp_path: Path) -> None:
 
 
 def test_metrics_that_went_away_are_said_by_their_path(tmp_path: Path) -> None:
-    run = runs.create(tmp_path, "a", "", {"status": "running"})
+    run = create_run(tmp_path, "a", "", {"status": "running"})
     run.metrics.write_text("{")
     with pytest.raises(TrainingError, match=r"metrics\.json: cannot be read"):
         run.update_metrics(status="completed")

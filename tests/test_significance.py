@@ -21,7 +21,7 @@ def test_mean_and_deviation_by_hand() -> None:
 def test_welch_by_hand() -> None:
     """1, 2, 3 against 4, 6, 8, 10.
 
-    Means 2 and 7; variances 1 and 20/3; se² = 1/3 + 5/3 = 2, t = -5/√2. Degrees of freedom
+    WindowMetrics 2 and 7; variances 1 and 20/3; se² = 1/3 + 5/3 = 2, t = -5/√2. Degrees of freedom
     2² / ((1/3)²/2 + (5/3)²/3) = 4 / (1/18 + 25/27) = 216/53 = 4.0755. Student's 97.5 % point there, between those of
     4 (2.7764) and 5 (2.5706) degrees, is 2.7571.
     """
@@ -31,7 +31,7 @@ def test_welch_by_hand() -> None:
     assert half / math.sqrt(2) == pytest.approx(stats.t.ppf(0.975, 216 / 53))
     assert 2.5706 < half / math.sqrt(2) < 2.7764
     assert found.p == pytest.approx(2 * stats.t.sf(5 / math.sqrt(2), 216 / 53))
-    assert found.real
+    assert found.significant
 
 
 def test_welch_agrees_with_scipy() -> None:
@@ -43,13 +43,13 @@ def test_welch_agrees_with_scipy() -> None:
         found, known = welch(ours, theirs, level), stats.ttest_ind(ours, theirs, equal_var=False)
         interval = known.confidence_interval(level)
         assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, known.pvalue))
-        assert found.real == (known.pvalue < 1 - level)
+        assert found.significant == (known.pvalue < 1 - level)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
 def test_welch_does_not_claim_what_it_cannot_know(ours: list[float], theirs: list[float]) -> None:
     found = welch(ours, theirs)
-    assert (found.p, found.real, found.low, found.high) == (None, None, -math.inf, math.inf)
+    assert (found.p, found.significant, found.low, found.high) == (None, None, -math.inf, math.inf)
     assert found.value == sum(ours) / len(ours) - sum(theirs) / len(theirs)
 
 
@@ -66,7 +66,7 @@ def test_mcnemar_by_hand() -> None:
     assert found.p == pytest.approx(14 / 64)
     half = 1.959964 * math.sqrt(7 - 16 / 12) / 12
     assert (found.low, found.high) == pytest.approx((1 / 3 - half, 1 / 3 + half))
-    assert not found.real
+    assert not found.significant
 
 
 def test_mcnemar_agrees_with_the_binomial_test() -> None:
@@ -79,7 +79,7 @@ def test_mcnemar_agrees_with_the_binomial_test() -> None:
 
 def test_mcnemar_at_its_ends() -> None:
     same = mcnemar([True, False], [True, False])
-    assert (same.value, same.p, same.real) == (0.0, 1.0, False)
+    assert (same.value, same.p, same.significant) == (0.0, 1.0, False)
     assert mcnemar([], []).p is None
     with pytest.raises(ValueError, match="2 images against 1"):
         mcnemar([True, True], [True])

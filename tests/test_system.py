@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from processes import wait_until_gone
 
-from mnist_tb.system import end_child, is_locked, locked, reap_child, start_child, sync_folder
+from mnist_tb.engine.process import end_child, reap_child, start_child
+from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -31,7 +32,7 @@ def test_a_lock_is_one_holders(kind: str, tmp_path: Path) -> None:
 
 def test_a_lock_is_waited_for_and_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys, time; from mnist_tb.system import locked\n"
+        "import pathlib, sys, time; from mnist_tb.runs.locks import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('there', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -54,9 +55,9 @@ def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 
 def test_a_child_ends_with_its_parent_however_that_ends() -> None:
-    child = "from mnist_tb.system import *; when_parent_ends(terminate_self); import time; time.sleep(600)"
+    child = "from mnist_tb.engine.process import *; when_parent_ends(terminate_self); import time; time.sleep(600)"
     parent = (
-        "import sys, time; from mnist_tb.system import start_child\n"
+        "import sys, time; from mnist_tb.engine.process import start_child\n"
         f"print(start_child([sys.executable, '-c', {child!r}]).pid, flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)

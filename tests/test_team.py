@@ -17,9 +17,9 @@ import torch
 from conftest import REPOSITORY, Train, read_events, scalars
 from zygote import Zygote
 
-from mnist_tb.engine.distributed import ALONE, PeerError, Team, _peers, is_first
+from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed, PeerError, _peer_errors, is_main_process
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 from mnist_tb.training.signals import Interruption
 
@@ -80,28 +80,28 @@ def assert_alike(run: Run, other: Run) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 2, 6, 7, 64, 299])
 def test_every_thing_is_of_one_part(size: int, count: int) -> None:
-    parts = [range(count)[Team(rank, size).part(count)] for rank in range(size)]
+    parts = [range(count)[Distributed(rank, size).shard(count)] for rank in range(size)]
     assert [thing for part in parts for thing in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_alone_everything_is_as_it_is() -> None:
     loss, hits, gradient = torch.tensor(2.0), torch.tensor(3), torch.ones(4)
-    assert ALONE.add_up(gradient, loss, hits, 1.0) == (loss, hits)
+    assert SINGLE_PROCESS.all_reduce(gradient, loss, hits, 1.0) == (loss, hits)
     assert gradient.tolist() == [1, 1, 1, 1]
-    assert ALONE.gather(gradient, 4) is gradient
-    assert ALONE.agree_to_stop(True)
-    assert not ALONE.agree_to_stop(False)
-    assert ALONE.by_first(lambda: 5) == ALONE.in_turn(lambda: 5) == 5
+    assert SINGLE_PROCESS.gather(gradient, 4) is gradient
+    assert SINGLE_PROCESS.sync_stop(True)
+    assert not SINGLE_PROCESS.sync_stop(False)
+    assert SINGLE_PROCESS.broadcast_from_main(lambda: 5) == SINGLE_PROCESS.local_main_process_first(lambda: 5) == 5
 
 
 def test_only_torchrun_makes_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs set some of these variables, too."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert is_first()
+    assert is_main_process()
     monkeypatch.setenv("MASTER_ADDR", "localhost")
-    assert not is_first()
+    assert not is_main_process()
 
 
 # ---- The same result
@@ -122,14 +122,14 @@ def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
     logdir = tmp_path_factory.mktemp("alone")
     code, _, error = zygote.run(*training(logdir, "--epochs", "1", "--batch-size", "52"))
     assert code == 0, error
-    return listing(logdir)[0]
+    return list_run_folders(logdir)[0]
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_as_by_one_process(zygote: Zygote, processes: int, alone: Run, tmp_path: Path) -> None:
     """Neither 52 nor the images of validation and test can be divided by three, and a batch of one not at all."""
     out, _ = together(zygote, processes, *training(tmp_path, "--epochs", "1", "--batch-size", "52"))
-    (run,) = listing(tmp_path)
+    (run,) = list_run_folders(tmp_path)
     assert out.count("\nThe run: ") == 1
     assert f"on {processes} processes, on cpu in fp32" in out
     assert out.count("Validation, after epoch 1") == 1
@@ -146,7 +146,7 @@ def test_with_all_that_a_recipe_has(zygote: Zygote, tmp_path: Path) -> None:
     settings = ["--epochs", "1", *(word for key in keys for word in ("--set", key))]
     assert zygote.run(*training(tmp_path / "one", *settings), MNIST_TB_KERNELS="off")[0] == 0
     together(zygote, 2, *training(tmp_path / "two", *settings), MNIST_TB_KERNELS="off")
-    assert_alike(listing(tmp_path / "two")[0], listing(tmp_path / "one")[0])
+    assert_alike(list_run_folders(tmp_path / "two")[0], list_run_folders(tmp_path / "one")[0])
 
 
 # ---- Stopped, killed, gone wrong
@@ -192,7 +192,7 @@ def test_a_dead_process_ends_the_others(rank: int, endless: subprocess.Popen[str
     os.kill(there[rank], signal.SIGKILL)
     _, error = endless.communicate(timeout=60)  # a process that does not answer would be waited for ten times as long
     assert endless.returncode == 1
-    (run,) = listing(tmp_path)
+    (run,) = list_run_folders(tmp_path)
     assert error.count(f"with: mnist-tb resume {run.path}\n") >= 1
     if rank == 0:
         assert "mnist-tb, process 1: a process of this training has ended, or does not answer" in error
@@ -218,7 +218,7 @@ def test_torchruns_signal_does_not_cut_short_what_there_is_to_say() -> None:
     try:
         with pytest.raises(PeerError, match=r"does not answer: Connection closed$"), Interruption():
             try:
-                with _peers():
+                with _peer_errors():
                     raise RuntimeError("Connection closed. By peer [127.0.0.1]")
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -237,8 +237,8 @@ def test_stopped_together_and_gone_on_alone(zygote: Zygote, tmp_path: Path, alon
     assert any(line.startswith("Validation, after epoch 1") for line in process.stdout)
     os.kill(members(process.pid)[1], signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    (run,) = listing(tmp_path)
-    assert f"Stopped; it goes on with: mnist-tb resume {run.path}\n" in out
+    (run,) = list_run_folders(tmp_path)
+    assert f"Stopped; resume with: mnist-tb resume {run.path}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
     assert 25 <= checkpoint.load(run.last_checkpoint)["step"] < 200
     assert zygote.run("resume", str(run.path))[0] == 0
@@ -255,7 +255,7 @@ def test_wrong_input_is_said_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 1  # torchrun's own
     assert done.stderr.count("mnist-tb: device cuda: torch finds no CUDA GPU here; use auto or cpu") == 1
-    assert listing(tmp_path) == []
+    assert list_run_folders(tmp_path) == []
 
 
 def test_what_the_first_one_cannot_do_none_does(zygote: Zygote, train: Train, tmp_path: Path) -> None:
@@ -264,6 +264,6 @@ def test_what_the_first_one_cannot_do_none_does(zygote: Zygote, train: Train, tm
     run.last_checkpoint.write_bytes(b"broken")
     _, error = together(zygote, 2, "resume", str(run.path))
     assert error.count("mnist-tb: ") == 1
-    assert "is no checkpoint of mnist_tb, or it is broken" in error
+    assert "is not a checkpoint of mnist_tb, or it is broken" in error
     with pytest.raises(InputError):
-        ALONE.by_first(lambda: checkpoint.load(run.last_checkpoint))
+        SINGLE_PROCESS.broadcast_from_main(lambda: checkpoint.load(run.last_checkpoint))

@@ -20,13 +20,13 @@ from mnist_tb import Tracker
 from mnist_tb.cli.main import main
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.events import status
-from mnist_tb.runs import query as overview
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.events import status, tags
+from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.runs.query import list_runs
 
 
 def last_status(run: Run) -> status.Status:
-    known = status.load(read_events(run).Tensors(status.TAG)[-1].tensor_proto.string_val[0])
+    known = status.status_from_json(read_events(run).Tensors(tags.LIVE_STATUS)[-1].tensor_proto.string_val[0])
     assert known is not None
     return known
 
@@ -63,7 +63,7 @@ def test_everything_once(tmp_path: Path) -> None:
         0.25,
         "blobs",
     )
-    (row,) = overview.survey(tmp_path).rows
+    (row,) = list_runs(tmp_path).runs
     assert (row.status, row.dataset, row.seed, row.step) == ("completed", "blobs", 3, 4)
     assert (row.val_accuracy, row.val_loss) == (0.75, 0.5), "where the accuracy was highest"
     assert (row.test_accuracy, row.test_loss, row.images_per_second) == (0.5, 0.125, 1234.5)
@@ -75,7 +75,7 @@ def test_losses_alone(tmp_path: Path) -> None:
     with Tracker(tmp_path, "a") as tracker:
         for step, loss in enumerate((3.0, 1.0, float("nan"), 2.0)):
             tracker.scalars(step, {"loss/val": loss, "loss/test": loss})
-    (row,) = overview.survey(tmp_path).rows
+    (row,) = list_runs(tmp_path).runs
     assert (row.val_loss, row.test_loss, row.val_accuracy, row.dataset) == (1.0, 2.0, None, None)
 
 
@@ -84,10 +84,10 @@ def test_how_it_ended(tmp_path: Path) -> None:
         tracker.scalars(1, {"loss/train": 1 / 0})
     with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, "stopped") as tracker:
         raise KeyboardInterrupt
-    rows = overview.survey(tmp_path).rows
+    rows = list_runs(tmp_path).runs
     assert [(row.status, row.error) for row in rows] == [("failed", "division by zero"), ("interrupted", None)]
-    assert [last_status(run).state for run in listing(tmp_path)] == ["failed", "interrupted"]
-    ended = ["_hparams_/session_end_info" in read_events(run).Tags()["tensors"] for run in listing(tmp_path)]
+    assert [last_status(run).state for run in list_run_folders(tmp_path)] == ["failed", "interrupted"]
+    ended = ["_hparams_/session_end_info" in read_events(run).Tags()["tensors"] for run in list_run_folders(tmp_path)]
     assert ended == [True, False]
 
 
@@ -100,18 +100,22 @@ def test_it_runs_while_it_runs_and_is_killed_when_it_was(tmp_path: Path) -> None
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
-    assert overview.survey(tmp_path).rows[0].status == "running"
+    assert list_runs(tmp_path).runs[0].status == "running"
     assert main(arguments=["runs", "remove", "1", "--yes", "--logdir", str(tmp_path)]) == 2
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert overview.survey(tmp_path).rows[0].status == "killed"
+    assert list_runs(tmp_path).runs[0].status == "killed"
 
 
 @pytest.mark.parametrize(
     ("name", "config", "sentence"),
     [
-        ("a/b", {}, "a name is 1 to 40 letters"),
-        ("a", {"model": object()}, "config: model is a object; settings are numbers, texts, booleans or lists"),
+        ("a/b", {}, "a name must be 1 to 40 letters"),
+        (
+            "a",
+            {"model": object()},
+            "config: model is a object; settings are numbers, strings, booleans or lists of these",
+        ),
         ("a", {"x": {"lr": float("nan")}}, "config: x.lr is nan; settings are finite numbers"),
         ("a", {"x": [1, [2]]}, "config: x is a list"),
     ],
@@ -138,7 +142,7 @@ def test_its_runs_are_not_ours_to_go_on_with(tmp_path: Path, capsys: pytest.Capt
         pass
     for command in ("resume", "evaluate"):
         assert main(arguments=[command, "1", "--logdir", str(tmp_path)]) == 2
-        assert "is a run of another program; only that program can go on with it" in capsys.readouterr().err
+        assert "this run is another program's; only that program can resume or evaluate it" in capsys.readouterr().err
 
 
 def test_the_example(tmp_path: Path, digits: Dataset, train: Train) -> None:
@@ -154,7 +158,7 @@ def test_the_example(tmp_path: Path, digits: Dataset, train: Train) -> None:
     both = [subprocess.Popen([*example, *more, "--seed", seed], stdout=subprocess.PIPE, text=True) for seed in "01"]
     said = "".join(process.communicate(timeout=120)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    rows = overview.survey(logdir).rows
+    rows = list_runs(logdir).runs
     assert [row.name for row in rows] == [ours.name, "0002-fashion-mlp", "0003-fashion-mlp"]
     assert all((row.test_accuracy or 0) > 0.8 for row in rows[1:]), "it learns"
     assert f"0003-fashion-mlp: test accuracy {rows[2].test_accuracy:.2%}" in said

@@ -58,7 +58,7 @@ def test_image_is_drawn_on_the_writing_thread_and_comes_back(tmp_path: Path) -> 
     event = read_events(Run(tmp_path)).Images("predictions/test")[0]
     assert (event.step, event.width, event.height) == (3, 10, 12)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), picture)
-    assert threads == ["tracker"]
+    assert threads == ["event writer"]
 
 
 def test_text_hparams_status_layout_and_graph_come_back(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pyt
     with EventWriter(tmp_path) as tracker:
         for step in range(500):
             tracker.scalars(step, {"a": float(step)})
-            assert len(tracker._jobs) <= 10
+            assert len(tracker._queue) <= 10
     assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == list(range(500))
 
 

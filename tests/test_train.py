@@ -13,7 +13,7 @@ from mnist_tb.config.schema import Optimizer, Schedule
 from mnist_tb.engine.optim import VectorOptimizer, learning_rate
 from mnist_tb.runs.folder import Run
 from mnist_tb.training import checkpoint
-from mnist_tb.training.metrics_window import Window
+from mnist_tb.training.metrics_window import MetricsWindow
 
 PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias",
               "linear.weight", "linear.bias")  # fmt: skip
@@ -150,7 +150,7 @@ def test_best_weights_are_kept_by_validation(train: Train) -> None:
 def test_loss_that_is_no_number_stops_the_run(every: str, train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     run = train("--lr", "1e30", "--set", f"tracking.scalars_every={every}", "--set", "precision=fp32", code=1)
     assert capsys.readouterr().err == (
-        "mnist-tb: the training loss is no finite number at step 2, with learning rate 1e+30: try a smaller train.lr\n"
+        "mnist-tb: the training loss is NaN or infinite at step 2 (learning rate 1e+30): try a smaller train.lr\n"
     )
     metrics = run.read_metrics()
     assert metrics["status"] == "failed"
@@ -165,15 +165,17 @@ def test_a_bad_loss_within_a_window_is_found_before_the_evaluation(
 ) -> None:
     arguments = ("--lr", "1e30", "--set", "precision=fp32", "--set", "optimizer.name=sgd")
     train(*arguments, "--set", "tracking.scalars_every=100", code=1)
-    assert "the training loss is no finite number at step 2, with learning rate 1e+30" in capsys.readouterr().err
+    assert "the training loss is NaN or infinite at step 2 (learning rate 1e+30)" in capsys.readouterr().err
 
 
 def test_validation_loss_that_is_no_number_stops_the_run(
     train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Window, "first_bad", lambda self: None)  # as if the last update alone had gone wrong
+    monkeypatch.setattr(
+        MetricsWindow, "first_nonfinite", lambda self: None
+    )  # as if the last update alone had gone wrong
     run = train("--lr", "1e30", "--set", "tracking.scalars_every=100", "--set", "precision=fp32", code=1)
-    assert "the validation loss is no finite number at step 20: try a smaller train.lr" in capsys.readouterr().err
+    assert "the validation loss is NaN or infinite at step 20: try a smaller train.lr" in capsys.readouterr().err
     assert run.read_metrics()["status"] == "failed"
 
 

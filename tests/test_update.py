@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from mnist_tb import model as models
-from mnist_tb.config import load as configuration
+from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset
-from mnist_tb.engine.train_step import GraphUpdater, Updater, updater
+from mnist_tb.engine.train_step import CudaGraphTrainStep, TrainStep, build_train_step
 from mnist_tb.model import CNN
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compile
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_overfits_one_batch(precision: str, digits: Dataset, small_config: Config) -> None:
-    update = Updater(configuration.changed(small_config, {"precision": precision}), CNN(), digits)
+    update = TrainStep(replace_config(small_config, {"precision": precision}), CNN(), digits)
     index = torch.arange(64)
     for _ in range(60):
         update(index, 1e-3)
@@ -58,10 +58,10 @@ def test_update_is_the_textbooks(
     request: pytest.FixtureRequest,
 ) -> None:
     """One vector and a bf16 copy give what separate parameters under autocast give."""
-    config = configuration.changed(small_config, {"precision": precision, "optimizer.name": name})
+    config = replace_config(small_config, {"precision": precision, "optimizer.name": name})
     ours, textbook = (models.build((16, 32, 64), 0, CPU) for _ in range(2))
     start = torch.cat(models.as_vector(p.detach() for p in textbook.parameters()))
-    update = Updater(config, ours, digits)
+    update = TrainStep(config, ours, digits)
     optimizer = kind(textbook.parameters(), lr=1e-3, weight_decay=0.0)  # type: ignore[call-arg]
     for first in (0, 64, 128):
         index = torch.arange(first, first + 64)
@@ -90,10 +90,10 @@ def capture_without_a_device(work: Callable[[], None]) -> Callable[[], None]:
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_a_recorded_update_is_the_plain_one(precision: str, name: str, digits: Dataset, small_config: Config) -> None:
     """Warming up leaves no trace, an uneven batch takes the same weights, results are not overwritten."""
-    config = configuration.changed(small_config, {"precision": precision, "optimizer.name": name})
+    config = replace_config(small_config, {"precision": precision, "optimizer.name": name})
     plain, recorded = (models.build((16, 32, 64), 0, CPU) for _ in range(2))
-    one = Updater(config, plain, digits)
-    other = GraphUpdater(Updater(config, recorded, digits), 64, CPU, capture_without_a_device)
+    one = TrainStep(config, plain, digits)
+    other = CudaGraphTrainStep(TrainStep(config, recorded, digits), 64, CPU, capture_without_a_device)
     expected, results = [], []
     for start, end in ((0, 64), (64, 128), (128, 149), (149, 213)):
         index = torch.arange(start, end)
@@ -107,4 +107,4 @@ def test_a_recorded_update_is_the_plain_one(precision: str, name: str, digits: D
 
 
 def test_a_cpu_records_nothing(digits: Dataset, small_config: Config) -> None:
-    assert isinstance(updater(small_config, CNN(), digits), Updater)
+    assert isinstance(build_train_step(small_config, CNN(), digits), TrainStep)

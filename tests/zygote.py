@@ -74,7 +74,7 @@ class Forked:
         """Read its output up to a line that begins so. Raises AssertionError where it ends before."""
         assert any(line.startswith(beginning) for line in self.stdout), self.communicate()[1]
 
-    def go_on(self) -> None:
+    def proceed(self) -> None:
         """Let it go on where it is held."""
         self.stdin.write("\n")
         self.stdin.flush()
@@ -111,7 +111,7 @@ class Zygote:
     ) -> Forked:
         """Start mnist-tb.
 
-        hold: it says HELD there, and waits for `go_on`; kill: SIGKILL comes to it there; slow: from there on, every
+        hold: it says HELD there, and waits for `proceed`; kill: SIGKILL comes to it there; slow: from there on, every
         call of the function takes ten milliseconds longer, which leaves the processor to others.
         """
         pairs = [os.pipe() for _ in range(4)]  # its status, input, output, errors

@@ -1,6 +1,6 @@
-"""Rows in, comparisons out: one line a run or a group of seeds, and whether its difference from the first is real.
+"""Runs in, comparisons out: a line for each run or group of seeds, and whether it differs significantly from the best.
 
-Imports no torch. Runs on different data come into sections of their own: they are never ranked against each other.
+Imports no torch. Runs on different data are in different sections: they are never ranked against each other.
 """
 
 from __future__ import annotations
@@ -13,35 +13,34 @@ from typing import Any
 
 from mnist_tb.analysis import significance
 from mnist_tb.analysis.significance import Difference
-from mnist_tb.config import hyperparameters as settings
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.hyperparameters import SEED
+from mnist_tb.config.hyperparameters import SEED, format_value, hyperparameters, varying
 from mnist_tb.errors import InputError
 from mnist_tb.runs.folder import PREDICTION, Run
-from mnist_tb.runs.query import Row
+from mnist_tb.runs.query import RunSummary
 
 METRICS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 _ABOUT = ("status", "epochs", "seconds", "images_per_second")
 SORTS = ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "seconds", "images_per_second", "started", "name")
-_RISING = ("val_loss", "test_loss", "seconds", "name")
+_LOWER_IS_BETTER = ("val_loss", "test_loss", "seconds", "name")
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Line:
-    """A run, or the runs of one configuration with different seeds. values: what is shown, in the order of columns.
+    """A run, or the runs of one configuration with different seeds. values: column → value.
 
-    difference: of the test accuracy from the section's first line; None on that line, and where nothing is known.
+    difference: of the test accuracy from that of the first line; None on that line, and where there is nothing to test.
     """
 
     values: dict[str, Any]
-    rows: tuple[Row, ...]
+    runs: tuple[RunSummary, ...]
     difference: Difference | None
 
 
 @dataclass(frozen=True)
 class Section:
-    """The lines of one dataset, the best first. varying: the settings in which they differ."""
+    """The lines of one dataset, the best first. varying: the settings that differ between them."""
 
     data: str
     varying: list[str]
@@ -49,140 +48,142 @@ class Section:
     grouped: bool
 
 
-def where(rows: Iterable[Row], conditions: Iterable[str]) -> list[Row]:
-    """The rows of which `key=value` holds: a setting, by its whole name or its end (`lr`), or a fact such as `status`.
+def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSummary]:
+    """The runs that have `key=value`: a setting, by its whole name or its last part (`lr`), or a fact such as `status`.
 
-    Raises InputError where a condition is not written so, or no run has the key.
+    Raises InputError where a condition has another form, or no run has the key.
     """
-    rows = list(rows)
+    runs = list(runs)
     for condition in conditions:
         key, separator, text = condition.partition("=")
         key = key.strip()
         if not separator or not key:
             raise InputError(f"--where {condition}: write it as key=value, such as --where lr=0.001")
         wanted = strict_yaml.read_value(text, f"--where {condition}")
-        names = {name for row in rows for name in row.settings if name == key or name.endswith(f".{key}")}
+        names = {name for run in runs for name in run.settings if name == key or name.endswith(f".{key}")}
         facts = {"status", "dataset", "name", "test_images"} if not names else set()
         if not names and key not in facts:
-            there = sorted({name for row in rows for name in row.settings} | facts)
-            raise InputError(f"--where {condition}: no run has {key}; there are {', '.join(there)}")
-        rows = [
-            row
-            for row in rows
-            if any(_same(row.settings[name], wanted, text) for name in names if name in row.settings)
-            or (not names and _same(getattr(row, key), wanted, text))
+            known = sorted({name for run in runs for name in run.settings} | facts)
+            raise InputError(f"--where {condition}: no run has {key}; the keys are {', '.join(known)}")
+        runs = [
+            run
+            for run in runs
+            if any(_is_equal(run.settings[name], wanted, text) for name in names if name in run.settings)
+            or (not names and _is_equal(getattr(run, key), wanted, text))
         ]
-    return rows
+    return runs
 
 
-def compare(rows: Sequence[Row], sort: str = "val_accuracy", group: bool = False) -> list[Section]:
-    """The rows in sections of the same data, the most runs first; within each the best first, the others against it."""
-    kinds: dict[tuple[str, int | None] | None, list[Row]] = {}
-    for row in rows:
-        kinds.setdefault(None if row.dataset is None else (row.dataset, row.test_images), []).append(row)
-    in_order = sorted(kinds.values(), key=len, reverse=True)
-    return [_section(kind, sort, group) for kind in in_order]
+def compare(runs: Sequence[RunSummary], sort: str = "val_accuracy", group: bool = False) -> list[Section]:
+    """Runs in sections of the same data, the largest first; in each, the best run first and the others against it."""
+    by_data: dict[tuple[str, int | None] | None, list[RunSummary]] = {}
+    for run in runs:
+        by_data.setdefault(None if run.dataset is None else (run.dataset, run.test_images), []).append(run)
+    return [_section(same, sort, group) for same in sorted(by_data.values(), key=len, reverse=True)]
 
 
-def _section(rows: Sequence[Row], sort: str, group: bool) -> Section:
-    groups = _by_configuration(rows) if group else [(row,) for row in rows]
+def _section(runs: Sequence[RunSummary], sort: str, group: bool) -> Section:
+    groups = _by_configuration(runs) if group else [(run,) for run in runs]
     groups.sort(key=lambda members: _rank(members, sort))
-    told = [_told(members[0], group) for members in groups]
-    varying = settings.varying(told)
-    differences = _against_first(groups, group)
+    settings = [_distinguishing(members[0], group) for members in groups]
+    keys = varying(settings)
+    differences = _from_first(groups, group)
     lines = [
-        Line(_values(members, {key: chosen.get(key) for key in varying}, group, difference), members, difference)
-        for members, chosen, difference in zip(groups, told, differences, strict=True)
+        Line(_values(members, {key: own.get(key) for key in keys}, group, difference), members, difference)
+        for members, own, difference in zip(groups, settings, differences, strict=True)
     ]
-    return Section(rows[0].data, varying, lines, group)
+    return Section(runs[0].data, keys, lines, group)
 
 
-def _by_configuration(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        key = json.dumps(settings.deciding(row.settings), sort_keys=True, default=str)
-        groups.setdefault(key, []).append(row)
+def _by_configuration(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, ...]]:
+    groups: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        key = json.dumps(hyperparameters(run.settings), sort_keys=True, default=str)
+        groups.setdefault(key, []).append(run)
     return [tuple(members) for members in groups.values()]
 
 
-def _told(row: Row, group: bool) -> dict[str, Any]:
-    """The settings that tell it from others: its seed too, but in a group."""
-    seed = {} if group or row.seed is None else {SEED: row.seed}
-    return {**settings.deciding(row.settings), **seed}
+def _distinguishing(run: RunSummary, group: bool) -> dict[str, Any]:
+    """The settings that distinguish a run from others: its seed too, unless it is in a group."""
+    seed = {} if group or run.seed is None else {SEED: run.seed}
+    return {**hyperparameters(run.settings), **seed}
 
 
-def _rank(members: Sequence[Row], sort: str) -> tuple[bool, Any]:
+def _rank(members: Sequence[RunSummary], sort: str) -> tuple[bool, Any]:
     if sort == "name":
         return False, members[0].name
-    known = [value for row in members if (value := getattr(row, sort)) is not None]
+    known = [value for run in members if (value := getattr(run, sort)) is not None]
     if not known:
         return True, 0.0
     mean = math.fsum(known) / len(known)
-    return False, mean if sort in _RISING else -mean
+    return False, mean if sort in _LOWER_IS_BETTER else -mean
 
 
 def _values(
-    members: Sequence[Row], chosen: Mapping[str, Any], group: bool, difference: Difference | None
+    members: Sequence[RunSummary], settings: Mapping[str, Any], group: bool, difference: Difference | None
 ) -> dict[str, Any]:
-    first = members[0]
-    values: dict[str, Any] = {}
+    """Column → value: results first, then settings."""
+    results: dict[str, Any] = {}
     if group:
-        values |= {"runs": [row.name for row in members], "n": len(members), **chosen}
+        first: dict[str, Any] = {"runs": [run.name for run in members], "n": len(members)}
         for key in (*METRICS, "seconds", "images_per_second"):
-            known = [value for row in members if (value := getattr(row, key)) is not None]
+            known = [value for run in members if (value := getattr(run, key)) is not None]
             mean, deviation = significance.mean_and_deviation(known) if known else (None, None)
-            values |= {key: mean, f"{key}_deviation": deviation}
+            results |= {key: mean, f"{key}_deviation": deviation}
     else:
-        values |= {"run": first.name, **chosen, **{key: getattr(first, key) for key in (*METRICS, *_ABOUT)}}
+        first = {"run": members[0].name}
+        results = {key: getattr(members[0], key) for key in (*METRICS, *_ABOUT)}
     found = {} if difference is None else vars(difference)
-    return {
-        **values,
+    tested = {
         "difference": found.get("value"),
         "low": _finite(found.get("low")),
         "high": _finite(found.get("high")),
         "p": found.get("p"),
-        "real": None if difference is None else difference.real,
+        "significant": None if difference is None else difference.significant,
     }
+    return {**first, **results, **tested, **settings}
 
 
-def _against_first(groups: Sequence[tuple[Row, ...]], group: bool) -> list[Difference | None]:
-    """Each against the first, so that the chance of one wrong claim among them all is that of one test (Bonferroni)."""
+def _from_first(groups: Sequence[tuple[RunSummary, ...]], group: bool) -> list[Difference | None]:
+    """The differences from the first, at a level at which all claims together are as safe as one (Bonferroni)."""
     level = 1 - (1 - LEVEL) / max(1, len(groups) - 1)
-    differ: Callable[[Sequence[Row], Sequence[Row], float], Difference | None] = _over_seeds if group else _same_images
-    return [None, *(differ(members, groups[0], level) for members in groups[1:])]
+    test: Callable[[Sequence[RunSummary], Sequence[RunSummary], float], Difference | None] = (
+        _over_seeds if group else _on_same_images
+    )
+    return [None, *(test(members, groups[0], level) for members in groups[1:])]
 
 
-def _over_seeds(members: Sequence[Row], first: Sequence[Row], level: float) -> Difference | None:
-    ours, theirs = ([r.test_accuracy for r in rows if r.test_accuracy is not None] for rows in (members, first))
+def _over_seeds(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
+    ours, theirs = ([run.test_accuracy for run in runs if run.test_accuracy is not None] for runs in (members, first))
     return significance.welch(ours, theirs, level) if ours and theirs else None
 
 
-def _same_images(members: Sequence[Row], first: Sequence[Row], level: float) -> Difference | None:
-    """By the stored predictions, if both have them and were tested on the same images in the same order."""
-    one, other = (_right(rows[0]) for rows in (members, first))
+def _on_same_images(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
+    """By the stored predictions, if both runs have them and were tested on the same images in the same order."""
+    one, other = (_labels_and_correct(runs[0]) for runs in (members, first))
     if one is None or other is None or one[0] != other[0]:
         return None
     return significance.mcnemar(one[1], other[1], level)
 
 
-def _right(row: Row) -> tuple[bytes, Any] | None:
-    """The true labels, as bytes, and which of them the run has right, bool [N]."""
+def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:
+    """The labels of the test images, as bytes, and which of them the run predicts, bool [N]."""
     import numpy as np
 
-    if row.test_accuracy is None or not row.ours:
+    if run.test_accuracy is None or not run.native:
         return None
     try:
-        with open(Run(row.path).predictions, "rb") as file:
+        with open(Run(run.path).predictions, "rb") as file:
             table = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # none, or broken
+    except (OSError, ValueError, EOFError):  # there are none, or they are broken
         return None
     if table.dtype != np.dtype(PREDICTION):
         return None
     return table["label"].tobytes(), table["label"] == table["prediction"]
 
 
-def _same(value: Any, wanted: Any, text: str) -> bool:
-    return value == wanted or settings.shown(value) == text.strip()
+def _is_equal(value: Any, wanted: Any, text: str) -> bool:
+    return value == wanted or format_value(value) == text.strip()
 
 
 def _finite(value: float | None) -> float | None:

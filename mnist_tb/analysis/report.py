@@ -1,4 +1,4 @@
-"""A comparison as one HTML file to mail: tables, curves, settings and pictures, without a network. Imports no torch."""
+"""A comparison as one HTML file to mail: tables, curves, settings and pictures; it loads nothing. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from typing import Any
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
 from mnist_tb.analysis.compare import Section
-from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.errors import InputError
-from mnist_tb.events import reader as reading
-from mnist_tb.events import tags
+from mnist_tb.events import reader, tags
+from mnist_tb.events.curves import thin
 from mnist_tb.events.reader import Contents
-from mnist_tb.runs.query import Problem, Row, damaged
+from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _TEMPLATE = Path(__file__).parent / "static" / "report.html"
-_DRAWN = 400
-"""Points of a curve at most."""
-_PICTURED = 40
-"""Runs whose pictures are in it, the best first: each has about 150 kB of them."""
+_CURVE_POINTS = 400
+"""The most points that are drawn of a curve."""
+_RUNS_WITH_PICTURES = 40
+"""The best runs, whose pictures are included: about 150 kB each."""
 _ORDER = (tags.CONFUSION, tags.RESULTS, tags.MISTAKES, tags.UNCERTAIN, tags.CALIBRATION)
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
 
-def write(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem]:
+def write_report(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem]:
     """Write the report; returns what could not be read. Raises InputError where the file cannot be written."""
     problems: list[Problem] = []
     lines = [line for section in sections for line in section.lines]
-    rows = [(row, colour) for colour, line in enumerate(lines) for row in line.rows]
-    runs = [_run(row, colour, number < _PICTURED, problems) for number, (row, colour) in enumerate(rows)]
+    coloured = [(run, colour) for colour, line in enumerate(lines) for run in line.runs]
+    runs = [_run(run, colour, number < _RUNS_WITH_PICTURES, problems) for number, (run, colour) in enumerate(coloured)]
     about = (
-        f"{len(rows)} run{'s' if len(rows) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
+        f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
     )
     about += f", mnist_tb {__version__}"
-    if len(rows) > _PICTURED:
-        about += f". Pictures of the first {_PICTURED} only."
+    if len(runs) > _RUNS_WITH_PICTURES:
+        about += f". Pictures of the first {_RUNS_WITH_PICTURES} only."
     data = {"about": about, "sections": [_section(section) for section in sections], "runs": runs}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
     try:
@@ -53,37 +53,36 @@ def write(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem
 def _section(section: Section) -> dict[str, Any]:
     columns = tables.header(section)
     lines = [
-        {"cells": tables.cells(section, line, columns), "runs": [row.name for row in line.rows]}
+        {"cells": tables.cells(section, line, columns), "runs": [run.name for run in line.runs]}
         for line in section.lines
     ]
     return {"data": section.data, "titles": list(columns.values()), "rows": lines, "note": tables.footnote(section)}
 
 
-def _run(row: Row, colour: int, pictured: bool, problems: list[Problem]) -> dict[str, Any]:
-    contents = reading.read(row.path)
-    if row.ours:  # of the others it was said when they were read for the table
-        problems += damaged(row.path, contents.damage)
+def _run(run: RunSummary, colour: int, with_pictures: bool, problems: list[Problem]) -> dict[str, Any]:
+    contents = reader.read(run.path)
+    if run.native:  # the others were read for the table, and their problems named there
+        problems += damage_problems(run.path, contents.damage)
     return {
-        "name": row.name,
+        "name": run.name,
         "colour": colour,
-        "data": row.data,
-        "settings": {key: settings.shown(value) for key, value in row.settings.items()},
-        "curves": {tag: _thin(points) for tag, points in _in_order(contents)},
-        "pictures": _pictures(contents) if pictured else {},
+        "data": run.data,
+        "settings": {key: format_value(value) for key, value in run.settings.items()},
+        "curves": {tag: _thinned(points) for tag, points in _in_order(contents)},
+        "pictures": _pictures(contents) if with_pictures else {},
     }
 
 
 def _in_order(contents: Contents) -> list[tuple[str, Any]]:
-    """Loss and accuracy before all else."""
+    """The curves, those of loss and accuracy first."""
     first = ("loss", "acc")
-    curves = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]  # ten charts
+    curves = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]
     return sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
 
 
-def _thin(points: Sequence[reading.Point]) -> list[tuple[int, float | None]]:
-    """At most so many points, evenly, the last one among them; what is no finite number is a gap."""
-    every = -(-len(points) // _DRAWN)
-    kept = points[(len(points) - 1) % every :: every]
+def _thinned(points: Sequence[reader.Point]) -> list[tuple[int, float | None]]:
+    """Step and value of evenly spaced points; a value that is not finite is a gap."""
+    kept = thin(points, _CURVE_POINTS)
     return [(p.step, float(f"{p.value:.7g}") if math.isfinite(p.value) else None) for p in kept]
 
 

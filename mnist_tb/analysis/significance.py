@@ -1,4 +1,4 @@
-"""Whether a difference is more than the noise. Pure: numbers in, a Difference out. Imports no torch."""
+"""Whether a difference is statistically significant: numbers in, a `Difference` out. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """One mean or share minus another, with its confidence interval.
+    """One mean or fraction minus another, with its confidence interval.
 
-    p: how often chance alone makes a difference as large; None where nothing can be said, and then low and high are
-    not finite. level: the interval's confidence, such as 0.95. real: whether p is below 1 - level.
+    p: how often chance alone makes a difference as large. It is None where nothing can be said; low and high are
+    infinite then. level: the confidence of the interval, such as 0.95. significant: whether p is below 1 - level.
     """
 
     value: float
@@ -23,21 +23,21 @@ class Difference:
     level: float
 
     @property
-    def real(self) -> bool | None:
+    def significant(self) -> bool | None:
         return None if self.p is None else self.p < 1 - self.level
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and the sample standard deviation (n - 1 in the denominator), which one value alone has not got."""
+    """The mean, and the sample standard deviation (n - 1 in the denominator), or None for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Difference:
-    """The mean of ours minus that of theirs, by Welch's t test: two samples of unequal variances, such as over seeds.
+    """The mean of ours minus that of theirs, by Welch's t-test: two samples with unequal variances, such as over seeds.
 
     t = (m1 - m2) / se with se² = s1²/n1 + s2²/n2, and degrees of freedom after Welch and Satterthwaite,
     se⁴ / ((s1²/n1)²/(n1 - 1) + (s2²/n2)²/(n2 - 1)). Nothing can be said with fewer than two values on a side, or
-    where no value differs from the others.
+    where all values of each side are equal.
     B. L. Welch, Biometrika 34 (1947) 28–35, https://doi.org/10.1093/biomet/34.1-2.28; scipy.stats.ttest_ind with
     equal_var=False gives the same.
     """
@@ -57,10 +57,10 @@ def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -
 
 
 def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -> Difference:
-    """Our accuracy minus theirs on the same images, by McNemar's exact test: which images each has right, in order.
+    """Our accuracy minus theirs on the same images, by McNemar's exact test. ours, theirs: which images are correct.
 
-    Only the images that one has right and the other wrong count: b of them ours, c theirs. Without a difference, b is
-    binomial with b + c trials of probability 1/2; p is two-sided.
+    Only the images on which the two disagree count: b that only ours has correct, c that only theirs has. Without a
+    difference, b is binomial with b + c trials of probability 1/2; p is two-sided.
     Q. McNemar, Psychometrika 12 (1947) 153–157, https://doi.org/10.1007/BF02295996.
     The interval is Wald's with half a count added to each of the four cells: A. Agresti and Y. Min, Statistics in
     Medicine 24 (2005) 729–740, https://doi.org/10.1002/sim.1781.

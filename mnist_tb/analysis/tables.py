@@ -1,4 +1,4 @@
-"""Comparisons in, text out: a table for the terminal, CSV, JSON, Markdown. Imports no torch."""
+"""Comparisons in, text out: tables for the terminal, CSV, JSON, Markdown. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,47 +18,50 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
-from mnist_tb.config import hyperparameters as settings
-from mnist_tb.runs.query import Row
+from mnist_tb.config.hyperparameters import format_value
+from mnist_tb.runs.query import RunSummary
+
+_TITLES = {
+    "val_accuracy": "val %",
+    "test_accuracy": "test %",
+    "difference": "Δ vs best",
+    "interval": "interval",
+    "p": "p",
+    "verdict": "verdict",
+    "val_loss": "val loss",
+    "test_loss": "test loss",
+    "status": "status",
+    "epochs": "epochs",
+    "seconds": "s",
+    "images_per_second": "images/s",
+}
+"""Column → its title; the settings come before `epochs`."""
 
 
 def header(section: Section) -> dict[str, str]:
-    """Column → its title: settings by the last part of their name where that is enough."""
+    """Column → its title, results first and settings after: these by the last part of their name where it suffices."""
     ends = [key.rpartition(".")[2] for key in section.varying]
-    titles = {key: end if ends.count(end) == 1 else key for key, end in zip(section.varying, ends, strict=True)}
-    facts = {
-        "val_accuracy": "val %",
-        "val_loss": "val loss",
-        "test_accuracy": "test %",
-        "test_loss": "test loss",
-        "status": "status",
-        "epochs": "epochs",
-        "seconds": "s",
-        "images_per_second": "images/s",
-        "difference": "Δ test",
-        "interval": "interval",
-        "p": "p",
-        "verdict": "is",
-    }
-    if section.grouped:
-        del facts["status"], facts["epochs"]
+    settings = {key: end if ends.count(end) == 1 else key for key, end in zip(section.varying, ends, strict=True)}
+    left_out = {"status", "epochs"} if section.grouped else set()
     for key in ("epochs", "seconds", "images_per_second", *METRICS):
         if all(line.values.get(key) is None for line in section.lines):
-            facts.pop(key, None)
-    return {**({"n": "n"} if section.grouped else {"run": "run"}), **titles, **facts}
+            left_out.add(key)
+    shown = {key: title for key, title in _TITLES.items() if key not in left_out}
+    last: dict[str, str] = {k: shown.pop(k) for k in ("epochs", "seconds", "images_per_second") if k in shown}
+    return {**({"n": "n"} if section.grouped else {"run": "run"}), **shown, **settings, **last}
 
 
 def cells(section: Section, line: Line, columns: Iterable[str]) -> list[str]:
-    """A line of a table, as a person reads it."""
+    """The cells of a line, as they are printed."""
     return [_cell(section, line, key) for key in columns]
 
 
 def _cell(section: Section, line: Line, key: str) -> str:
     value = line.values.get(key)
     if key in section.varying:
-        return "" if value is None else settings.shown(value)
+        return "" if value is None else format_value(value)
     if key in ("difference", "interval", "p", "verdict"):
-        return _against_first(section, line, key)
+        return _difference_cell(section, line, key)
     if value is None:
         return "–"
     if key in METRICS or key == "seconds":
@@ -69,12 +72,12 @@ def _cell(section: Section, line: Line, key: str) -> str:
     return f"{value:,.0f}" if key == "images_per_second" else str(value)
 
 
-def _against_first(section: Section, line: Line, key: str) -> str:
-    """A part of the difference in test accuracy from the first line, in points, and what it is worth."""
+def _difference_cell(section: Section, line: Line, key: str) -> str:
+    """A part of the difference in test accuracy from the first line, in percentage points, or the verdict on it."""
     difference = line.difference
     if line is section.lines[0] or difference is None or math.isnan(difference.value):
-        nothing = "the first" if line is section.lines[0] and len(section.lines) > 1 else ""
-        return nothing if key == "verdict" else ""
+        is_best = line is section.lines[0] and len(section.lines) > 1
+        return "best" if is_best and key == "verdict" else ""
     if key == "difference":
         return f"{100 * difference.value:+.2f}"
     if difference.p is None:
@@ -83,11 +86,11 @@ def _against_first(section: Section, line: Line, key: str) -> str:
         return f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
     if key == "p":
         return "<0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
-    return "real" if difference.real else "noise"
+    return "significant" if difference.significant else "not significant"
 
 
 def footnote(section: Section) -> str:
-    """What the last column is; nothing where it says nothing."""
+    """What the verdict is based on; nothing where there is none."""
     tested = [
         line.difference for line in section.lines[1:] if line.difference is not None and line.difference.p is not None
     ]
@@ -96,9 +99,9 @@ def footnote(section: Section) -> str:
     test = "Welch's t over seeds" if section.grouped else "McNemar's exact test on the same test images"
     many = "" if len(section.lines) == 2 else f", for all {len(section.lines) - 1} together (Bonferroni)"
     return (
-        f"Δ test: test accuracy minus that of the first line, in points, with its {LEVEL:.0%} interval{many}; "
-        f"by {test}. Real: p < {1 - tested[0].level:.2g}."
-        + ("" if section.grouped else " One run a setting: what another seed would do is not in it.")
+        f"Δ vs best: test accuracy minus that of the first line, in percentage points, with its {LEVEL:.0%} interval"
+        f"{many}; by {test}. Significant: p < {1 - tested[0].level:.2g}."
+        + ("" if section.grouped else " With one run per setting, what another seed would do is not included.")
     )
 
 
@@ -115,7 +118,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
 
 
 def as_csv(sections: Sequence[Section]) -> str:
-    """Every line with its data, exact numbers; one header for all."""
+    """Every line with its dataset and exact numbers, under one header."""
     lines = [(section, line) for section in sections for line in section.lines]
     columns = list(dict.fromkeys(key for _, line in lines for key in line.values))
     written = io.StringIO()
@@ -123,16 +126,16 @@ def as_csv(sections: Sequence[Section]) -> str:
     writer.writerow(["dataset", "test_images", *columns])
     for _, line in lines:
         values = [_plain(line.values.get(key)) for key in columns]
-        writer.writerow([line.rows[0].dataset, line.rows[0].test_images, *values])
+        writer.writerow([line.runs[0].dataset, line.runs[0].test_images, *values])
     return written.getvalue()
 
 
 def as_json(sections: Sequence[Section]) -> str:
-    """Sections of lines; settings apart from results."""
+    """Sections of lines, the settings apart from the results."""
     made = [
         {
-            "dataset": section.lines[0].rows[0].dataset,
-            "test_images": section.lines[0].rows[0].test_images,
+            "dataset": section.lines[0].runs[0].dataset,
+            "test_images": section.lines[0].runs[0].test_images,
             "varying": section.varying,
             "lines": [
                 {
@@ -156,30 +159,32 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
-_DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "interval", "epochs", "status")
-"""Columns that a narrow terminal does without, the first one first."""
+_DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs", "status", "p")
+"""Columns that a narrow terminal does without, the first one first; after these, settings from the last one on."""
 
 
-def show(sections: Sequence[Section], console: Console) -> None:
-    """As tables on the terminal; what there is no room for is left out, and said."""
+def print_sections(sections: Sequence[Section], console: Console) -> None:
+    """Print tables on the terminal; columns for which there is no room are left out, and named."""
     for section in sections:
         columns, left_out = header(section), []
-        for key in _DISPENSABLE:
+        for key in (*_DISPENSABLE, *reversed(section.varying)):
             rows = [cells(section, line, columns) for line in section.lines]
             if _width(list(columns.values()), rows) <= console.width:
                 break
             if key in columns:
                 left_out.append(columns.pop(key))
-        grid(section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console)
+        print_table(
+            section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
+        )
         notes = [footnote(section)] if footnote(section) else []
-        notes += [f"Left out for want of room: {', '.join(left_out)}."] if left_out else []
+        notes += [f"No room for: {', '.join(left_out)}."] if left_out else []
         for note in notes:
             console.print(Text(note, style="dim"), soft_wrap=not console.is_terminal)
         console.print()
 
 
-def grid(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
-    """A table of plain texts, numbers to the right; where it is wider than the terminal, long texts are folded."""
+def print_table(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table, numbers aligned to the right; where it is wider than the terminal, long cells are folded."""
     if title:
         console.print(Text(title, style="bold"))
     numeric = [index > 0 and all(_is_number(row[index]) for row in rows) for index in range(len(titles))]
@@ -217,25 +222,25 @@ def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return sum(2 + max(map(cell_len, column)) for column in zip(titles, *rows, strict=True))
 
 
-def whole(row: Row) -> list[tuple[str, list[tuple[str, str]]]]:
-    """All that is known of a run: tables of name and value."""
+def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
+    """All that is known of a run, as tables of name and value."""
     facts = {
-        "status": row.status,
-        "error": row.error,
-        "data": row.data,
-        "started": None if row.started is None else f"{datetime.fromtimestamp(row.started):%Y-%m-%d %H:%M:%S}",
-        "epoch": None if row.epochs is None else f"{row.epoch or 0} of {row.epochs}",
-        "step": None if row.step is None else f"{row.step:,}",
-        "validation": _result(row.val_accuracy, row.val_loss),
-        "test": _result(row.test_accuracy, row.test_loss),
-        "training": None if row.seconds is None else f"{row.seconds:,.1f} s",
-        "images/s": None if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+        "status": run.status,
+        "error": run.error,
+        "data": run.data,
+        "started": None if run.started is None else f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}",
+        "epoch": None if run.epochs is None else f"{run.epoch or 0} of {run.epochs}",
+        "step": None if run.step is None else f"{run.step:,}",
+        "validation": _result(run.val_accuracy, run.val_loss),
+        "test": _result(run.test_accuracy, run.test_loss),
+        "training": None if run.seconds is None else f"{run.seconds:,.1f} s",
+        "images/s": None if run.images_per_second is None else f"{run.images_per_second:,.0f}",
     }
-    files = [path for path in sorted(row.path.rglob("*")) if path.is_file() and not path.is_symlink()]
+    files = [path for path in sorted(run.path.rglob("*")) if path.is_file() and not path.is_symlink()]
     return [
-        (row.name, [(name, value) for name, value in facts.items() if value is not None]),
-        ("settings", [(key, settings.shown(value)) for key, value in row.settings.items()]),
-        ("files", [(str(path.relative_to(row.path)), f"{path.stat().st_size:,} bytes") for path in files]),
+        (run.name, [(name, value) for name, value in facts.items() if value is not None]),
+        ("settings", [(key, format_value(value)) for key, value in run.settings.items()]),
+        ("files", [(str(path.relative_to(run.path)), f"{path.stat().st_size:,} bytes") for path in files]),
     ]
 
 

@@ -1,4 +1,8 @@
-"""TensorBoard as the live page. This module is what TensorBoard imports to find the Live tab: it imports little."""
+"""TensorBoard as the live page: the server, the Live tab, and settings with which it follows trainings by itself.
+
+Its face is `launcher.serve`. It knows event files alone, nothing of run folders or of training. TensorBoard imports
+this module to find the Live tab, so it imports little.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from tensorboard.plugins import base_plugin
 
 
 class LiveLoader(base_plugin.TBLoader):
-    """Makes the Live tab, or leaves TensorBoard as it is, with a warning, where that fails."""
+    """Loads the Live tab; if that fails, TensorBoard works without it, with a warning."""
 
     def load(self, context: base_plugin.TBContext) -> Any:
         try:

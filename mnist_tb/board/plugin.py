@@ -1,12 +1,11 @@
-"""The Live tab's server side: a few read-only addresses below /data/plugin/live/, answered from TensorBoard's own data.
+"""The server side of the Live tab: a few read-only addresses below /data/plugin/live/.
 
-It opens no files of the log folder: all it knows of the runs comes from TensorBoard's data provider, so that it works
+It opens no files of the log folder: all that it knows of runs comes from TensorBoard's data provider, so that it works
 with both loaders. https://github.com/tensorflow/tensorboard/blob/master/ADDING_A_PLUGIN.md
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,17 +22,15 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 from mnist_tb.events import status, tags
+from mnist_tb.events.curves import find_curves, thin
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
-_CURVES = {
-    "loss": (("train", tags.LOSS_TRAIN), ("val", tags.LOSS_VAL)),
-    "accuracy": (("train", tags.ACCURACY_TRAIN), ("val", tags.ACCURACY_VAL)),
-}
+_KINDS, _SPLITS = ("loss", "accuracy"), ("train", "val")
 _PICTURES = (tags.RESULTS, tags.PREDICTIONS)
-"""The final result first; until it is there, the newest look at the watched samples."""
-_READ, _DRAWN = 5_000, 200
-"""Points of a curve that are read, and that are sent."""
+"""The final result, or until it is there the newest predictions for the watched images."""
+_READ, _SENT = 5_000, 200
+"""How many points of a curve are read, and how many are sent."""
 
 Answer = Callable[[Request], Response]
 Application = Callable[..., Iterable[bytes]]
@@ -55,13 +52,13 @@ class LivePlugin(base_plugin.TBPlugin):
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
     def is_active(self) -> bool:
-        return True  # it says itself that there is nothing yet
+        return True  # it says itself that there are no runs yet
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
         return base_plugin.FrontendMetadata(es_module_path="/static/live.js", tab_name="Live")
 
     def _runs(self, request: Request) -> Response:
-        """What has changed since answer `since`: every run with its state, and the names of all in their order."""
+        """The runs that have changed since answer number `since`, and the names of all in their order."""
         found = self._read_all(request)
         try:
             since = int(request.args.get("since", 0))
@@ -72,14 +69,16 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def _read_all(self, request: Request) -> list[dict[str, Any]]:
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
-        # Without a first event it is nothing yet; the fast loader does not list it at all.
+        # Without a first event it is not a run yet; the fast loader does not list it at all.
         started = {r.run_name: r.start_time for r in self._provider.list_runs(**where) if r.start_time is not None}
-        tags = provider.RunTagFilter(tags=[status.TAG])
-        series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=tags)
+        only_status = provider.RunTagFilter(tags=[tags.LIVE_STATUS])
+        series = self._provider.read_tensors(
+            **where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only_status
+        )
         now, found = time.time(), []
         for run, start in started.items():
-            data = series.get(run, {}).get(status.TAG, ())
-            known = status.load(_text(data[-1])) if data else None
+            data = series.get(run, {}).get(tags.LIVE_STATUS, ())
+            known = status.status_from_json(_text(data[-1])) if data else None
             entry: dict[str, Any] = {"run": run, "started": start}
             if known is not None:
                 entry |= {**asdict(known), "written": data[-1].wall_time}
@@ -91,7 +90,7 @@ class LivePlugin(base_plugin.TBPlugin):
         return order(found)
 
     def _read_foreign(self, where: dict[str, Any], entries: Iterable[dict[str, Any]], now: float) -> None:
-        """What the scalars of runs without a status tell: the last step and time, and the newest loss and accuracy."""
+        """What scalars say of runs without a status: the last step and time, and the newest loss and accuracy."""
         runs = provider.RunTagFilter(runs=[entry["run"] for entry in entries])
         scalars = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=runs)
         last = self._provider.read_last_scalars(**where, plugin_name="scalars", run_tag_filter=runs)
@@ -99,36 +98,34 @@ class LivePlugin(base_plugin.TBPlugin):
             series, values = scalars.get(entry["run"], {}), last.get(entry["run"], {})
             written = max((s.max_wall_time for s in series.values()), default=entry["started"] or 0.0)
             entry |= {
-                "state": "foreign",
+                "state": status.FOREIGN,
                 "written": written,
                 "step": max((s.max_step for s in series.values()), default=0),
             }
-            for kind in _CURVES:
-                for line, tag in _tags_for(kind, series):
-                    value = values[tag].value if tag in values else None
-                    entry[kind if line != "val" else f"val_{kind}"] = value if value is None or value == value else None
+            for (kind, split), tag in _shown_curves(series).items():
+                value = values[tag].value if tag in values else None
+                is_nan = value is not None and value != value
+                entry[kind if split == "train" else f"val_{kind}"] = None if is_nan else value
 
     def _curves(self, request: Request) -> Response:
-        """One run's curves: kind → line → [step, value] pairs."""
+        """The curves of a run: kind → split → [step, value] pairs."""
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         only = provider.RunTagFilter(runs=[run])
         series = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=only).get(run, {})
-        chosen = {kind: _tags_for(kind, series) for kind in _CURVES}
-        tags = [tag for lines in chosen.values() for _, tag in lines]
+        shown = _shown_curves(series)
         points: dict[str, Any] = {}
-        if tags:
-            these = provider.RunTagFilter(runs=[run], tags=tags)
+        if shown:
+            these = provider.RunTagFilter(runs=[run], tags=list(shown.values()))
             read = self._provider.read_scalars(**where, plugin_name="scalars", downsample=_READ, run_tag_filter=these)
             points = read.get(run, {})
-        curves = {
-            kind: {line: [[d.step, d.value] for d in _thin(points.get(tag, ()))] for line, tag in lines}
-            for kind, lines in chosen.items()
-        }
+        curves: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        for (kind, split), tag in shown.items():
+            curves[kind][split] = [[datum.step, datum.value] for datum in thin(points.get(tag, ()), _SENT)]
         return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
 
     def _picture(self, request: Request) -> Response:
-        """One run's newest picture, a PNG; an empty answer, 204, where it has none."""
+        """The newest picture of a run, a PNG; an empty answer, 204, where it has none."""
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         these = provider.RunTagFilter(runs=[run], tags=_PICTURES)
@@ -142,33 +139,20 @@ class LivePlugin(base_plugin.TBPlugin):
         return Response(status=204)  # a 404 would be an error in the browser's console
 
     def _weights(self, request: Request) -> Response:
-        """One run's best weights, as `exported` has them; an empty answer, 204, where it has none."""
+        """The best weights of a run, as encoded by `weights_export`; an empty answer, 204, where it has none."""
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
-        only = provider.RunTagFilter(runs=[run], tags=[status.WEIGHTS_TAG])
+        only = provider.RunTagFilter(runs=[run], tags=[tags.LIVE_WEIGHTS])
         series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only)
-        data = series.get(run, {}).get(status.WEIGHTS_TAG, ())
+        data = series.get(run, {}).get(tags.LIVE_WEIGHTS, ())
         if not data:
             return Response(status=204)
         return http_util.Respond(request, _text(data[-1]), "application/octet-stream")
 
 
-def _tags_for(kind: str, series: Iterable[str]) -> list[tuple[str, str]]:
-    """Line → tag: ours where the run has them, else the first two whose names speak of it."""
-    tags = list(series)
-    ours = [(line, tag) for line, tag in _CURVES[kind] if tag in tags]
-    if ours:
-        return ours
-    near = sorted(tag for tag in tags if re.search(kind[:4] if kind == "loss" else "acc", tag, re.IGNORECASE))
-    val = [tag for tag in near if re.search("val|test|eval", tag, re.IGNORECASE)]
-    train = [tag for tag in near if tag not in val]
-    return [(line, names[0]) for line, names in (("train", train), ("val", val)) if names]
-
-
-def _thin(points: Any) -> Any:
-    """At most `_DRAWN` of the points, evenly, the last one always among them."""
-    every = -(-len(points) // _DRAWN) or 1
-    return points[(len(points) - 1) % every :: every] if points else points
+def _shown_curves(series: Iterable[str]) -> dict[tuple[str, str], str]:
+    """(kind, split) → tag, of the curves that the tab shows."""
+    return {key: tag for key, tag in find_curves(series).items() if key[1] in _SPLITS}
 
 
 def _text(datum: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Pure: what the runs are like in, what the page has not seen yet out."""
+"""All runs in, what a page has not seen yet out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from mnist_tb.events.status import RUNNING, SILENT
+
 SILENT_SECONDS = 30.0
-"""A running training writes each second; one that has not for so long has been killed, or hangs."""
+"""A running training writes every second; one that has not for this long was killed, or hangs."""
 
 
 def state_of(state: str, age: float) -> str:
-    """The state that a run is in whose last word, `age` seconds ago, was that it is in `state`."""
-    return "silent" if state == "running" and age > SILENT_SECONDS else state
+    """The state of a run that said `age` seconds ago that it is in `state`."""
+    return SILENT if state == RUNNING and age > SILENT_SECONDS else state
 
 
 def order(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Running ones first, then the newest."""
-    return sorted(runs, key=lambda run: (run["state"] != "running", -(run["started"] or 0.0), run["run"]))
+    return sorted(runs, key=lambda run: (run["state"] != RUNNING, -(run["started"] or 0.0), run["run"]))
 
 
 class Snapshot:
-    """Remembers at which answer each run last changed, so that a page gets only what it has not seen."""
+    """Remembers in which answer each run last changed, so that a page gets only what it has not seen."""
 
     def __init__(self) -> None:
-        self._server = uuid.uuid4().hex  # a page that outlives the server must forget its numbers
+        self._server = uuid.uuid4().hex  # a page that outlives the server must discard its numbers
         self._number = 0
         self._seen: dict[str, tuple[str, int]] = {}
 

@@ -1,4 +1,4 @@
-"""The commands about runs that are there: compare, runs, export. Thin, as `cli`; none of them imports torch."""
+"""The commands about existing runs: compare, runs, export. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mnist_tb.cli.options import logdir_option
 from mnist_tb.errors import InputError, TrainingError
 
 _WIDE = 200
-"""Characters in a line where no terminal says how many there is room for."""
+"""Characters in a line where the output is not a terminal."""
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnist_tb.runs.query import Overview, Problem
-
-logdir_option = click.option(
-    "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
-)
+    from mnist_tb.runs.query import Problem, RunList
 
 
 @click.command("compare")
 @click.argument("run", nargs=-1)
-@click.option("--group", is_flag=True, help="Runs that differ in the seed alone become one line: mean ± deviation.")
+@click.option("--group", is_flag=True, help="Runs that differ only in the seed become one line: mean ± deviation.")
 @click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only runs with this, e.g. lr=0.001.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the N newest of them.")
-@click.option("--sort", default="val_accuracy", show_default=True, help="What decides which is the first.")
+@click.option("--sort", default="val_accuracy", show_default=True, help="What decides which run is the best.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "markdown"]),
     default="table",
     show_default=True,
-    help="How it is printed.",
+    help="The output format.",
 )
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write one HTML file to mail instead.")
 @logdir_option
@@ -51,36 +48,36 @@ def compare_command(
     report: Path | None,
     logdir: Path,
 ) -> None:
-    """Compare runs, all or each RUN named: which is better, and is the difference real?"""
+    """Compare all runs, or each RUN: which is better, and is the difference significant?"""
     from mnist_tb.analysis import compare, tables
 
     if sort not in compare.SORTS:
         raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")
     found = _read(logdir, run)
-    rows = compare.where(found.rows, conditions)
+    runs = compare.where(found.runs, conditions)
     if last is not None:
-        rows = sorted(rows, key=lambda row: row.started or 0.0)[-last:]
-    if not rows:
-        raise InputError(f"{logdir}: no run to compare" + (" that all of --where hold for" if conditions else ""))
-    sections = compare.compare(rows, sort, group)
+        runs = sorted(runs, key=lambda one: one.started or 0.0)[-last:]
+    if not runs:
+        raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
+    sections = compare.compare(runs, sort, group)
     if report is not None:
-        from mnist_tb.analysis import report as reports
+        from mnist_tb.analysis.report import write_report
 
-        problems = reports.write(report, sections, logdir)
+        problems = write_report(report, sections, logdir)
         click.echo(f"The report: {report}")
-        _complain([*found.problems, *problems])
+        _report_problems([*found.problems, *problems])
     elif form == "table":
-        tables.show(sections, console())
-        _complain(found.problems)
+        tables.print_sections(sections, console())
+        _report_problems(found.problems)
     else:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
         click.echo(forms[form](sections), nl=False)
-        _complain(found.problems)
+        _report_problems(found.problems)
 
 
 @click.group("runs")
 def runs_group() -> None:
-    """What is there: list, show, diff, rename, remove."""
+    """List, show, diff, rename or remove runs."""
 
 
 @runs_group.command("list")
@@ -101,26 +98,26 @@ def list_command(logdir: Path) -> None:
             _percent(row.test_accuracy),
             "–" if row.started is None else f"{datetime.fromtimestamp(row.started):%Y-%m-%d %H:%M}",
         )
-        for row in found.rows
+        for row in found.runs
     ]
     if rows:
-        tables.grid("", titles, rows, console())
+        tables.print_table("", titles, rows, console())
     else:
         click.echo(f"{logdir}: no runs yet")
-    _complain(found.problems)
+    _report_problems(found.problems)
 
 
 @runs_group.command("show")
 @click.argument("run")
 @logdir_option
 def show_command(run: str, logdir: Path) -> None:
-    """All about RUN: what it was, how it went, what it left."""
+    """All about RUN: its settings, its results and its files."""
     from mnist_tb.analysis import tables
 
     found = _read(logdir, (run,))
-    for title, rows in tables.whole(found.rows[0]) if found.rows else ():
-        tables.grid(title, ("", ""), rows, console())
-    _complain(found.problems)
+    for title, rows in tables.run_details(found.runs[0]) if found.runs else ():
+        tables.print_table(title, ("", ""), rows, console())
+    _report_problems(found.problems)
 
 
 @runs_group.command("diff")
@@ -128,23 +125,23 @@ def show_command(run: str, logdir: Path) -> None:
 @click.argument("other")
 @logdir_option
 def diff_command(one: str, other: str, logdir: Path) -> None:
-    """The settings in which two runs differ, side by side."""
+    """The settings that differ between two runs, side by side."""
     from mnist_tb.analysis import tables
-    from mnist_tb.config import hyperparameters as settings
+    from mnist_tb.config.hyperparameters import format_value, varying
 
     found = _read(logdir, (one, other))
-    if len(found.rows) == 2:
-        first, second = found.rows
-        keys = settings.varying([first.settings, second.settings])
+    if len(found.runs) == 2:
+        first, second = found.runs
+        keys = varying([first.settings, second.settings])
         rows = [
-            (key, *(settings.shown(row.settings[key]) if key in row.settings else "" for row in found.rows))
+            (key, *(format_value(row.settings[key]) if key in row.settings else "" for row in found.runs))
             for key in keys
         ]
         if rows:
-            tables.grid("", ("setting", first.name, second.name), rows, console())
+            tables.print_table("", ("setting", first.name, second.name), rows, console())
         else:
             click.echo(f"{first.name} and {second.name} have the same settings.")
-    _complain(found.problems)
+    _report_problems(found.problems)
 
 
 @runs_group.command("rename")
@@ -153,9 +150,9 @@ def diff_command(one: str, other: str, logdir: Path) -> None:
 @logdir_option
 def rename_command(run: str, name: str, logdir: Path) -> None:
     """Give RUN another NAME; it keeps its number."""
-    from mnist_tb.runs import manage as housekeeping
+    from mnist_tb.runs import manage
 
-    renamed = housekeeping.rename(logdir, housekeeping.inside(logdir, run), name)
+    renamed = manage.rename(logdir, manage.run_in_logdir(logdir, run), name)
     click.echo(f"It is now {renamed.path}")
 
 
@@ -164,10 +161,10 @@ def rename_command(run: str, name: str, logdir: Path) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @logdir_option
 def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
-    """Delete each RUN, after asking. One that a process is working on is refused."""
-    from mnist_tb.runs import manage as housekeeping
+    """Delete each RUN, after asking; not one that a process is using."""
+    from mnist_tb.runs import manage
 
-    named = {found.path: found for found in (housekeeping.inside(logdir, which) for which in run)}
+    named = {found.path: found for found in (manage.run_in_logdir(logdir, which) for which in run)}
     for found in named.values():
         if found.is_in_use():
             raise InputError(f"{found.path}: this run is in use by another process; wait until it has ended")
@@ -175,7 +172,7 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
     if not yes and not click.confirm(f"Delete {'these' if len(named) > 1 else 'this'} for good?"):
         raise TrainingError("nothing was deleted")
     for found in named.values():
-        housekeeping.remove(logdir, found)
+        manage.remove(logdir, found)
     click.echo("Deleted.")
 
 
@@ -186,21 +183,21 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
 @logdir_option
 def export_command(run: tuple[str, ...], form: str, tags: tuple[str, ...], logdir: Path) -> None:
     """Print every scalar of each RUN, or of all: run, tag, step, wall time, value."""
-    from mnist_tb.runs import manage as housekeeping
+    from mnist_tb.runs import manage
 
     found = _read(logdir, run)
-    written = housekeeping.export(found.rows, form, tags, sys.stdout)
-    _complain([*dict.fromkeys([*found.problems, *written])])
+    written = manage.export(found.runs, form, tags, sys.stdout)
+    _report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
-def _read(logdir: Path, which: Sequence[str]) -> Overview:
-    from mnist_tb.runs import query as overview
+def _read(logdir: Path, which: Sequence[str]) -> RunList:
+    from mnist_tb.runs.query import list_runs, select_runs
 
-    return overview.chosen(logdir, which) if which else overview.survey(logdir)
+    return select_runs(logdir, which) if which else list_runs(logdir)
 
 
-def _complain(problems: Sequence[Problem]) -> None:
-    """Name what could not be read; that the rest is there does not make it a success."""
+def _report_problems(problems: Sequence[Problem]) -> None:
+    """Print what could not be read, and fail if something is missing, though the rest was shown."""
     for problem in problems:
         click.echo(f"mnist-tb: {problem.text}", err=True)
     if any(problem.lost for problem in problems):

@@ -1,16 +1,19 @@
-"""What was set for a run, as flat values `{"train.lr": 0.001, …}`: what decides its result, and short words for it."""
+"""A run's settings as flat values, `{"train.lr": 0.001, …}`: those that decide its result, and short names for them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Settings = Mapping[str, Any]
 
+LONGEST_NAME = 40
+"""Characters in a run's name."""
 SEED = "seed"
-_ASIDE = ("name", SEED, "data.root", "data.download", "data.mirror", "data.download_seconds", "data.fallback",
+_INCIDENTAL = ("name", SEED, "data.root", "data.download", "data.mirror", "data.download_seconds", "data.fallback",
           "tracking.")  # fmt: skip
-"""Not what decides the result: where files are, how often something is written; and the seed, which repeats it."""
+"""What does not decide the result: where files are, what is written how often; and the seed, which repeats it."""
 
 _SHORT = {
     "train.batch_size": "bs",
@@ -28,11 +31,11 @@ _SHORT = {
     SEED: "s",
 }
 _VALUE_ALONE = ("optimizer.name", "schedule.name", "averaging.name", "data.name", "device", "precision")
-"""Their values say by themselves what they are."""
+"""Settings whose values speak for themselves."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups → dotted keys, in their order."""
+    """Nested groups → dotted keys, in the same order."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -42,56 +45,67 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def deciding(settings: Settings) -> dict[str, Any]:
-    """Those settings that can decide the result, but for the seed."""
-    return {key: value for key, value in settings.items() if not key.startswith(_ASIDE)}
+def hyperparameters(settings: Settings) -> dict[str, Any]:
+    """The settings that decide the result, but for the seed: runs that share them are repetitions."""
+    return {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
 
 
 def differences(settings: Settings, others: Settings) -> dict[str, Any]:
-    """What is set otherwise than in `others`, or is not there at all."""
+    """The settings whose value differs in `others`, or is missing there."""
     return {key: value for key, value in settings.items() if key not in others or others[key] != value}
 
 
-def words(settings: Settings) -> str:
+def short_name(settings: Settings) -> str:
     """A short name for some settings: `{"train.lr": 0.003, "optimizer.name": "sgd"}` → `lr3e-3-sgd`.
 
-    Different values have different words.
+    Different values give different names.
     """
     return "-".join(_word(key, value) for key, value in settings.items())
 
 
-def shown(value: Any) -> str:
+def sanitize_name(text: str) -> str:
+    """A text as part of a folder's name: letters, digits, dots, underscores and hyphens, 40 at most."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:LONGEST_NAME].rstrip("-.")
+
+
+def fallback_name(name: str, dataset: str) -> str:
+    """The name of a run that was trained on another dataset than it was named for: `lr3e-3` → `lr3e-3-digits`."""
+    short = name.removesuffix(f"-{dataset}").removesuffix(dataset)
+    return f"{short[: LONGEST_NAME - 1 - len(dataset)]}-{dataset}" if short else dataset
+
+
+def format_value(value: Any) -> str:
     """A value as a person writes it: 0.003 → `3e-3`, [16, 32] → `16-32`."""
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, (list, tuple)):
-        return "-".join(shown(part) for part in value)
+        return "-".join(format_value(part) for part in value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "none" if value is None else str(value)
 
 
-def hparam(value: Any) -> float | str:
-    """For TensorBoard. Numbers stay numbers; it would turn booleans into 1.0 and 0.0, so they become texts."""
+def to_hparam(value: Any) -> float | str:
+    """A value for HParams: numbers stay numbers; booleans, which it would turn into 1.0 and 0.0, become text."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else shown(value)
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else format_value(value)
 
 
 def varying(rows: Sequence[Settings]) -> list[str]:
-    """The keys in which some rows differ, a key that is not there counted as a value, in the order of their coming."""
+    """The keys whose values differ between rows, in the order in which they first appear; a missing key is a value."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    return [key for key in keys if any(row.get(key, _Nothing) != rows[0].get(key, _Nothing) for row in rows)]
+    return [key for key in keys if any(row.get(key, _Missing) != rows[0].get(key, _Missing) for row in rows)]
 
 
-class _Nothing:
-    """What a key that is not there has for a value."""
+class _Missing:
+    """The value of a missing key."""
 
 
 def _word(key: str, value: Any) -> str:
     if key in _VALUE_ALONE and value is not None:
-        return shown(value)
-    return _SHORT.get(key, key.rpartition(".")[2]) + shown(value)
+        return format_value(value)
+    return _SHORT.get(key, key.rpartition(".")[2]) + format_value(value)
 
 
 def _number(value: float) -> str:

@@ -1,9 +1,8 @@
-"""The configuration, read, checked and written: YAML file + overrides → Config → YAML text."""
+"""A configuration is loaded, checked and dumped: YAML file + overrides → Config → YAML text."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mnist_tb.config import hyperparameters as settings
 from mnist_tb.config import presets, strict_yaml
-from mnist_tb.config.hyperparameters import SEED
-from mnist_tb.config.schema import LONGEST_NAME, Config, is_group
+from mnist_tb.config.hyperparameters import SEED, flatten, hyperparameters, sanitize_name, short_name
+from mnist_tb.config.schema import NAME_RULE, Config, is_group
 from mnist_tb.config.strict_yaml import Document, KeyPath
 from mnist_tb.errors import InputError
 
 
-def load(
+def load_config(
     path: str | Path,
     overrides: Iterable[str] = (),
     options: Iterable[tuple[str, str, Any]] = (),
@@ -30,16 +28,16 @@ def load(
 
     path: a file, or the name of one that comes with the program, as in `presets.find`.
     overrides: texts `a.b=value` from `--set`, the value in YAML; later ones win.
-    options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they win over `--set`.
-    preset: as options, but the overrides win over them.
-    rename: have the name say what these changed, unless it is among it.
-    Raises InputError naming the file and line, or the option, the key, and what would be right.
+    options: name, dotted key and value, such as `("--lr", "train.lr", 0.01)`; they take precedence over `--set`.
+    preset: as options, but the overrides take precedence over them.
+    rename: name the run for what overrides and options change, unless they set its name.
+    Raises InputError, which names the file and line, or the option, the key, and what would be right.
     """
     path = presets.find(path)
     document = _read_with_extends(path, ())
     values = document.values
     places = dict(document.places)
-    before, named = settings.flatten(values), set()
+    before, named = flatten(values), set()
     for place, key, value in preset:
         _put(values, key, value, place, places)
     for text in overrides:
@@ -52,46 +50,52 @@ def load(
     for option, key, value in options:
         _put(values, key, value, option, places)
         named.add(key)
-    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:LONGEST_NAME])
+    values.setdefault("name", sanitize_name(path.stem))
     try:
-        made = Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, places, str(path), _suggest)) from None
-    return _renamed(made, before) if rename and "name" not in named else made
+        raise InputError(explain_errors(error, places, str(path), _suggest)) from None
+    return _named_for_changes(config, before) if rename and "name" not in named else config
 
 
-def _renamed(made: Config, before: Mapping[str, Any]) -> Config:
-    """The same under a name that carries what was changed: `lr3e-3`, for short, where it was the default name."""
-    told = {**settings.deciding(flat(made)), SEED: made.seed}
-    usual = flat(Config())
-    changed = {key: value for key, value in told.items() if value != before.get(key, usual[key])}
-    words = re.sub(r"[^A-Za-z0-9._-]", "-", settings.words(changed))
-    if not words:
-        return made
-    whole = words if made.name == "default" else f"{made.name}-{words}"
-    return made.model_copy(update={"name": whole[:LONGEST_NAME].rstrip("-.")})
+def _named_for_changes(config: Config, before: Mapping[str, Any]) -> Config:
+    """A copy whose name says what was changed: `lr3e-3` in place of `default`, `digits-lr3e-3` in place of `digits`."""
+    settings = {**hyperparameters(flat_config(config)), SEED: config.seed}
+    defaults = flat_config(Config())
+    changes = short_name({key: value for key, value in settings.items() if value != before.get(key, defaults[key])})
+    if not changes:
+        return config
+    name = changes if config.name == "default" else f"{config.name}-{changes}"
+    return config.model_copy(update={"name": sanitize_name(name)})
 
 
-def dump(config: Config) -> str:
-    """The whole configuration as YAML; `load` on it gives an equal Config."""
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML, from which `load_config` makes an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flat_config(config: Config) -> dict[str, Any]:
     """Dotted key → value, in the order of the file: `{"train.lr": 0.001, …}`."""
-    return settings.flatten(config.model_dump(mode="json"))
+    return flatten(config.model_dump(mode="json"))
 
 
-def is_run_name(name: str) -> bool:
-    """Whether a run may be called so."""
+def check_run_name(name: str) -> None:
+    """Raise InputError where a run cannot have this name."""
     try:
-        return Config(name=name).name == name
+        Config(name=name)
     except ValidationError:
-        return False
+        raise InputError(f"{name!r}: a name {NAME_RULE}") from None
 
 
-def changed(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy with some dotted keys set, such as to what `auto` became."""
+def with_data_root(folder: str | None) -> list[tuple[str, str, Any]]:
+    """The options of `load_config` that take the data from a folder and download nothing; none for None."""
+    if folder is None:
+        return []
+    return [("--data-root", "data.root", folder), ("--data-root", "data.download", False)]
+
+
+def replace_config(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with other values for some dotted keys, such as those that `auto` stands for."""
     nested = config.model_dump()
     for key, value in values.items():
         _put(nested, key, value, key, {})
@@ -100,7 +104,7 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _read_with_extends(path: Path, seen: tuple[Path, ...]) -> Document:
     if path.resolve() in seen:
-        raise InputError(f"{path}: extends goes round in a circle: {' → '.join(p.name for p in (*seen, path))}")
+        raise InputError(f"{path}: extends leads in a circle: {' → '.join(p.name for p in (*seen, path))}")
     document = strict_yaml.read(path)
     parent = document.values.pop("extends", None)
     if parent is None:
@@ -127,7 +131,7 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict[KeyPath, str]) -> None:
-    """Set a dotted key, and note that it, and any group made for it, comes from `source`."""
+    """Set a dotted key, and note `source` as the place it comes from, for itself and for groups that are new."""
     parts = tuple(key.split("."))
     group: Any = values
     for length in range(1, len(parts)):
@@ -135,7 +139,7 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
         if not isinstance(group, dict):
             place = places.get(parts[:length])
             raise InputError(
-                f"{source}: {'.'.join(parts[:length])} is no group of keys{f' (see {place})' if place else ''}"
+                f"{source}: {'.'.join(parts[:length])} is not a group of keys{f' (see {place})' if place else ''}"
             )
         places.setdefault(parts[:length], source)
     group[parts[-1]] = value
@@ -143,7 +147,7 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
 
 
 def _suggest(key: str) -> str:
-    keys = list(flat(Config()))
+    keys = list(flat_config(Config()))
     known = [*keys, *(name for name, field in Config.model_fields.items() if is_group(field.annotation))]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
@@ -162,7 +166,7 @@ _LIMITS = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "finite_number": "must be a finite number",
     "literal_error": "must be {expected}",
     "tuple_type": "must be a list",
@@ -174,23 +178,22 @@ _LIMITS = {
     "string_too_short": "must not be empty",
 }
 _PATTERNS = {
-    ("name",): "must be 1 to 40 letters, digits, dots, dashes or underscores, beginning with a letter or digit",
+    ("name",): NAME_RULE,
     ("device",): "must be auto, cpu, cuda or cuda:N",
     ("data", "mirror"): "must be a web address ending in a slash",
 }
 
 
-def explain(
+def explain_errors(
     error: ValidationError,
     places: Mapping[KeyPath, str],
     default_place: str,
     suggest: Callable[[str], str],
     within: KeyPath = (),
 ) -> str:
-    """One sentence per problem, in the words of the file rather than of the validator.
+    """One sentence per problem, in terms of the file rather than of the validator.
 
-    within: the group that was validated.
-    suggest: what to add about a key that there is not.
+    within: the group that was validated. suggest: what to say of a key that does not exist.
     """
     sentences = []
     for problem in error.errors():

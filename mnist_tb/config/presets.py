@@ -1,4 +1,4 @@
-"""The configurations that come with the program: `configs/` in a checkout, `mnist_tb/configs/` once it is installed."""
+"""The configurations that come with the program: `configs/` in a checkout, `mnist_tb/configs/` once installed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from pathlib import Path
 
 from mnist_tb.errors import InputError
 
-_HERE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent.parent
 
 
 def folder() -> Path:
-    """Where they lie. setup.cfg maps the checkout's folder into the package, so that there is one copy of each."""
-    installed = _HERE / "configs"
-    return installed if installed.is_dir() else _HERE.parent / "configs"
+    """The folder they are in: setup.cfg maps the checkout's into the package, so that there is one copy of each."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
 def names() -> list[str]:
-    """Their names, such as `default` and `sweeps/lr`: those of single runs first."""
+    """Their names, such as `default` and `sweeps/lr`; those of single runs come first."""
     paths = [path.relative_to(folder()).with_suffix("") for path in folder().rglob("*.yaml")]
     return [path.as_posix() for path in sorted(paths, key=lambda path: (len(path.parts), path))]
 
 
 def find(name: str | Path, beside: Path | None = None) -> Path:
-    """The file that is meant: a name without `.yaml` is one of these, everything else a path.
+    """The path of a configuration: a name without `.yaml` is one that comes with the program, all else is a path.
 
-    beside: the file in which a path stands, which is relative to it then.
-    Raises InputError where a name is none of theirs; whether a path leads to a file is not looked at.
+    beside: the file that a path is relative to.
+    Raises InputError for an unknown name; whether there is a file at a path is not checked.
     """
     path = Path(name) if beside is None else beside.parent / name
     if Path(name).as_posix() in names():
@@ -38,7 +38,7 @@ def find(name: str | Path, beside: Path | None = None) -> Path:
 
 
 def summary(name: str) -> str:
-    """The first sentence of the comment at the head of one of them."""
+    """The first sentence of the comment at the top of one of them."""
     lines = (folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.lstrip("# ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")])
     return comment.partition(". ")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""What a configuration holds: every key with its type, its bounds and its default."""
+"""The schema of a configuration: every key with its type, its bounds and its default."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mnist_tb.config.hyperparameters import LONGEST_NAME
+
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:(0|[1-9][0-9]?))$")]
-LONGEST_NAME = 40
+NAME_RULE = (
+    f"must be 1 to {LONGEST_NAME} letters, digits, dots, hyphens or underscores, beginning with a letter or digit"
+)
 RunName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$")]
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
 
@@ -17,7 +21,7 @@ class Group(BaseModel):
 
 
 class Data(Group):
-    """Which images, and where they are."""
+    """Which dataset, and where its files are."""
 
     name: DatasetName = "mnist"
     root: Annotated[str, Field(min_length=1)] = "data"
@@ -43,7 +47,7 @@ class Model(Group):
 
 
 class Optimizer(Group):
-    """What follows the gradient."""
+    """The optimiser, and its hyperparameters."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -51,14 +55,14 @@ class Optimizer(Group):
 
 
 class Schedule(Group):
-    """How the learning rate moves: `train.lr` is its highest value."""
+    """How the learning rate changes over the steps: `train.lr` is its highest value."""
 
     name: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
 
 class Augment(Group):
-    """How far each training image is moved at random, each time it is seen; after a share of all updates no longer."""
+    """Random augmentation: how far each training image is moved, each time anew; after `until` no longer."""
 
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     shift: Annotated[float, Field(ge=0, le=14)] = 0.0
@@ -73,7 +77,7 @@ class Augment(Group):
 
 
 class Averaging(Group):
-    """Whether the weights that are looked at, kept and tested are an average over the updates."""
+    """Whether the weights that are evaluated and kept are an average over the updates."""
 
     name: Literal["none", "ema", "swa"] = "none"
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -81,7 +85,7 @@ class Averaging(Group):
 
 
 class Train(Group):
-    """How long, in what pieces, how fast."""
+    """The training loop: its length, batch size and learning rate."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
@@ -102,9 +106,9 @@ class Tracking(Group):
 
 
 class Config(Group):
-    """Everything that decides a run. Immutable; `load` makes one, `dump` writes it.
+    """Everything that decides a run. Immutable; `load_config` reads one, `dump_config` writes it.
 
-    A key that comes later has for its default what was done before: older runs are shown with it.
+    The default of a key that is added later is what was done before: runs without the key are shown with that default.
     """
 
     name: RunName = "run"
@@ -131,7 +135,7 @@ class Config(Group):
     @model_validator(mode="after")
     def _fallback_is_another(self) -> Config:
         if self.data.name == "digits" and self.data.fallback is not None:
-            # The built-in data cannot be missing; saying so keeps config.yaml of a fallen-back run exact.
+            # The built-in data cannot be missing: config.yaml of a run that has fallen back says what was done.
             object.__setattr__(self, "data", self.data.model_copy(update={"fallback": None}))
         return self
 

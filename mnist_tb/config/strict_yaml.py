@@ -1,4 +1,4 @@
-"""YAML read strictly: no duplicate keys, no aliases, no surprising numbers, every key remembers its line."""
+"""YAML, read strictly: no duplicate keys, no aliases, no surprising numbers; every key remembers its line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A mapping as it stands in one file.
+    """The mapping that a file contains.
 
-    values: nested dicts, lists and scalars.
-    places: for every key's path, where it stands, as `file:line`.
+    values: nested dicts, lists and scalars. places: the path of every key → where it is, as `file:line`.
     """
 
     values: dict[str, Any]
@@ -27,9 +26,9 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30`, `010` and `no` are no surprises.
+    """A safe loader with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30` and `no` are strings.
 
-    No aliases either: with them a small file can grow without bound while it is read.
+    Aliases are refused: with them a small file can grow without bound while it is read.
     https://yaml.org/spec/1.2.2/#103-core-schema
     """
 
@@ -62,8 +61,8 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 def read(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
-    Raises InputError, naming file and line, where the file is missing, is no text, is no YAML, is empty, is no
-    mapping, or has a key twice.
+    Raises InputError, naming file and line, where the file is missing, empty, not text, not YAML, not a mapping, or has
+    a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -84,7 +83,7 @@ def read(path: Path) -> Document:
 
 
 def read_value(text: str, source: str) -> Any:
-    """Parse the right side of a `key=value`; `source` names the option in the message of the InputError."""
+    """Parse the value of a `key=value`; `source` names the option in the message of the InputError."""
     return _parse(text, source, with_line=False)[0]
 
 
@@ -114,11 +113,11 @@ def _construct(loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyP
         key = loader.construct_object(key_node, deep=True)
         mark = key_node.start_mark
         if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is not a text", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is not a string", problem_mark=mark)
         if key in mapping:
             first = lines[(*path, key)]
             raise yaml.MarkedYAMLError(
-                problem=f"the key '{key}' stands twice, first in line {first}", problem_mark=mark
+                problem=f"the key '{key}' is there twice, first in line {first}", problem_mark=mark
             )
         lines[(*path, key)] = mark.line + 1
         mapping[key] = _construct(loader, value_node, (*path, key), lines)

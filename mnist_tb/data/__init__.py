@@ -1,4 +1,4 @@
-"""Datasets as tensors in memory: downloaded, read, checked, split, cut into batches, augmented; and anybody's pictures.
+"""Datasets as tensors in memory: downloaded, read and checked, split, cut into batches, augmented; and users' pictures.
 
-Its face is `datasets.load`. It knows the configuration, and neither networks nor runs.
+Its face is `datasets.load_dataset`. It knows the configuration, and neither networks nor runs.
 """

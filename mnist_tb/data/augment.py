@@ -1,8 +1,8 @@
-"""Training images moved at random, a batch at a time, as tensor operations on their device.
+"""Random augmentation of training images, a batch at a time, on the device that holds the images.
 
-Each image is turned, scaled, sheared and shifted by an affine map of its own around its middle, warped as if it were
-drawn on rubber, and sampled bilinearly; what comes in from outside is background. The maps of update t depend on the
-seed and t alone: an interrupted training goes on with the same ones, whatever else was drawn in between.
+Each image gets a transform of its own: an affine map about the centre and, where `warp` is set, a smooth elastic
+distortion. Images are interpolated bilinearly over a background of zeros. The transforms of an update depend on the
+seed and the update's number alone, so a resumed training gets the same ones as an uninterrupted training.
 """
 
 from __future__ import annotations
@@ -16,68 +16,73 @@ from torch.nn import functional
 from mnist_tb.config.schema import Augment
 from mnist_tb.data.datasets import generator
 
+_POINTS = 4
+"""Control points of the elastic distortion along each side of the image."""
 
-def draw(config: Augment, count: int, seed: int, step: int) -> Tensor | None:
-    """The maps of one batch, float32 [count, 2, K] on the CPU, as `move` takes them; None where nothing is moved."""
+
+def sample(config: Augment, count: int, seed: int, step: int) -> Tensor | None:
+    """Random transforms for the batch of one update: float32 [count, 2, K] on the CPU, for `warp`.
+
+    step: the update's number. Returns None if augmentation is off.
+    """
     if not config.enabled:
         return None
-    source = generator(seed, f"augmentation {step}")
-    within = 2 * torch.rand(5, count, generator=source) - 1
-    angle, shear = within[0] * config.rotate, within[1] * config.shear
-    maps = inverse_maps(angle, 1 + within[2] * config.scale, shear, within[3:] * config.shift)
+    random = generator(seed, f"augmentation {step}")
+    uniform = 2 * torch.rand(5, count, generator=random) - 1
+    angle, shear = uniform[0] * config.rotate, uniform[1] * config.shear
+    transforms = inverse_transforms(angle, 1 + uniform[2] * config.scale, shear, uniform[3:] * config.shift)
     if config.warp == 0:
-        return maps
-    pulls = torch.randn(count, 2, _POINTS**2, generator=source) * config.warp / (28 / 2)
-    return torch.cat([maps, pulls], 2)
+        return transforms
+    displacements = torch.randn(count, 2, _POINTS**2, generator=random) * config.warp / (28 / 2)
+    return torch.cat([transforms, displacements], 2)
 
 
-def inverse_maps(angle: Tensor, scale: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
-    """For each output position, where it comes from, on torch's scale from -1 to 1: float32 [N, 2, 3].
+def inverse_transforms(angle: Tensor, scale: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
+    """Affine maps from output to input positions, in the coordinates of `grid_sample`, -1 to 1: float32 [N, 2, 3].
 
-    angle, shear: degrees [N]; scale: factors [N]; shift: pixels to the right and down, [2, N]. The same map as
-    torchvision's `affine` with these values: shift ∘ rotation ∘ horizontal shear ∘ scale.
+    angle, shear: degrees [N]; scale: factors [N]; shift: pixels to the right and down, [2, N]. The image is scaled,
+    sheared horizontally, rotated and shifted, in this order, as by torchvision's `affine` with the same values.
     https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.functional.affine.html
     """
-    turn, slant = torch.deg2rad(angle), torch.deg2rad(shear)
-    cosine, sine, tangent = torch.cos(turn), torch.sin(turn), torch.tan(slant)
-    # rotation · shear = [[cos, -cos·tan - sin], [sin, -sin·tan + cos]], of determinant 1; its inverse over the scale:
-    a, b = (cosine - sine * tangent) / scale, (cosine * tangent + sine) / scale
-    c, d = -sine / scale, cosine / scale
+    angle, shear = torch.deg2rad(angle), torch.deg2rad(shear)
+    cos, sin, tan = torch.cos(angle), torch.sin(angle), torch.tan(shear)
+    # rotation · shear = [[cos, -cos·tan - sin], [sin, -sin·tan + cos]] has determinant 1; its inverse, over the scale:
+    a, b = (cos - sin * tan) / scale, (cos * tan + sin) / scale
+    c, d = -sin / scale, cos / scale
     right, down = shift / (28 / 2)
     rows = [a, b, -(a * right + b * down), c, d, -(c * right + d * down)]
     return torch.stack(rows, 1).view(-1, 2, 3)
 
 
-def move(images: Tensor, maps: Tensor) -> Tensor:
-    """Images, uint8 or float [N, 28, 28], each through its map, float32 [N, 2, K]: float32 [N, 28, 28].
+def identity(count: int, config: Augment) -> Tensor:
+    """Transforms that change nothing, of the same shape as `sample` returns for `config`: float32 [count, 2, K]."""
+    transforms = torch.zeros(count, 2, 3 + (_POINTS**2 if config.warp else 0))
+    transforms[:, 0, 0] = transforms[:, 1, 1] = 1
+    return transforms
 
-    A map says how much of each of K fields there is in where a pixel comes from, to the right and down: 3 for the
-    affine part, and 16 more, where it warps, for how far each of 4 × 4 points that span the image is pulled.
+
+def warp(images: Tensor, transforms: Tensor) -> Tensor:
+    """Apply one transform to each image: uint8 or float [N, 28, 28] and float32 [N, 2, K] → float32 [N, 28, 28].
+
+    A transform holds the coefficients, for the x and the y of the input position, of K basis functions of the output
+    position: 3 for the affine map and, with elastic distortion, one for each of the 4 × 4 control points.
     """
-    grid = torch.matmul(maps, _fields(images.device)[: maps.shape[2]]).view(-1, 2, 28, 28).permute(0, 2, 3, 1)
+    basis = _basis(images.device)[: transforms.shape[2]]
+    grid = torch.matmul(transforms, basis).view(-1, 2, 28, 28).permute(0, 2, 3, 1)
     pixels = images.unsqueeze(1).to(torch.float32)
     return functional.grid_sample(pixels, grid, align_corners=False).squeeze(1)
 
 
-_POINTS = 4
-
-
 @functools.cache
-def _fields(device: torch.device) -> Tensor:
-    """For each pixel, row by row: its middle, a 1, and how far each point's pull reaches: float32 [3 + 16, 784].
+def _basis(device: torch.device) -> Tensor:
+    """The basis functions at each pixel, row by row: x, y, 1 and the weight of each control point, float32 [19, 784].
 
-    Between the points the pull is interpolated bicubically. A smooth random field is what Simard, Steinkraus and Platt
-    2003 found to help most on these digits; theirs is noise blurred, https://doi.org/10.1109/ICDAR.2003.1227801.
+    Between control points the displacement is interpolated bicubically. Simard, Steinkraus and Platt (2003) found
+    elastic distortions the most effective augmentation for MNIST; they smooth random noise with a Gaussian instead.
+    https://doi.org/10.1109/ICDAR.2003.1227801
     """
-    line = (torch.arange(28, device=device) + 0.5) / 14 - 1
-    down, right = torch.meshgrid(line, line, indexing="ij")
+    centres = (torch.arange(28, device=device) + 0.5) / 14 - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
     points = torch.eye(_POINTS**2, device=device).view(-1, 1, _POINTS, _POINTS)
-    reach = functional.interpolate(points, (28, 28), mode="bicubic", align_corners=True)
-    return torch.cat([torch.stack([right, down, torch.ones_like(right)]), reach.squeeze(1)]).view(-1, 28 * 28)
-
-
-def still(count: int, like: Augment) -> Tensor:
-    """Maps that move nothing, as many and as large as those that are drawn: float32 [count, 2, K]."""
-    maps = torch.zeros(count, 2, 3 + (_POINTS**2 if like.warp else 0))
-    maps[:, 0, 0] = maps[:, 1, 1] = 1
-    return maps
+    weights = functional.interpolate(points, (28, 28), mode="bicubic", align_corners=True)
+    return torch.cat([torch.stack([x, y, torch.ones_like(x)]), weights.squeeze(1)]).view(-1, 28 * 28)

@@ -1,10 +1,10 @@
-"""Datasets as tensors in memory: read, checked, split, and cut into batches."""
+"""Datasets as tensors in memory: read, checked, split into training, validation and test, and cut into batches."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_tb.config.schema import Data
+from mnist_tb.config.schema import Config, Data
 from mnist_tb.data import download
 from mnist_tb.errors import InputError
-
-_DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and what they show. images: uint8 [N, 28, 28]; labels: int64 [N]."""
+    """Images, uint8 [N, 28, 28], and their labels, int64 [N]."""
 
     images: Tensor
     labels: Tensor
@@ -40,9 +38,9 @@ class Split:
 class Dataset:
     """A dataset in memory.
 
-    classes: the ten names, in the order of the labels.
-    mean, std: of the training pixels (validation left out), on the scale 0 to 1.
-    fallback_reason: why these are not the data that were asked for; None where they are.
+    classes: the names of the ten classes, in the order of the labels.
+    mean, std: of the training pixels, without the validation set, on a scale from 0 to 1.
+    fallback_reason: why this is the fallback rather than the dataset asked for; None if it is the one asked for.
     """
 
     name: str
@@ -55,55 +53,61 @@ class Dataset:
     fallback_reason: str | None = None
 
     def inputs(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """uint8 or float [N, 28, 28], 0 to 255 → dtype [N, 1, 28, 28] of the training set's mean 0 and deviation 1."""
+        """Normalise images: uint8 or float [N, 28, 28], 0 to 255 → dtype [N, 1, 28, 28].
+
+        Over the training set the result has mean 0 and standard deviation 1.
+        """
         mean, scale = self.scaling
         return images.unsqueeze(1).to(torch.float32, copy=True).sub_(mean).mul_(scale).to(dtype)
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """What is taken from a pixel, 0 to 255, and by what the rest is multiplied, to bring it to scale."""
+        """(mean, scale) of the normalisation (pixel - mean) · scale, for pixels from 0 to 255."""
         return self.mean * 255, 1 / (self.std * 255)
 
     def train_batch(
-        self, index: Tensor, dtype: torch.dtype, change: Callable[[Tensor], Tensor] | None = None
+        self, index: Tensor, dtype: torch.dtype, transform: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """The training images at `index`, int64 [B]: inputs, dtype [B, 1, 28, 28], and labels, int64 [B].
 
-        change: what becomes of the images, uint8 [B, 28, 28], before they are brought to the inputs' scale.
+        transform: applied to the images, uint8 [B, 28, 28], before they are normalised.
         """
         images, labels = self.train.images.index_select(0, index), self.train.labels.index_select(0, index)
-        return self.inputs(images if change is None else change(images), dtype), labels
+        return self.inputs(images if transform is None else transform(images), dtype), labels
 
     def to(self, device: torch.device) -> Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
 
 
+_DIGITS = tuple("0123456789")
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+
+
 @dataclass(frozen=True)
-class _Files:
-    """Where a dataset keeps its IDX files, as torchvision lays them out below a root folder."""
+class _IdxFiles:
+    """A dataset's IDX files as torchvision stores them in a root folder: (images, labels) of each split."""
 
     folder: str
     train: tuple[str, str]
     test: tuple[str, str]
     classes: tuple[str, ...] = _DIGITS
-    transposed: bool = False  # EMNIST stores each image with rows and columns exchanged
+    transposed: bool = False  # EMNIST stores each image with rows and columns swapped
 
 
 _MNIST_TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _MNIST_TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-_FAMILY = {
-    "mnist": _Files("MNIST", _MNIST_TRAIN, _MNIST_TEST),
-    "fashion_mnist": _Files("FashionMNIST", _MNIST_TRAIN, _MNIST_TEST, _CLOTHES),
-    "kmnist": _Files("KMNIST", _MNIST_TRAIN, _MNIST_TEST, _KANA),
-    "qmnist": _Files(
+_IDX_FILES = {
+    "mnist": _IdxFiles("MNIST", _MNIST_TRAIN, _MNIST_TEST),
+    "fashion_mnist": _IdxFiles("FashionMNIST", _MNIST_TRAIN, _MNIST_TEST, _FASHION),
+    "kmnist": _IdxFiles("KMNIST", _MNIST_TRAIN, _MNIST_TEST, _HIRAGANA),
+    "qmnist": _IdxFiles(
         "QMNIST",
         ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int"),
         ("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int"),
     ),
-    "emnist_digits": _Files(
+    "emnist_digits": _IdxFiles(
         "EMNIST",
         ("emnist-digits-train-images-idx3-ubyte", "emnist-digits-train-labels-idx1-ubyte"),
         ("emnist-digits-test-images-idx3-ubyte", "emnist-digits-test-labels-idx1-ubyte"),
@@ -113,29 +117,29 @@ _FAMILY = {
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU random generator of its own for each purpose, so that no use of one can move another."""
+    """A random generator on the CPU; each seed and purpose has an independent stream."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def load(config: Data, say: Callable[[str], None] = lambda message: None) -> Dataset:
-    """Read the configured dataset into memory, downloading it first where that is allowed and needed.
+def load_dataset(config: Data, say: Callable[[str], None] = lambda message: None) -> Dataset:
+    """Load the configured dataset into memory; download it first if it is missing and `config.download` allows it.
 
-    say: receives one sentence before a wait that the user should know of.
-    Raises InputError where files are broken, or missing with no way (left) to get them.
+    say: called with a message for the user before a download.
+    Raises InputError if files are damaged, or if they are missing and neither a download nor a fallback replaces them.
     """
     if config.name == "digits":
-        return _split(config, _DIGITS, *_builtin_digits())
-    files = _FAMILY[config.name]
+        return _hold_out(config, _DIGITS, *_builtin_digits())
+    files = _IDX_FILES[config.name]
     root = Path(config.root)
     try:
-        missing = [name for name in (*files.train, *files.test) if _locate(root, files.folder, name) is None]
+        missing = [name for name in (*files.train, *files.test) if _find_file(root, files.folder, name) is None]
     except OSError as error:
         raise InputError(f"{root}: cannot be looked into: {error.strerror}") from None
     if missing:
         expected = root / files.folder / "raw"
         if not config.download:
-            raise InputError(f"{root}: holds no {config.name}: {missing[0]} is not there (nor in {expected})")
+            raise InputError(f"{root}: holds no {config.name}: {missing[0]} is neither there nor in {expected}")
         say(f"Downloading {config.name} into {expected} …")
         try:
             download.fetch(config.name, root, expected, config.mirror, config.download_seconds)
@@ -145,80 +149,81 @@ def load(config: Data, say: Callable[[str], None] = lambda message: None) -> Dat
                     f"{config.name} cannot be downloaded: {error}. Put its files into {expected}, point --data-root at"
                     " them, or set data.fallback to digits"
                 ) from None
-            return replace(_split(config, _DIGITS, *_builtin_digits(), name="digits"), fallback_reason=str(error))
+            fallback = _hold_out(config, _DIGITS, *_builtin_digits(), name="digits")
+            return replace(fallback, fallback_reason=str(error))
     train, test = (_read_split(root, files, names) for names in (files.train, files.test))
-    return _split(config, files.classes, train, test)
+    return _hold_out(config, files.classes, train, test)
 
 
 def batches(count: int, size: int, order: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """One epoch: a fresh permutation of 0 … count-1, int64, in pieces of `size`; the last may be smaller."""
+    """The batches of one epoch: a new permutation of 0 … count-1, int64, `size` at a time; the last may be smaller."""
     yield from torch.randperm(count, generator=order).to(device).split(size)
 
 
-def _split(config: Data, classes: tuple[str, ...], train: Split, test: Split, name: str | None = None) -> Dataset:
-    """Hold the last images of a seeded shuffle out for validation, at most a sixth of them."""
-    held_out = min(config.validation, len(train) // 6)
+def total_steps(config: Config, num_images: int) -> int:
+    """Optimiser updates of a whole training."""
+    return config.train.epochs * math.ceil(num_images / config.train.batch_size)
+
+
+def _hold_out(config: Data, classes: tuple[str, ...], train: Split, test: Split, name: str | None = None) -> Dataset:
+    """Hold out the last `config.validation` images of a seeded shuffle for validation, but at most one in six."""
+    num_held_out = min(config.validation, len(train) // 6)
     order = torch.randperm(len(train), generator=generator(config.split_seed, "validation split"))
-    kept, held = order[: len(train) - held_out], order[len(train) - held_out :]
-    if len(held) == 0:
-        raise InputError(f"{config.name}: {len(train)} training images are too few to hold some out for validation")
+    kept, held_out = order[: len(train) - num_held_out], order[len(train) - num_held_out :]
+    if len(held_out) == 0:
+        raise InputError(f"{config.name}: {len(train)} training images are too few to hold any out for validation")
     training = Split(train.images[kept], train.labels[kept])
-    validation = Split(train.images[held], train.labels[held])
+    validation = Split(train.images[held_out], train.labels[held_out])
     return Dataset(name or config.name, classes, training, validation, test, *_mean_and_std(training.images))
 
 
 def _mean_and_std(images: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 pixels on the scale 0 to 1; from integer counts, so exact in any order."""
+    """Mean and standard deviation of uint8 pixels, scaled to 0 to 1.
+
+    Computed from the histogram, whose counts are exact, so that the order of the images makes no difference.
+    """
     counts = torch.bincount(images.reshape(-1), minlength=256).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum() / counts.sum()
     std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
-    return float(mean), max(float(std), 1e-3)  # images of one single grey would divide by zero
+    return float(mean), max(float(std), 1e-3)  # no division by zero if all pixels are equal
 
 
 def _builtin_digits() -> tuple[Split, Split]:
-    """scikit-learn's 1,797 digits, 8×8 in 17 grey levels, at MNIST's scale: 20×20 amid 28×28. A sixth is for the test.
+    """Training and test split of the 1,797 digits in the package, resized as MNIST's are: 20×20 centred in 28×28.
 
-    https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
+    One in six is for the test.
     """
-    table = _digits_table()
-    small = torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8)).float() * (255 / 16)
-    large = functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
-    images = functional.pad(large, (4, 4, 4, 4)).squeeze(1).round().to(torch.uint8)
-    labels = torch.from_numpy(table[:, 64]).long()
-    order = torch.randperm(len(labels), generator=generator(0, "digits test split"))
-    tested, trained = order[: len(order) // 6], order[len(order) // 6 :]
-    return Split(images[trained], labels[trained]), Split(images[tested], labels[tested])
+    images, labels = _digits_table()
+    pixels = torch.from_numpy(images).unsqueeze(1).float() * (255 / 16)
+    large = functional.interpolate(pixels, size=(20, 20), mode="bilinear", align_corners=False)
+    padded = functional.pad(large, (4, 4, 4, 4)).squeeze(1).round().to(torch.uint8)
+    classes = torch.from_numpy(labels).long()
+    order = torch.randperm(len(classes), generator=generator(0, "digits test split"))
+    test, train = order[: len(order) // 6], order[len(order) // 6 :]
+    return Split(padded[train], classes[train]), Split(padded[test], classes[test])
 
 
-def _digits_table() -> np.ndarray:
-    """A row an image: 64 grey levels, 0 to 16, and the digit. Importing scikit-learn would take a second."""
-    package = importlib.util.find_spec("sklearn")
-    assert package is not None, "declared in setup.cfg"
-    path = Path(str(package.origin)).parent / "datasets" / "data" / "digits.csv.gz"
-    if not path.exists():  # another version may keep it elsewhere
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        return np.column_stack([bunch.data, bunch.target])
-    lines = gzip.decompress(path.read_bytes()).decode().split()
-    return np.array([line.split(",") for line in lines], dtype=np.float64)
+def _digits_table() -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 [1797, 8, 8] from 0 to 16, and labels, uint8 [1797]. Their source and licence: digits.txt."""
+    with np.load(Path(__file__).with_name("digits.npz")) as arrays:
+        return arrays["images"], arrays["labels"]
 
 
-def _read_split(root: Path, files: _Files, names: tuple[str, str]) -> Split:
-    image_path, label_path = (_locate(root, files.folder, name) for name in names)
+def _read_split(root: Path, files: _IdxFiles, names: tuple[str, str]) -> Split:
+    image_path, label_path = (_find_file(root, files.folder, name) for name in names)
     if image_path is None or label_path is None:
-        raise InputError(f"{root}: the download left out {' or '.join(names)}")
+        raise InputError(f"{root}: the download did not include {' or '.join(names)}")
     images = read_idx(image_path, np.dtype(np.uint8), 3)
-    integers = np.dtype(">i4") if names[1].endswith("-int") else np.dtype(np.uint8)
-    labels = read_idx(label_path, integers, 2 if names[1].endswith("-int") else 1)
-    labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: the class, then where the digit comes from
+    is_int = names[1].endswith("-int")
+    labels = read_idx(label_path, np.dtype(">i4" if is_int else np.uint8), 2 if is_int else 1)
+    labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST's other columns say where a digit comes from
     if images.shape[1:] != (28, 28):
         raise InputError(f"{image_path}: the images are {images.shape[1]}×{images.shape[2]}, not 28×28")
     if len(images) != len(labels):
         raise InputError(f"{label_path}: {len(labels)} labels for the {len(images)} images in {image_path.name}")
     if len(images) == 0:
-        raise InputError(f"{image_path}: holds no images")
+        raise InputError(f"{image_path}: contains no images")
     wrong = np.flatnonzero((labels < 0) | (labels > 9))
     if len(wrong):
         raise InputError(f"{label_path}: label {labels[wrong[0]]} at position {wrong[0]}, but labels are 0 to 9")
@@ -228,10 +233,11 @@ def _read_split(root: Path, files: _Files, names: tuple[str, str]) -> Split:
 
 
 def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
-    """Read an IDX file (gzipped where its name ends in .gz) of one element type and number of dimensions.
+    """Read an IDX file with elements of this type (uint8 or big-endian int32) and this number of dimensions.
 
-    The format: two zero bytes, a type code, the number of dimensions, each size as a big-endian int32, the elements.
-    http://yann.lecun.com/exdb/mnist/ (at its end). Raises InputError where the file is anything else.
+    A file whose name ends in .gz is decompressed. The format: two zero bytes, a type code, the number of dimensions,
+    the size of each as a big-endian int32, the elements (http://yann.lecun.com/exdb/mnist/, at the end of the page).
+    Raises InputError if the file cannot be read or has another format.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -239,10 +245,13 @@ def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
         raise InputError(f"{path}: cannot be read: {error}") from None
     magic = bytes([0, 0, {1: 0x08, 4: 0x0C}[dtype.itemsize], dimensions])
     start = 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < start:
+    if content[:4] != magic:
         raise InputError(
-            f"{path}: is no IDX file of this kind: it begins with {content[:4].hex(' ')}, not {magic.hex(' ')}"
+            f"{path}: is not an IDX file of the expected type: it begins with {content[:4].hex(' ') or 'nothing'},"
+            f" not {magic.hex(' ')}"
         )
+    if len(content) < start:
+        raise InputError(f"{path}: is truncated: its header should have {start} bytes, but it has {len(content)}")
     shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, 4))
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize if min(shape) >= 0 else -1
     if len(content) - start != expected:
@@ -253,8 +262,8 @@ def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
     return np.frombuffer(bytearray(content), dtype, offset=start).reshape(shape)
 
 
-def _locate(root: Path, folder: str, name: str) -> Path | None:
-    """The file below torchvision's folders or directly in the root, plain or gzipped."""
+def _find_file(root: Path, folder: str, name: str) -> Path | None:
+    """The path of a file in torchvision's subfolders or in the root itself, plain or gzipped; None if it is missing."""
     places = (root / folder / "raw", root / "raw", root)
     candidates = (place / (name + suffix) for place in places for suffix in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)

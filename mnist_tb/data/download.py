@@ -1,4 +1,4 @@
-"""Fetch a dataset through torchvision, in a process of its own so that nothing it waits for can hang a training."""
+"""Download a dataset with torchvision, in a child process that can be killed if the network hangs."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from pathlib import Path
 
 from mnist_tb.errors import InputError
 
-SILENCE_SECONDS = 30.0
-"""Without a new byte for this long, a download is given up; name look-ups have no limit of their own."""
+STALL_SECONDS = 30.0
+"""A download that receives nothing for this long is aborted. Socket timeouts do not cover DNS look-ups; this does."""
 _SOCKET_SECONDS = 10.0
 
 
 class DownloadError(Exception):
-    """Why a download did not come about, in a few words."""
+    """A download failed; the message says why in a few words."""
 
 
 def fetch(name: str, root: Path, destination: Path, mirror: str | None, seconds: float) -> None:
-    """Download a dataset's files, check them against torchvision's checksums, and move them to `destination`.
+    """Download a dataset's files and move them to `destination` once all of them match torchvision's checksums.
 
-    Until all are there and right, nothing is in `destination`; on failure nothing is left behind.
-    seconds: the limit for the whole; `SILENCE_SECONDS` is one for standing still.
-    Raises DownloadError, and InputError where the folder cannot be written.
+    A failed download leaves nothing behind.
+    root: temporary files are kept below this folder. mirror: a URL to download from instead of torchvision's.
+    seconds: the time limit of the whole download; independently, it is aborted after `STALL_SECONDS` without data.
+    Raises DownloadError if the download fails, and InputError if a folder cannot be written.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        made = [folder for folder in (root, *root.parents) if not folder.exists()]
+        created = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
     except OSError as error:
-        _remove_empty(made)
+        _remove_empty(created)
         raise InputError(f"{root}: the data cannot be downloaded to here: {error.strerror}") from None
     try:
         _run_limited(
@@ -46,38 +47,42 @@ def fetch(name: str, root: Path, destination: Path, mirror: str | None, seconds:
             if file.is_file() and file.suffix not in (".gz", ".zip"):
                 os.replace(file, destination / file.name)
     except OSError as error:
-        raise InputError(f"{destination}: the data cannot be put here: {error.strerror}") from None
+        raise InputError(f"{destination}: the data cannot be written here: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+        _remove_empty(created)
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Take back folders that were made for nothing; one that holds something by now stays."""
+    """Remove folders, the innermost first, up to the first that is not empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
 def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
-    """Run the child until it ends, stands still or runs out of time. On failure its standard output says why."""
+    """Run a command that writes to `folder`; kill it after `seconds`, or when the folder stops growing.
+
+    Raises DownloadError with what the command printed if it fails.
+    """
     progress = None if sys.stderr.isatty() else subprocess.DEVNULL
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=progress, text=True)
-    start = moved = time.monotonic()
+    start = last_change = time.monotonic()
     size = 0
     try:
         while child.poll() is None:
             time.sleep(0.1)
             now = time.monotonic()
-            arrived = _bytes_below(folder)
-            moved, size = (now, arrived) if arrived != size else (moved, size)
+            previous, size = size, _folder_size(folder)
+            if size != previous:
+                last_change = now
             if now - start > seconds:
-                raise DownloadError(f"not done within {seconds:.0f} s (data.download_seconds)")
-            if now - moved > SILENCE_SECONDS:
-                raise DownloadError(f"no data for {SILENCE_SECONDS:.0f} s")
+                raise DownloadError(f"not finished within {seconds:.0f} s (data.download_seconds)")
+            if now - last_change > STALL_SECONDS:
+                raise DownloadError(f"no data received for {STALL_SECONDS:.0f} s")
         if child.returncode != 0:
-            said = child.stdout.read().strip() if child.stdout else ""
-            raise DownloadError(said or f"the downloading process ended with exit code {child.returncode}")
+            output = child.stdout.read().strip() if child.stdout else ""
+            raise DownloadError(output or f"the download process failed with exit code {child.returncode}")
     finally:
         if child.poll() is None:
             child.kill()
@@ -86,30 +91,31 @@ def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
             child.stdout.close()
 
 
-def _bytes_below(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder and its subfolders."""
     total = 0
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size
         except OSError:
-            continue  # torchvision has just renamed or removed it
+            continue  # torchvision has just renamed or removed the file
     return total
 
 
 def _download(name: str, root: str, mirror: str) -> None:
-    """What the child does. torchvision knows the addresses, the mirrors and the checksums."""
+    """Download a dataset in the child process. URLs, mirrors and checksums are torchvision's."""
     import socket
 
     from torchvision import datasets
 
     socket.setdefaulttimeout(_SOCKET_SECONDS)
-    simple = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
-    if name in simple:
+    with_mirrors = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
+    if name in with_mirrors:
         if mirror:
-            simple[name].mirrors = [mirror]
-        simple[name](root, download=True)
+            with_mirrors[name].mirrors = [mirror]
+        with_mirrors[name](root, download=True)
     elif mirror:
-        raise ValueError(f"data.mirror works for {', '.join(simple)}, not for {name}")
+        raise ValueError(f"data.mirror works for {', '.join(with_mirrors)}, not for {name}")
     elif name == "qmnist":
         for part in ("train", "test"):
             datasets.QMNIST(root, what=part, download=True)
@@ -118,9 +124,10 @@ def _download(name: str, root: str, mirror: str) -> None:
 
 
 def main() -> int:
+    """Entry point of the child process: dataset, folder and mirror (or "") from the command line."""
     try:
         _download(*sys.argv[1:4])
-    except Exception as error:  # whatever it is, the parent says it in one line
+    except Exception as error:  # of any kind: the parent process reports it
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         print("; ".join(lines) or type(error).__name__)
         return 1

@@ -1,8 +1,8 @@
 """The weights' average over the updates, which generalises better than the last ones.
 
-Exponential (EMA): of recent updates; stochastic weight averaging (SWA, Izmailov and others 2018,
-https://arxiv.org/abs/1803.05407): of all from some point on. Both are torch's AveragedModel, here over one parameter:
-the vector that all of the network's are views of.
+Exponential (EMA): of recent updates. Stochastic weight averaging (SWA, Izmailov et al. 2018,
+https://arxiv.org/abs/1803.05407): of all updates from some point on. Both are torch's AveragedModel, here of a single
+parameter: the vector that all of the model's parameters are views of.
 https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema
 """
 
@@ -26,10 +26,11 @@ class _Flat(nn.Module):
         self.vector = nn.Parameter(vector, requires_grad=False)
 
 
-class Average:
-    """Of the weights of a model, whose parameters are views of `vector`, float32 [P].
+class AveragedWeights:
+    """The average of a model's weights, whose parameters are views of `vector`, float32 [P].
 
-    model: a network with the averaged weights, as of the last `refresh`. network: the same, in the precision.
+    master_model: a model with the averaged weights, as of the last `refresh`. compute_model: the same in the precision
+    of the training.
     """
 
     def __init__(self, config: Averaging, model: CNN, vector: Tensor, precision: str) -> None:
@@ -39,28 +40,29 @@ class Average:
         self._averaged = AveragedModel(self._flat, multi_avg_fn=ema)
         self._mean: Tensor = dict(self._averaged.named_parameters())["module.vector"].data
         self._count: Tensor = dict(self._averaged.named_buffers())["n_averaged"]
-        self.model = copy.deepcopy(model)
-        self._vector = models.flatten(self.model)[0]
-        self.network = models.in_precision(self.model, precision)
-        self._computing = self._vector if self.network is self.model else models.flatten(self.network)[0]
+        self.master_model = copy.deepcopy(model)
+        self._vector = models.flatten(self.master_model)[0]
+        self.compute_model = models.in_precision(self.master_model, precision)
+        is_copy = self.compute_model is not self.master_model
+        self._compute_weights = models.flatten(self.compute_model)[0] if is_copy else self._vector
 
-    def update(self, share: float) -> None:
-        """Take the weights of now in, after so large a share of all updates."""
-        if share >= self._start:
+    def update(self, fraction: float) -> None:
+        """Add the current weights to the average, after this fraction of all updates."""
+        if fraction >= self._start:
             self._averaged.update_parameters(self._flat)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Have model and network compute with the average of now; without one yet, with the weights of now."""
+        """Copy the average to both models; before the averaging has begun, the current weights."""
         self._vector.copy_(self._mean if self._count > 0 else self._flat.vector)
-        if self._computing is not self._vector:
-            self._computing.copy_(self._vector)
+        if self._compute_weights is not self._vector:
+            self._compute_weights.copy_(self._vector)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to go on: tensors only."""
+        """What a checkpoint keeps of it."""
         return {"average": self._mean, "count": self._count}
 
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Become what was dumped. Raises KeyError, and RuntimeError where it is of another network."""
-        self._mean.copy_(saved["average"])
-        self._count.copy_(saved["count"])
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave. Raises KeyError, and RuntimeError where it is of another network."""
+        self._mean.copy_(state_dict["average"])
+        self._count.copy_(state_dict["count"])

@@ -1,24 +1,24 @@
-"""What this machine has: what `auto` becomes."""
+"""The device and the precision that `auto` stands for on this machine."""
 
 from __future__ import annotations
 
 import torch
 
-from mnist_tb.config import load as configuration
+from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
 
 
-def resolve(config: Config, local: int = 0) -> Config:
-    """Replace `auto` by what this machine has. Raises InputError where the device asked for is not there.
+def resolve_auto(config: Config, local_rank: int = 0) -> Config:
+    """Replace `auto` by what this machine has. Raises InputError where the device does not exist.
 
-    local: which of the processes on this machine, from 0, that each has a GPU of its own.
+    local_rank: the number of this process on its machine, from 0; each has its own GPU.
     """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local > 0:
-        name = f"cuda:{local}"
+    if name == "cuda" and local_rank > 0:
+        name = f"cuda:{local_rank}"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name}: torch finds no CUDA GPU here; use auto or cpu")
@@ -27,12 +27,12 @@ def resolve(config: Config, local: int = 0) -> Config:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _is_bf16_fast(device) else "fp32"
-    return configuration.changed(config, {"device": name, "precision": precision})
+    return replace_config(config, {"device": name, "precision": precision})
 
 
 def _is_bf16_fast(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16 itself: GPUs since Ampere, x86 CPUs with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public, so maybe gone one day
+    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public, so it may disappear
     return any(getattr(torch.cpu, name, lambda: False)() for name in supported)

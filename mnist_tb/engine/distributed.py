@@ -1,10 +1,10 @@
-"""One training on several processes or machines: those that torchrun starts, each with its part of every batch.
+"""Data-parallel training on several processes or machines, started by torchrun: each takes a shard of every batch.
 
-What DistributedDataParallel does to the gradients of a network's parameters is done here to the one vector that holds
-them all, one all-reduce an update: the mean over the whole batch, whatever the number of processes. Everything else is
-the same in each of them; the first one alone writes. https://docs.pytorch.org/docs/stable/elastic/run.html
+What DistributedDataParallel does to the gradients of a model's parameters is done here to the one vector that holds
+them all, by one all-reduce an update: the mean over the whole batch, whatever the number of processes. All processes do
+the same; the main process alone writes. https://docs.pytorch.org/docs/stable/elastic/run.html
 
-Imports torch where processes meet, not before.
+Imports torch when the processes meet, not before.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-_SILENCE = 600
-"""Seconds for which a process may keep the others waiting, beyond a download."""
+_TIMEOUT_SECONDS = 600
+"""How long a process may keep the others waiting, beyond a download."""
 
 
-def is_first() -> bool:
-    """Whether this process is the one that speaks and writes: the only one, or torchrun's first."""
-    return not is_one_of_several() or os.environ["RANK"] == "0"
+def is_main_process() -> bool:
+    """Whether this process prints and writes: it is the only one, or torchrun's rank 0."""
+    return not is_distributed() or os.environ["RANK"] == "0"
 
 
-def is_one_of_several() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun has started this process, and others."""
     return "RANK" in os.environ and "MASTER_ADDR" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
@@ -40,130 +40,136 @@ class PeerError(TrainingError):
     """Another process of the training has ended, or does not answer."""
 
 
-class Team:
-    """The processes of one training, seen from one of them.
+class Distributed:
+    """The processes of one training, as one of them sees them.
 
-    rank: which one this is, from 0. size: how many there are. local: which one it is on its machine.
-    Where one does not answer any more, all methods raise PeerError.
+    rank: the number of this process, from 0. size: how many processes there are. local_rank: its number on its machine.
+    All methods raise PeerError where another process has ended or does not answer.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local: int = 0) -> None:
-        self.rank, self.size, self.local = rank, size, local
-        self._stop = False
-        self._agreed = False
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._wants_to_stop = False
+        self._should_stop = False
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def part(self, count: int) -> slice:
-        """Which of `count` things, in order, are this process's; no two parts differ by more than one thing."""
+    def shard(self, count: int) -> slice:
+        """This process's shard of `count` items, in order; no two shards differ by more than one item."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def add_up(self, gradient: Tensor, loss: Tensor, hits: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Turn a part's mean gradient, float32 [P], in place, and mean loss, into those of the whole batch.
+    def all_reduce(self, gradient: Tensor, loss: Tensor, num_correct: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+        """Turn a shard's mean gradient, float32 [P], in place, and mean loss into those of the whole batch.
 
-        hits: of the part, become the batch's. share: of the batch that the part is, 0 to 1.
+        num_correct: of the shard; the batch's is returned. fraction: of the batch that the shard is, 0 to 1.
         """
         if self.size == 1:
-            return loss, hits
+            return loss, num_correct
         import torch
-        from torch import distributed
+        from torch import distributed as dist
 
-        numbers = torch.stack([loss * share, hits.float(), torch.full_like(loss, float(self._stop))])
-        whole = torch.cat([gradient * share, numbers])
-        with _peers():
-            distributed.all_reduce(whole)
-        gradient.copy_(whole[:-3])
-        self._agreed = bool(whole[-1] > 0)
-        return whole[-3], whole[-2].long()
+        numbers = torch.stack([loss * fraction, num_correct.float(), torch.full_like(loss, float(self._wants_to_stop))])
+        total = torch.cat([gradient * fraction, numbers])
+        with _peer_errors():
+            dist.all_reduce(total)
+        gradient.copy_(total[:-3])
+        self._should_stop = bool(total[-1] > 0)
+        return total[-3], total[-2].long()
 
-    def agree_to_stop(self, wish: bool) -> bool:
-        """Whether to stop after this update. All processes stop after the same one: one's wish is heard in the next."""
+    def sync_stop(self, wants_to_stop: bool) -> bool:
+        """Whether to stop after this update.
+
+        All processes stop after the same update: a wish travels with the all-reduce of the next one.
+        """
         if self.size == 1:
-            return wish
-        self._stop = wish
-        return self._agreed
+            return wants_to_stop
+        self._wants_to_stop = wants_to_stop
+        return self._should_stop
 
-    def gather(self, part: Tensor, count: int) -> Tensor:
-        """The rows of all processes' parts of `count` rows, float32 [n, C], in order: float32 [count, C]."""
+    def gather(self, shard: Tensor, count: int) -> Tensor:
+        """The rows of all shards of `count` rows, float32 [n, C], in order: float32 [count, C]."""
         if self.size == 1:
-            return part
+            return shard
         import torch
-        from torch import distributed
+        from torch import distributed as dist
 
         longest = -(-count // self.size)
-        padded = part.new_zeros(longest, part.shape[1])
-        padded[: len(part)] = part
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        with _peers():
-            distributed.all_gather(parts, padded)
-        lengths = [len(range(count)[Team(rank, self.size).part(count)]) for rank in range(self.size)]
-        return torch.cat([rows[:length] for rows, length in zip(parts, lengths, strict=True)])
+        padded = shard.new_zeros(longest, shard.shape[1])
+        padded[: len(shard)] = shard
+        shards = [torch.empty_like(padded) for _ in range(self.size)]
+        with _peer_errors():
+            dist.all_gather(shards, padded)
+        lengths = [len(range(count)[Distributed(rank, self.size).shard(count)]) for rank in range(self.size)]
+        return torch.cat([rows[:length] for rows, length in zip(shards, lengths, strict=True)])
 
-    def by_first(self, work: Callable[[], T]) -> T:
-        """What the first process makes of some work, in all of them; an InputError or TrainingError of its too."""
+    def broadcast_from_main(self, work: Callable[[], T]) -> T:
+        """Do some work in the main process, and return its result in all of them.
+
+        An InputError or TrainingError there is raised in all of them too.
+        """
         if self.size == 1:
             return work()
-        from torch import distributed
+        from torch import distributed as dist
 
-        told: list[Any] = [None, None]
-        if self.first:
+        result: list[Any] = [None, None]  # what it is, or the error
+        if self.is_main:
             try:
-                told[0] = work()
+                result[0] = work()
             except (InputError, TrainingError) as error:
-                told[1] = error
-        with _peers():
-            distributed.broadcast_object_list(told)
-        if told[1] is not None:
-            told[1].told = not self.first  # by the first process, that is
-            raise told[1]
-        return told[0]  # type: ignore[no-any-return]
+                result[1] = error
+        with _peer_errors():
+            dist.broadcast_object_list(result)
+        if result[1] is not None:
+            result[1].said_by_main = not self.is_main
+            raise result[1]
+        return result[0]  # type: ignore[no-any-return]
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """Some work that leaves files, such as a download: by one process of each machine, then by the others."""
-        made = work() if self.local == 0 else None
+    def local_main_process_first(self, work: Callable[[], T]) -> T:
+        """Do some work that leaves files, such as a download, in one process of each machine, then in the others."""
+        done = work() if self.local_rank == 0 else None
         if self.size > 1:
             import torch
-            from torch import distributed
+            from torch import distributed as dist
 
-            with _peers():
-                distributed.all_reduce(torch.zeros(1))
-        return work() if made is None else made
+            with _peer_errors():
+                dist.all_reduce(torch.zeros(1))
+        return work() if done is None else done
 
 
-ALONE = Team()
+SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def meet(waiting: int = 0) -> Iterator[Team]:
-    """The team that this process is of; it is left at the end.
+def init_distributed(extra_seconds: int = 0) -> Iterator[Distributed]:
+    """Join the other processes that torchrun has started, and leave them at the end.
 
-    waiting: seconds that some of its work may take in one process while the others wait. What is on CPUs goes by gloo,
-    what is on GPUs by NCCL. Raises PeerError where the others do not come.
+    extra_seconds: for which one process may work alone, beyond the usual limit, while the others wait. CPUs use gloo,
+    GPUs NCCL. Raises PeerError where the others do not come.
     """
-    if not is_one_of_several():
-        yield ALONE
+    if not is_distributed():
+        yield SINGLE_PROCESS
         return
     import torch
-    from torch import distributed
+    from torch import distributed as dist
 
-    rank, size, local = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    if local < torch.cuda.device_count():
-        torch.cuda.set_device(local)
-    with _peers():
-        distributed.init_process_group(timeout=timedelta(seconds=_SILENCE + waiting))
-    yield Team(rank, size, local)
+    rank, size, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
+    with _peer_errors():
+        dist.init_process_group(timeout=timedelta(seconds=_TIMEOUT_SECONDS + extra_seconds))
+    yield Distributed(rank, size, local_rank)
     with suppress(RuntimeError):  # the others may have left by now
-        distributed.destroy_process_group()
+        dist.destroy_process_group()
 
 
 @contextmanager
-def _peers() -> Iterator[None]:
-    """Turn what torch says of a process that is gone into one sentence.
+def _peer_errors() -> Iterator[None]:
+    """Turn torch's errors about a lost process into one sentence, and ignore SIGTERM from then on.
 
-    And hear no more SIGTERM: torchrun sends it to all as soon as one is gone, and it must not cut short what this
-    process has to say and to write; torchrun itself waits half a minute for that.
+    torchrun sends that to all processes as soon as one has ended, and it must not cut short what this one has to say
+    and to write; torchrun itself waits half a minute for that.
     """
     try:
         yield

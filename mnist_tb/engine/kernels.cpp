@@ -77,7 +77,7 @@ template <int OUT> constexpr int VECTORS = OUT % (MOST_VECTORS * LANES) ? 1 : MO
 // The work of a call is cut into pieces, which whoever is there takes one after the other: the calling thread waits for
 // pieces that another thread has begun, never for a thread that has not come. Beside other programs, which take a core
 // away for milliseconds, that keeps a training near its fair share; OpenMP's barriers wait for every thread, spinning.
-struct Team {
+struct ThreadPool {
     using Piece = void (*)(const void *work, int piece);
 
     // Do pieces 0 to count - 1, fewer than 2^16, of some work on up to `threads` threads, and wait until all are done.
@@ -166,7 +166,7 @@ struct Team {
         }
     }
 };
-static Team &team = *new Team;  // never destroyed: its threads end with the process
+static ThreadPool &pool = *new ThreadPool;  // never destroyed: its threads end with the process
 
 // ---- The weights, in the orders in which the loops want them
 
@@ -529,7 +529,7 @@ static thread_local Group group;  // zero at first, and its borders always
 
 extern "C" void gather(const uint8_t *images, const int64_t *index, long count, float mean, float scale, float *inputs,
                        int threads) {
-    team.share(threads, PARTS, [=](int part) {
+    pool.share(threads, PARTS, [=](int part) {
         for (long n = count * part / PARTS; n < count * (part + 1) / PARTS; n++)
             for (int p = 0; p < SIDE * SIDE; p++)
                 inputs[n * SIDE * SIDE + p] = (images[index[n] * SIDE * SIDE + p] - mean) * scale;
@@ -537,8 +537,8 @@ extern "C" void gather(const uint8_t *images, const int64_t *index, long count, 
 }
 
 extern "C" void logits(const real *parameters, const float *inputs, long count, float *out, int threads) {
-    team.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
-    team.share(threads, (count + GROUP - 1) / GROUP, [=](int piece) {
+    pool.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
+    pool.share(threads, (count + GROUP - 1) / GROUP, [=](int piece) {
         const long end = (piece + 1L) * GROUP < count ? (piece + 1L) * GROUP : count;
         for (long n = (long)piece * GROUP; n < end; n++) {
             forward(inputs + n * SIDE * SIDE, group.image[0]);
@@ -578,11 +578,11 @@ extern "C" void step(const real *parameters, const float *inputs, const int64_t 
                      float *sums, float *gradient, float *loss, int64_t *hits, int threads) {
     float losses[BLOCKS] = {};
     int64_t right[BLOCKS] = {};
-    team.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
-    team.share(threads, BLOCKS, [&](int block) {
+    pool.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
+    pool.share(threads, BLOCKS, [&](int block) {
         step_block(inputs, labels, smoothing, count, block, sums + block * PARAMETERS, losses + block, right + block);
     });
-    team.share(threads, PARTS, [=](int part) { unpack_part(sums, gradient, part); });
+    pool.share(threads, PARTS, [=](int part) { unpack_part(sums, gradient, part); });
     float total = 0;
     *hits = 0;
     for (int block = 0; block < BLOCKS; block++) total += losses[block], *hits += right[block];

@@ -1,10 +1,10 @@
-"""The network on the CPU, near the machine's limit: kernels.cpp, compiled for this CPU when it is first needed.
+"""The network on the CPU, near the machine's limit: kernels.cpp, compiled for this CPU on first use.
 
-torch computes layer by layer: every activation goes out to memory and comes back, and on a network as small as this the
-time between its operations is a third of the step. kernels.cpp takes each image through all layers, forward and
-backward, while it is in the core's own cache. Where it cannot be compiled or used, `find` says so and torch does the
-same work. The library is kept in the user's cache folder. It has threads of its own, which take pieces of the work as
-they come to it: beside other programs that is several times quicker than OpenMP's teams, all of whom wait for the last.
+torch computes layer by layer: every activation goes to memory and back, and on a network as small as this a third of
+the step passes between its operations. kernels.cpp takes each image through all layers, forward and backward, while it
+is in the core's cache. Where it cannot be compiled or used, `find` returns None and torch does the same work. The
+library is kept in the user's cache folder. It has a thread pool of its own, whose threads take pieces of the work as
+they become free: beside other programs that is several times faster than OpenMP, where all wait for the slowest.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-pthread")
 _REALS = {torch.float32: "float", torch.bfloat16: "bf16"}
 THREADS = torch.get_num_threads()
-"""As many as torch had when this was imported: one a core, or OMP_NUM_THREADS."""
+"""As many as torch had when this was imported: one per core, or OMP_NUM_THREADS."""
 _LANES, _BLOCKS = 16, 8  # as in kernels.cpp
 _MOST_CHANNELS = 128
 _COMPILE_SECONDS = 120
 
 
 class Kernels:
-    """The network with certain numbers of channels, in one dtype. Call from one thread at a time.
+    """The kernels for certain numbers of channels and one dtype. Call from one thread at a time.
 
-    parameters, in all methods: the network's parameters as one vector of that dtype, in the order of `model.as_vector`.
+    parameters, in all methods: those of the model as one vector of that dtype, in the order of `model.as_vector`.
     inputs: float32 [N, 1, 28, 28], normalised.
     """
 
@@ -49,13 +49,16 @@ class Kernels:
         self._sums = torch.empty(0)
 
     def gather(self, images: Tensor, index: Tensor, mean: float, scale: float) -> Tensor:
-        """(images - mean) · scale of those at `index`, int64 [B], of uint8 [N, 28, 28]: float32 [B, 1, 28, 28]."""
+        """(images - mean) · scale of the images at `index`: float32 [B, 1, 28, 28].
+
+        images: uint8 [N, 28, 28]. index: int64 [B].
+        """
         inputs = torch.empty(len(index), 1, 28, 28)
         self._library.gather(_at(images), _at(index), len(index), mean, scale, _at(inputs), self._threads)
         return inputs
 
     def logits(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """float32 [N, 10]."""
+        """The logits of the inputs, float32 [N, 10]."""
         out = torch.empty(len(inputs), 10)
         self._library.logits(_at(parameters), _at(inputs), len(inputs), _at(out), self._threads)
         return out
@@ -63,15 +66,14 @@ class Kernels:
     def step(
         self, parameters: Tensor, inputs: Tensor, labels: Tensor, gradient: Tensor, smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """The gradient of the mean cross-entropy, written to `gradient`, float32 [P]. labels: int64 [N].
+        """Write the gradient of the mean cross-entropy to `gradient`, float32 [P]. labels: int64 [N].
 
         smoothing: as `label_smoothing` in torch's cross_entropy.
-
-        Returns the mean cross-entropy, float32 [], and the number of right predictions, int64 [].
+        Returns the mean cross-entropy, float32 [], and the number of correct predictions, int64 [].
         """
         if len(self._sums) == 0:
             self._sums = torch.empty(_BLOCKS * len(gradient))
-        loss, hits = torch.empty(()), torch.empty((), dtype=torch.int64)
+        loss, num_correct = torch.empty(()), torch.empty((), dtype=torch.int64)
         self._library.step(
             _at(parameters),
             _at(inputs),
@@ -81,45 +83,52 @@ class Kernels:
             _at(self._sums),
             _at(gradient),
             _at(loss),
-            _at(hits),
+            _at(num_correct),
             self._threads,
         )
-        return loss, hits
+        return loss, num_correct
 
 
-def find(network: nn.Module, threads: int = THREADS) -> Kernels | None:
-    """The kernels for a network; None where it is another network or elsewhere, or they cannot be made here.
+def find(model: nn.Module, threads: int = THREADS) -> Kernels | None:
+    """The kernels for a model; None for another network or device, or where they cannot be compiled.
 
     threads: that share the work; their number changes no bit of the result.
     """
-    if not isinstance(network, CNN) or os.environ.get("MNIST_TB_KERNELS") == "off":
+    if not isinstance(model, CNN) or os.environ.get("MNIST_TB_KERNELS") == "off":
         return None
-    weight, channels = network.conv1.weight, [len(c.weight) for c in (network.conv1, network.conv2, network.conv3)]
-    fitting = all(count % _LANES == 0 and count <= _MOST_CHANNELS for count in channels)
-    if weight.device.type != "cpu" or weight.dtype not in _REALS or not fitting or network.linear.out_features != 10:
+    weight, channels = model.conv1.weight, [len(c.weight) for c in (model.conv1, model.conv2, model.conv3)]
+    if weight.device.type != "cpu" or weight.dtype not in _REALS or not _is_supported(model, channels):
         return None
     library = _library(weight.dtype, *channels)
     return None if library is None else Kernels(library, threads)
 
 
-@contextmanager
-def threads_for(network: nn.Module) -> Iterator[None]:
-    """Within, torch computes on one thread, where the kernels do the work on several.
+def _is_supported(model: CNN, channels: Sequence[int]) -> bool:
+    """Whether the model has exactly the layers of kernels.cpp, which somebody may have changed in model.py."""
+    first, second, third = channels
+    sizes = [9 * first, first, 9 * first * second, second, 9 * second * third, third, 49 * third * 10, 10]
+    is_same = [parameter.numel() for parameter in model.parameters()] == sizes
+    return is_same and all(count % _LANES == 0 and count <= _MOST_CHANNELS for count in channels)
 
-    What is left to torch is too small to be worth sharing out, and its team of threads would wait for more, spinning,
-    on the cores that the kernels' threads need.
+
+@contextmanager
+def threads_for(model: nn.Module) -> Iterator[None]:
+    """Within, torch computes on one thread, if the kernels are used for this model.
+
+    What is left to torch is too small to be divided, and its threads would spin, waiting for more, on the cores that
+    the kernels' threads need.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if find(network) is not None else before)
+    torch.set_num_threads(1 if find(model) is not None else before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def vector(network: nn.Module) -> Tensor:
-    """The network's parameters as the kernels want them: [P], a copy."""
-    return torch.cat(as_vector(p.detach() for p in network.parameters()))
+def vector(model: nn.Module) -> Tensor:
+    """A copy of a model's parameters as the kernels expect them: [P]."""
+    return torch.cat(as_vector(p.detach() for p in model.parameters()))
 
 
 @functools.cache
@@ -130,7 +139,7 @@ def _library(dtype: torch.dtype, *channels: int) -> ctypes.CDLL | None:
     defined = [f"-DREAL={_REALS[dtype]}", *(f"-DC{i}={count}" for i, count in enumerate(channels, 1))]
     try:
         library = ctypes.CDLL(str(_compiled(compiler, defined)))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: without a home folder
         return None
     at, size, real, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
     library.gather.argtypes = [at, at, size, real, real, at, number]
@@ -142,7 +151,7 @@ def _library(dtype: torch.dtype, *channels: int) -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: str, defined: Sequence[str]) -> Path:
-    """The library's path in the cache, compiled if it is not there. Raises what comes of it where that fails."""
+    """The path of the library in the cache, compiled if it is not there. Raises OSError or SubprocessError."""
     made_of = (_SOURCE.read_text(), *_FLAGS, *defined, compiler, str(os.stat(compiler).st_mtime), _processor())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_tb"
     path = cache / f"kernels-{hashlib.sha256('|'.join(made_of).encode()).hexdigest()[:20]}.so"
@@ -152,12 +161,12 @@ def _compiled(compiler: str, defined: Sequence[str]) -> Path:
             library = Path(folder) / "kernels.so"
             command = [compiler, *_FLAGS, *defined, "-shared", str(_SOURCE), "-o", str(library)]
             subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
-            os.replace(library, path)  # whole, or not at all, also where two processes do this at once
+            os.replace(library, path)  # all or nothing, also where two processes do this at once
     return path
 
 
 def _processor() -> str:
-    """What decides the code that -march=native makes."""
+    """What decides the code that -march=native produces."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return "|".join([platform.machine(), *sorted({line for line in lines if line.startswith(("flags", "model name"))})])

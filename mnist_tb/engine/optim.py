@@ -1,4 +1,4 @@
-"""What follows the gradient: torch's optimisers, and the learning rate as a function of the step."""
+"""torch's optimisers on one vector, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mnist_tb.config.schema import Optimizer, Schedule
 
 
 class VectorOptimizer:
-    """Adam, AdamW or SGD on one vector: torch's functional forms, fused, with torch's default constants.
+    """Adam, AdamW or SGD on one vector: torch's functional forms, fused, with torch's defaults.
 
-    The classes around them (`torch.optim.Adam`, …) give the same numbers, but making one imports torch's compiler,
-    which takes a second at start-up.
+    The classes around them (`torch.optim.Adam`, …) give the same numbers, but creating one imports torch's compiler,
+    which takes a second.
     https://docs.pytorch.org/docs/stable/optim.html
     """
 
@@ -29,13 +29,10 @@ class VectorOptimizer:
         self._count = torch.zeros((), device=vector.device)
 
     def step(self, gradient: Tensor, lr: float | Tensor) -> None:
-        """Move the vector against its gradient, both float32 [P], in place.
-
-        A learning rate that is a tensor, float32 [], is read where it lies, on the vector's device.
-        """
+        """Update the vector in place. gradient: float32 [P]. lr: a number, or float32 [] on the vector's device."""
         config = self._config
         if config.name == "sgd":
-            # Zeros for the momentum are what torch begins with: its first buffer is the first gradient, undampened.
+            # Momentum that begins with zeros is as torch does it: its first buffer is the first gradient, undampened.
             sgd(
                 [self._vector],
                 [gradient],
@@ -49,8 +46,8 @@ class VectorOptimizer:
                 maximize=False,
             )
             return
-        move = adamw if config.name == "adamw" else adam
-        move(
+        update = adamw if config.name == "adamw" else adam
+        update(
             [self._vector],
             [gradient],
             [self._first],
@@ -68,28 +65,28 @@ class VectorOptimizer:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to go on: tensors only."""
+        """What a checkpoint keeps of it."""
         return {"first": self._first, "second": self._second, "count": self._count}
 
 
-def learning_rate(config: Schedule, highest: float, step: int, steps: int) -> float:
+def learning_rate(config: Schedule, peak_lr: float, step: int, steps: int) -> float:
     """The learning rate of update `step`, 0 to steps - 1.
 
-    constant: always the highest. cosine: from the highest down to 0 along half a wave (Loshchilov and Hutter 2017,
-    https://arxiv.org/abs/1608.03983). one_cycle: up from a 25th of the highest in the first `warmup` of all updates,
-    then down to a 10,000th of where it began, both along half a wave (Smith and Topin 2018,
+    constant: always the peak. cosine: from the peak to 0 along half a cosine (Loshchilov and Hutter 2017,
+    https://arxiv.org/abs/1608.03983). one_cycle: up from 1/25 of the peak in the first `warmup` of all updates, then
+    down to 1/10,000 of where it began, both along half a cosine (Smith and Topin 2018,
     https://arxiv.org/abs/1708.07120, with the constants of torch's OneCycleLR).
     """
     if config.name == "cosine":
-        return highest * (1 + math.cos(math.pi * step / steps)) / 2
+        return peak_lr * (1 + math.cos(math.pi * step / steps)) / 2
     if config.name == "one_cycle":
-        first = highest / 25
-        peak, end = config.warmup * steps - 1, steps - 1
+        first = peak_lr / 25
+        peak, last = config.warmup * steps - 1, steps - 1
         if step <= peak and peak > 0:
-            return _half_wave(first, highest, step / peak)
-        return _half_wave(highest, first / 1e4, (step - peak) / max(end - peak, 1))
-    return highest
+            return _half_cosine(first, peak_lr, step / peak)
+        return _half_cosine(peak_lr, first / 1e4, (step - peak) / max(last - peak, 1))
+    return peak_lr
 
 
-def _half_wave(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+def _half_cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))

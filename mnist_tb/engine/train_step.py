@@ -1,4 +1,7 @@
-"""One optimiser update, near the machine's limit."""
+"""One optimiser update, near the machine's limit: forward pass, backward pass, gradients of all processes, optimiser.
+
+On the CPU by the kernels of `kernels.cpp`, on CUDA as one recorded graph, and by plain torch where neither is possible.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from mnist_tb.config.schema import Augment, Config
 from mnist_tb.data import augment
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.engine import kernels
-from mnist_tb.engine.averaging import Average
-from mnist_tb.engine.distributed import ALONE, Team
+from mnist_tb.engine.averaging import AveragedWeights
+from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed
 from mnist_tb.engine.optim import VectorOptimizer
 from mnist_tb.model import CNN
 
@@ -24,133 +27,141 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, without doing it, and returns a function that does it."""
 
 
-class Updater:
-    """Takes optimiser updates on a model, whose weights stay in fp32.
+class TrainStep:
+    """One optimiser update per call, of a model whose weights stay in fp32: the master model.
 
     All parameters are one vector, so that the gradient, the optimiser and the copy in bf16 are one operation each. The
-    copy computes, and is refreshed from the fp32 weights after each update: what autocast does, without its casts of
-    every weight in every step. Forward and backward pass are `kernels` where these can be had, else torch's.
+    copy computes, and is refreshed from the master weights after each update: mixed precision as autocast does it, but
+    without a cast of every weight in every step.
 
-    network: what computes; the same weights as the model, in the configured precision.
-    average: of the weights over the updates, where that is configured.
-    team: whose processes share each batch out.
-    gradient: of the last update, float32 [P]; the gradients of the model's parameters are views of it.
+    compute_model: what runs forward and backward; the master model itself in fp32, else its copy in bf16.
+    average: of the weights over the updates, where the configuration asks for one, else None.
+    gradient: of the last update, float32 [P]; the gradients of the master model's parameters are views of it.
     """
 
-    def __init__(self, config: Config, model: CNN, dataset: Dataset, team: Team = ALONE) -> None:
+    def __init__(self, config: Config, model: CNN, dataset: Dataset, distributed: Distributed = SINGLE_PROCESS) -> None:
+        """distributed: the processes that share each batch."""
         self._dataset = dataset
-        self._team = team
-        self._vector, self.gradient = models.flatten(model)
-        self.network = models.in_precision(model, config.precision).train()
-        self._computing = self._vector if self.network is model else models.flatten(self.network)[0]
-        self._leaves = list(self.network.parameters())
-        self._kernels = kernels.find(self.network)
-        self._smoothing = config.train.label_smoothing
-        self.optimizer = VectorOptimizer(config.optimizer, self._vector)
+        self._distributed = distributed
+        self._master_weights, self.gradient = models.flatten(model)
+        self.compute_model = models.in_precision(model, config.precision).train()
+        is_copy = self.compute_model is not model
+        self._compute_weights = models.flatten(self.compute_model)[0] if is_copy else self._master_weights
+        self._compute_parameters = list(self.compute_model.parameters())
+        self._kernels = kernels.find(self.compute_model)
+        self._label_smoothing = config.train.label_smoothing
+        self.optimizer = VectorOptimizer(config.optimizer, self._master_weights)
         averaged = config.averaging.name != "none"
-        self.average = Average(config.averaging, model, self._vector, config.precision) if averaged else None
+        weights = self._master_weights
+        self.average = AveragedWeights(config.averaging, model, weights, config.precision) if averaged else None
 
-    def __call__(self, index: Tensor, lr: float | Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Update once, on the training images at `index`, int64 [B], each moved by its map (see `augment`).
+    def __call__(self, index: Tensor, lr: float | Tensor, transforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Update once, on the training images at `index`, int64 [B].
 
-        Returns the mean loss and the number of right predictions, both from before the update and on the device.
+        lr: the learning rate. transforms: float32 [B, 2, K], one for each image, as `augment.warp` takes them.
+        Returns the mean loss, float32 [], and the number of correct predictions, int64 [], both from before the update
+        and on the device.
         """
-        part = self._team.part(len(index))
-        loss, hits = self._differentiate(index[part], None if maps is None else maps[part])
-        loss, hits = self._team.add_up(self.gradient, loss, hits, len(index[part]) / len(index))
+        # Each process takes its shard of the batch; afterwards all of them have the whole batch's gradient.
+        shard = self._distributed.shard(len(index))
+        loss, num_correct = self._backward(index[shard], None if transforms is None else transforms[shard])
+        fraction = len(index[shard]) / len(index)
+        loss, num_correct = self._distributed.all_reduce(self.gradient, loss, num_correct, fraction)
+
+        # The optimiser moves the master weights, and the copy that computes follows them.
         self.optimizer.step(self.gradient, lr)
         self.refresh()
-        return loss, hits
+        return loss, num_correct
 
-    def _differentiate(self, index: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The gradient of the mean loss over some images; that loss and the number of right predictions."""
+    def _backward(self, index: Tensor, transforms: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Write the gradient of the mean loss over some images; returns that loss and the number of correct ones."""
         if len(index) == 0:  # a batch of fewer images than processes
             self.gradient.zero_()
             return self.gradient.new_zeros(()), index.new_zeros(())
         if self._kernels is None:
-            return self._by_torch(*self._batch(index, maps, self._computing.dtype))
-        if maps is None:
+            return self._backward_by_torch(*self._batch(index, transforms, self._compute_weights.dtype))
+        if transforms is None:
             data = self._dataset
             inputs = self._kernels.gather(data.train.images, index, *data.scaling)
             labels = data.train.labels.index_select(0, index)
         else:
-            inputs, labels = self._batch(index, maps, torch.float32)
-        return self._kernels.step(self._computing, inputs, labels, self.gradient, self._smoothing)
+            inputs, labels = self._batch(index, transforms, torch.float32)
+        return self._kernels.step(self._compute_weights, inputs, labels, self.gradient, self._label_smoothing)
 
-    def _batch(self, index: Tensor, maps: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        change = None if maps is None else partial(augment.move, maps=maps)
+    def _batch(self, index: Tensor, transforms: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        change = None if transforms is None else partial(augment.warp, transforms=transforms)
         return self._dataset.train_batch(index, dtype, change)
 
-    def _by_torch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(inputs).float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self._smoothing)
-        gradients = torch.autograd.grad(loss, self._leaves)
+    def _backward_by_torch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.compute_model(inputs).float()
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+        gradients = torch.autograd.grad(loss, self._compute_parameters)
         torch.cat(models.as_vector(gradients), out=self.gradient)
-        return loss.detach(), metrics.correct_count(logits.detach(), labels)
+        return loss.detach(), metrics.num_correct(logits.detach(), labels)
 
     def refresh(self) -> None:
-        """Have the copy compute with the model's weights of now."""
-        if self._computing is not self._vector:
-            self._computing.copy_(self._vector)
+        """Copy the master weights to the model that computes, where that is a copy."""
+        if self._compute_weights is not self._master_weights:
+            self._compute_weights.copy_(self._master_weights)
 
-    def state(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         """All tensors that an update changes, but for the gradient."""
-        return [self._vector, self._computing, *self.optimizer.state_dict().values()]
+        return [self._master_weights, self._compute_weights, *self.optimizer.state_dict().values()]
 
 
-class GraphUpdater:
-    """The updates of an `Updater` on CUDA, with every kernel of one recorded in a graph and launched by one call.
+class CudaGraphTrainStep:
+    """A `TrainStep` on CUDA, recorded as one CUDA graph and launched by one call.
 
-    On a network as small as this a GPU waits for the launches otherwise. A batch of another size than the recorded one,
-    such as the last of an epoch, takes the way without a graph, through the same weights.
+    On a network as small as this a GPU otherwise waits for the launches of its kernels. A batch of another size than
+    the recorded one, such as the last of an epoch, goes through the plain step, on the same weights.
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
     def __init__(
-        self, updater: Updater, size: int, device: torch.device, capture: Capture, moved: Augment | None = None
+        self, step: TrainStep, size: int, device: torch.device, capture: Capture, augmentation: Augment | None = None
     ) -> None:
-        """size: of the batches that are recorded. moved: by how much, where updates get maps."""
-        self._updater = updater
-        self.network, self.optimizer, self.average = updater.network, updater.optimizer, updater.average
-        self._still = None if moved is None else augment.still(size, moved).to(device)
-        self._maps = None if self._still is None else self._still.clone()
+        """size: of the batches that are recorded. augmentation: where updates get transforms, how large these are."""
+        self._step = step
+        self.compute_model, self.optimizer, self.average = step.compute_model, step.optimizer, step.average
+        self._identity = None if augmentation is None else augment.identity(size, augmentation).to(device)
+        self._transforms = None if self._identity is None else self._identity.clone()
         self._index = torch.zeros(size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
-        self._hits = torch.zeros((), dtype=torch.int64, device=device)
-        before = [tensor.clone() for tensor in updater.state()]
+        self._num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        before = [tensor.clone() for tensor in step.tensors()]
         self._replay = capture(self._update)
-        for tensor, value in zip(updater.state(), before, strict=True):  # what warming up has changed
+        for tensor, value in zip(step.tensors(), before, strict=True):  # undo what warming up has changed
             tensor.copy_(value)
 
     @property
     def gradient(self) -> Tensor:
-        """As in `Updater`."""
-        return self._updater.gradient
+        """As in `TrainStep`."""
+        return self._step.gradient
 
-    def __call__(self, index: Tensor, lr: float, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As in `Updater`."""
+    def __call__(self, index: Tensor, lr: float, transforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As in `TrainStep`."""
         self._lr.fill_(lr)
         if len(index) != len(self._index):
-            return self._updater(index, self._lr, maps)
+            return self._step(index, self._lr, transforms)
         self._index.copy_(index)
-        if self._maps is not None and self._still is not None:
-            self._maps.copy_(self._still if maps is None else maps)
+        if self._transforms is not None and self._identity is not None:
+            self._transforms.copy_(self._identity if transforms is None else transforms)
         self._replay()
-        return self._loss.clone(), self._hits.clone()
+        return self._loss.clone(), self._num_correct.clone()
 
     def refresh(self) -> None:
-        """As in `Updater`."""
-        self._updater.refresh()
+        """As in `TrainStep`."""
+        self._step.refresh()
 
     def _update(self) -> None:
-        loss, hits = self._updater(self._index, self._lr, self._maps)
+        loss, num_correct = self._step(self._index, self._lr, self._transforms)
         self._loss.copy_(loss)
-        self._hits.copy_(hits)
+        self._num_correct.copy_(num_correct)
 
 
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """A `Capture` by a CUDA graph, after three runs of the work in which libraries set themselves up."""
+    """A `Capture` by a CUDA graph, after three warm-up runs in which libraries initialise themselves."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -163,10 +174,12 @@ def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def updater(config: Config, model: CNN, dataset: Dataset, team: Team = ALONE) -> Updater | GraphUpdater:
-    """The quickest way to update the model on its device."""
-    plain = Updater(config, model, dataset, team)
+def build_train_step(
+    config: Config, model: CNN, dataset: Dataset, distributed: Distributed = SINGLE_PROCESS
+) -> TrainStep | CudaGraphTrainStep:
+    """The fastest train step for the device that the dataset is on."""
+    step = TrainStep(config, model, dataset, distributed)
     device, size = dataset.train.labels.device, config.train.batch_size
-    if device.type != "cuda" or len(dataset.train) < size or team.size > 1:
-        return plain
-    return GraphUpdater(plain, size, device, record_cuda_graph, config.augment if config.augment.enabled else None)
+    if device.type != "cuda" or len(dataset.train) < size or distributed.size > 1:
+        return step
+    return CudaGraphTrainStep(step, size, device, record_cuda_graph, config.augment if config.augment.enabled else None)

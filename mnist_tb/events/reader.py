@@ -1,10 +1,9 @@
-"""What an event file of whatever program holds: its curves, pictures and settings. Imports no torch."""
+"""What event files contain, of whatever program: curves, pictures and settings. Imports no torch."""
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from google.protobuf.message import DecodeError
 from tensorboard.compat.proto import event_pb2, types_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from mnist_tb.events import records as events
+from mnist_tb.events import records
 from mnist_tb.events.records import Damage
 
 _SESSION_START = "_hparams_/session_start_info"
@@ -24,7 +23,7 @@ _NUMBERS = {types_pb2.DT_FLOAT: ("<f", "float_val"), types_pb2.DT_DOUBLE: ("<d",
 
 @dataclass(frozen=True)
 class Point:
-    """A scalar. wall_time: seconds since 1970. value: as written, a 32-bit number mostly; NaN and infinities too."""
+    """A scalar. wall_time: seconds since 1970. value: as written, mostly a 32-bit number; may be NaN or infinite."""
 
     tag: str
     step: int
@@ -34,11 +33,11 @@ class Point:
 
 @dataclass
 class Contents:
-    """What a run's event files hold.
+    """What a run's event files contain.
 
     curves: tag → its points, in the order of the files. pictures: tag → step and encoded picture, the newest only.
-    settings: from HParams. status: completed or failed where an end was written, else unknown.
-    damage: file name → what could not be read of it; a text where it could not be opened at all.
+    settings: from HParams. status: completed or failed where HParams says so, else unknown.
+    first, last: wall times. damage: file name → what could not be read; a string where it could not be opened at all.
     """
 
     curves: dict[str, list[Point]] = field(default_factory=dict)
@@ -51,9 +50,9 @@ class Contents:
 
 
 def read(folder: Path) -> Contents:
-    """All of a run's event files, one after the other, as far as they can be read."""
+    """The contents of all of a run's event files, as far as they can be read."""
     found = Contents()
-    for name in events.sizes(folder):
+    for name in records.sizes(folder):
         for event in _events(folder / name, found.damage):
             if event.wall_time > 0:
                 found.first = min(event.wall_time, found.first or event.wall_time)
@@ -64,8 +63,8 @@ def read(folder: Path) -> Contents:
 
 
 def points(folder: Path, damage: dict[str, Damage | str]) -> Iterator[Point]:
-    """Every scalar of a run's event files, as it is read, without keeping it."""
-    for name in events.sizes(folder):
+    """Every scalar of a run's event files, one at a time, without keeping them. damage: as in `Contents`."""
+    for name in records.sizes(folder):
         for event in _events(folder / name, damage):
             for value in event.summary.value:
                 number = _scalar(value)
@@ -73,20 +72,10 @@ def points(folder: Path, damage: dict[str, Damage | str]) -> Iterator[Point]:
                     yield Point(value.tag, event.step, event.wall_time, number)
 
 
-def validation_and_test(tags: Iterable[str]) -> dict[str, tuple[str | None, str | None]]:
-    """The tags of accuracy and loss on validation and test, by what is in their names."""
-    found: dict[str, tuple[str | None, str | None]] = {}
-    for split, words in (("val", "val|dev|eval"), ("test", "test")):
-        near = sorted((tag for tag in tags if re.search(words, tag, re.IGNORECASE)), key=len)
-        pair = [next((tag for tag in near if re.search(kind, tag, re.IGNORECASE)), None) for kind in ("acc", "loss")]
-        found[split] = pair[0], pair[1]
-    return found
-
-
 def _events(path: Path, damage: dict[str, Damage | str]) -> Iterator[Any]:
     broken = Damage()
     try:
-        for content in events.contents(path, broken):
+        for content in records.contents(path, broken):
             try:
                 yield event_pb2.Event.FromString(content)
             except DecodeError:
@@ -119,7 +108,7 @@ def _hparams(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> float | None:
-    """A value's number: the old kind, or a tensor of rank 0 with a number in it, as TensorFlow 2 writes them."""
+    """The number of a scalar: a simple value, or a tensor of rank 0, as TensorFlow 2 writes them."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)

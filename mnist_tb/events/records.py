@@ -1,4 +1,4 @@
-"""A run's event files as files: their records and names, how long they are, how they are read and cut back."""
+"""Event files as files: their records, names and lengths, and how they are cut back to a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _files = itertools.count()
 
 
 def record(content: bytes) -> bytes:
-    """A record of an event file: the content's length, its checksum, the content, its checksum.
+    """A record of an event file: the length of the content, its checksum, the content, its checksum.
 
-    TensorBoard's own writer does the same with a checksum in Python, a hundred times slower on a picture.
+    TensorBoard's own writer does the same with a checksum in Python, which is a hundred times slower for a picture.
     https://github.com/tensorflow/tensorboard/blob/master/tensorboard/summary/writer/record_writer.py
     """
     length = struct.pack("<Q", len(content))
@@ -29,9 +29,10 @@ def record(content: bytes) -> bytes:
 
 @dataclass
 class Damage:
-    """What of an event file could not be read. truncated: it ends within a record, as a process leaves it when killed.
+    """What could not be read of an event file.
 
-    broken: records with a wrong checksum, or that are no event; nothing is known of what follows a broken length.
+    truncated: it ends within a record, as a killed process leaves it. broken: how many records have a wrong checksum or
+    are not an event; what follows a broken length is lost.
     """
 
     truncated: bool = False
@@ -42,7 +43,7 @@ class Damage:
 
 
 def contents(path: Path, damage: Damage) -> Iterator[bytes]:
-    """The content of each record of an event file, in order; what is wrong with the others is noted in `damage`.
+    """The content of each intact record of an event file, in order; the others are noted in `damage`.
 
     Raises OSError where the file cannot be read.
     """
@@ -53,7 +54,7 @@ def contents(path: Path, damage: Damage) -> Iterator[bytes]:
                 return
             length = struct.unpack("<Q", head[:8])[0]
             if _masked_checksum(head[:8]) != head[8:]:
-                damage.broken += 1  # where the next record begins is not known
+                damage.broken += 1  # where the next record begins is unknown
                 return
             if length + 4 > os.fstat(file.fileno()).st_size - file.tell():
                 damage.truncated = True
@@ -71,14 +72,14 @@ def _masked_checksum(content: bytes) -> bytes:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """The event files of a run and how long each is, in bytes."""
+    """The event files in a folder and their lengths in bytes."""
     return {path.name: path.stat().st_size for path in sorted(folder.glob("*tfevents*"))}
 
 
 def trim(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Take from a run's event files what was written after a checkpoint, at which they were as long as given.
+    """Cut a run's event files back to the lengths that they had at a checkpoint, and remove those that are newer.
 
-    Files that were not there then are removed. Killed in between, it can be done again. Raises OSError.
+    If killed halfway, it can be done again. Raises OSError.
     """
     for name, size in sizes(folder).items():
         path = folder / name
@@ -91,7 +92,7 @@ def trim(folder: Path, lengths: Mapping[str, int]) -> None:
 
 
 def new_name(others: Mapping[str, int]) -> str:
-    """A name after those of the other files: TensorBoard reads them in that order. The clock may have been set back."""
+    """A name that sorts after the others, as TensorBoard reads them in that order; even if the clock was set back."""
     times = [int(match[1]) for name in others if (match := re.search(r"tfevents\.(\d+)\.", name))]
     moment = max([int(time.time()), *(moment + 1 for moment in times)])
     return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}"

@@ -1,4 +1,4 @@
-"""What the Live tab says of a run: written by the training, read by the board. Imports no torch."""
+"""The status of a run: its words, and what the Live tab shows, written by the training, read by the board."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-TAG = "live/status"
-WEIGHTS_TAG = "live/weights"
+RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED = "running", "completed", "interrupted", "pruned", "failed"
+STATES = (RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED)
+"""What a training says of itself, in metrics.json and in the event file."""
+KILLED, UNKNOWN = "killed", "unknown"
+"""What a listing says of a run besides: no process has it, though it says running; and another program's."""
+SILENT, FOREIGN = "silent", "foreign"
+"""The same, as the Live tab says it, which knows event files alone: killed, or it hangs; and another program's."""
 PLUGIN = "live"
-STATES = ("running", "completed", "interrupted", "pruned", "failed")
+"""The Live tab's name in TensorBoard."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands. What is not known yet is None.
+    """The status of a run. What is not known yet is None.
 
-    state: one of STATES. phase: what it does at the moment, in a word or two.
-    epoch, batch: from 1. step: completed updates. loss in nats, accuracies from 0 to 1.
+    state: one of STATES. phase: what it is doing, in a word or two.
+    epoch, batch: from 1. step: completed updates. Losses in nats, accuracies from 0 to 1.
     seconds: since the run began. remaining: seconds of training that are left, at the rate so far.
     """
 
-    state: str = "running"
+    state: str = RUNNING
     phase: str = "starting"
     dataset: str = ""
     device: str = ""
@@ -46,13 +51,13 @@ class Status:
     remaining: float | None = None
     error: str = ""
 
-    def dump(self) -> str:
+    def to_json(self) -> str:
         """As JSON; numbers that are not finite become null."""
         return json.dumps({key: _finite(value) for key, value in asdict(self).items()}, ensure_ascii=False)
 
 
-def load(text: str | bytes) -> Status | None:
-    """A Status from its JSON; None where it is something else. Keys of a later version are passed over."""
+def status_from_json(text: str | bytes) -> Status | None:
+    """A Status from its JSON; None where it is something else. Keys of a later version are ignored."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):

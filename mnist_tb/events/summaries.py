@@ -1,4 +1,4 @@
-"""Pure: values in, TensorBoard's protocol buffers out. What these are is read off TensorBoard's own plugins."""
+"""Values in, TensorBoard's protocol buffers out, in the form that its own plugins write. Pure functions only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tensorboard.plugins.pr_curve import metadata as pr_curve_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.util import tensor_util
 
-from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config.hyperparameters import to_hparam
 from mnist_tb.events import status
 
 Picture = np.ndarray
@@ -41,7 +41,7 @@ def histogram(tag: str, value: torch.Tensor) -> Any:
 
 def image(tag: str, picture: Picture) -> Any:
     encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="png", compress_level=1)  # in half of the time, an eighth larger
+    Image.fromarray(picture).save(encoded, format="png", compress_level=1)  # half the time, an eighth larger
     height, width, _ = picture.shape
     image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     return summary_pb2.Summary.Value(tag=tag, image=image)
@@ -66,7 +66,7 @@ def text(tag: str, text: str) -> Any:
 
 def layout(charts: Mapping[str, Mapping[str, Sequence[str]]]) -> Any:
     """The Custom Scalars tab: category → chart title → tags drawn on one chart."""
-    made = layout_pb2.Layout(
+    proto = layout_pb2.Layout(
         category=[
             layout_pb2.Category(
                 title=category,
@@ -83,18 +83,18 @@ def layout(charts: Mapping[str, Mapping[str, Sequence[str]]]) -> Any:
     return summary_pb2.Summary.Value(
         tag=layout_metadata.CONFIG_SUMMARY_TAG,
         metadata=layout_metadata.create_summary_metadata(),
-        tensor=tensor_util.make_tensor_proto(made.SerializeToString()),
+        tensor=tensor_util.make_tensor_proto(proto.SerializeToString()),
     )
 
 
 def hparams(values: Mapping[str, Any], group: str) -> Any:
-    """A run's settings, and the group of runs whose repetition it is."""
-    clean = {key: settings.hparam(value) for key, value in values.items()}
+    """A run's hyperparameters, and the group of runs that it is a repetition of."""
+    clean = {key: to_hparam(value) for key, value in values.items()}
     return hparams_summary.hparams_pb(clean, trial_id=group).value
 
 
 def end(state: str) -> Any:
-    """How a run ended, now: completed or failed."""
+    """The end of a run, now: completed or failed."""
     data = plugin_data_pb2.HParamsPluginData(
         session_end_info=plugin_data_pb2.SessionEndInfo(status=_ENDS[state], end_time_secs=time.time())
     )
@@ -106,7 +106,7 @@ def end(state: str) -> Any:
 
 
 def live(tag: str, content: bytes) -> Any:
-    """What is for the Live tab alone: a Status as JSON, or weights."""
+    """What only the Live tab reads: a Status as JSON, or weights."""
     metadata = summary_pb2.SummaryMetadata(data_class=summary_pb2.DATA_CLASS_TENSOR)
     metadata.plugin_data.plugin_name = status.PLUGIN
     return summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(content))

@@ -1,4 +1,4 @@
-"""Every tag, typed once. Imports nothing: the board and the commands about runs read what the training writes."""
+"""The tag of every curve, picture and text that is written. Imports nothing."""
 
 LOSS_TRAIN = "loss/train"
 LOSS_VAL = "loss/val"
@@ -24,3 +24,5 @@ PER_CLASS = "accuracy_per_class/"
 CONFIG_TEXT = "config"
 DATASET_TEXT = "dataset"
 RESULTS_TEXT = "results"
+LIVE_STATUS = "live/status"
+LIVE_WEIGHTS = "live/weights"

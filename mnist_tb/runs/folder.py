@@ -1,4 +1,4 @@
-"""The run folder: create, find, list, read back. One run is one folder `0007-name` below the log folder."""
+"""The run folder: created, found, listed, read back. One run is one folder `0007-name` in the log folder."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import errno
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError, InUseError, TrainingError
-from mnist_tb.system import is_locked, locked, sync_folder
+from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
 PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
-"""A row of predictions.npy, as numpy names its type."""
+"""The dtype of predictions.npy, a row for each test image."""
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _UNFINISHED = ".unfinished-run"
-_LATER = (
+_KEYS_OF_THE_TRAINING = (
     "error",
     "ended",
     "test",
@@ -38,7 +40,7 @@ _LATER = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and the names of what lies in it."""
+    """A run's folder, and the paths of what is in it."""
 
     path: Path
 
@@ -79,48 +81,48 @@ class Run:
         try:
             metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError(f"{self.path}: is no run, it has no metrics.json") from None
+            raise InputError(f"{self.path}: is not a run: it has no metrics.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.metrics}: cannot be read: {error}") from None
         if not isinstance(metrics, dict):
-            raise InputError(f"{self.metrics}: is not a run's metrics: the top level is no mapping")
+            raise InputError(f"{self.metrics}: is not a run's metrics: the top level is not a mapping")
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Replace metrics.json in one step; whoever reads it sees the old one or the new one, whole."""
+        """Replace metrics.json in one step: at every instant the whole old or the whole new one can be read."""
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(self.metrics, text.encode() + b"\n")
 
     def update_metrics(self, **changes: Any) -> None:
-        """Set some keys of metrics.json and keep the rest, also where another process does the same.
+        """Set some keys of metrics.json and keep the others, also while another process does the same.
 
-        Raises OSError, also where it is no longer there, and TrainingError where it is broken.
+        Raises OSError, also where the file is gone, and TrainingError where it is broken.
         """
         with locked(self.path):
             try:
                 known = self.read_metrics()
-            except InputError as error:  # it was whole before
+            except InputError as error:  # it was valid before
                 os.stat(self.metrics)
                 raise TrainingError(str(error)) from None
             self.write_metrics({**known, **changes})
 
     def restart_metrics(self) -> None:
-        """Mark the run running, and take out all that came after its beginning."""
+        """Mark the run as running, and remove the keys that its training has written."""
         with locked(self.path):
-            known = {key: value for key, value in self.read_metrics().items() if key not in _LATER}
+            known = {key: value for key, value in self.read_metrics().items() if key not in _KEYS_OF_THE_TRAINING}
             self.write_metrics({**known, "status": "running"})
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the run for this process. Raises InputError where another one has it, or it is no run.
+        """Reserve the run for this process. Raises InputError where another process uses it, or it is not a run.
 
-        The lock is the system's, on the folder of checkpoints: it ends with the process, however that ends.
+        The lock is the operating system's, on the folder of checkpoints: it ends with the process, however that ends.
         """
         with contextlib.ExitStack() as held:
             try:
-                if not self._kept.is_dir():
-                    raise InputError(f"{self.path}: is no run, it has no folder of checkpoints")
-                held.enter_context(locked(self._kept, wait=False))
+                if not self._locked_folder.is_dir():
+                    raise InputError(f"{self.path}: is not a run: it has no folder of checkpoints")
+                held.enter_context(locked(self._locked_folder, wait=False))
             except BlockingIOError:
                 raise InUseError(
                     f"{self.path}: this run is in use by another process; wait until it has ended"
@@ -128,51 +130,51 @@ class Run:
             yield
 
     def is_in_use(self) -> bool:
-        """Whether a process has the run at the moment."""
-        return is_locked(self._kept)
+        """Whether a process is using the run."""
+        return is_locked(self._locked_folder)
 
     @property
-    def _kept(self) -> Path:
+    def _locked_folder(self) -> Path:
         return self.last_checkpoint.parent
 
 
-def create(logdir: Path, name: str, config: str, metrics: dict[str, Any], number: int | None = None) -> Run:
-    """Make a run's folder: its number, or the highest so far plus one, then the name.
+def create_run(logdir: Path, name: str, config: str, metrics: dict[str, Any], number: int | None = None) -> Run:
+    """Create a run's folder, named by a number, if None the highest so far plus one, and the name.
 
-    It comes into being whole, with its configuration and first metrics in it, so that it can be resumed at whatever
-    instant it is killed. Two trainings that start at once get different numbers: the log folder is locked meanwhile.
-    Raises InputError where the log folder cannot be made or written, TrainingError where the disk fails or is full.
+    It appears complete, with its configuration and first metrics, so that the run can be resumed whenever it is killed.
+    Two trainings that start at once get different numbers: the log folder is locked meanwhile.
+    Raises InputError where the log folder cannot be created or written, TrainingError where the disk fails or is full.
     """
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         with locked(logdir):
-            made = Run(logdir / _UNFINISHED)
-            if made.path.is_symlink():
-                made.path.unlink()  # nothing is written where a link leads to
-            shutil.rmtree(made.path, ignore_errors=True)  # what a run left that was killed while it was made
-            made.last_checkpoint.parent.mkdir(parents=True)
-            write_atomically(made.config, config.encode())
-            made.write_metrics(metrics)
+            unfinished = Run(logdir / _UNFINISHED)
+            if unfinished.path.is_symlink():
+                unfinished.path.unlink()  # nothing is written to where a link leads
+            shutil.rmtree(unfinished.path, ignore_errors=True)  # left by a process that was killed here
+            unfinished.last_checkpoint.parent.mkdir(parents=True)
+            write_atomically(unfinished.config, config.encode())
+            unfinished.write_metrics(metrics)
             numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
             run = Run(logdir / f"{max(numbers, default=0) + 1 if number is None else number:04d}-{name}")
-            made.path.rename(run.path)
+            unfinished.path.rename(run.path)
             sync_folder(logdir)
             return run
     except OSError as error:
         kind = TrainingError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else InputError
-        raise kind(f"{logdir}: no run can be made here: {error.strerror}; choose another --logdir") from None
+        raise kind(f"{logdir}: no run can be created here: {error.strerror}; choose another --logdir") from None
 
 
-def find(logdir: Path, which: str) -> Run:
-    """The run that is meant by a path, a folder's name, a number such as `7`, or `last`.
+def find_run(logdir: Path, which: str) -> Run:
+    """The run that a path, a folder's name, a number such as `7`, or `last` stands for.
 
-    Raises InputError, naming the nearest runs there are, where none fits.
+    Raises InputError, which names the newest runs, where there is none.
     """
     if "/" in which or which in (".", ".."):
         if Path(which).is_dir():
             return Run(Path(which))
         raise InputError(f"{which}: no such run folder")
-    found = listing(logdir)
+    found = list_run_folders(logdir)
     if which == "last" and found:
         return found[-1]
     for run in found:
@@ -183,8 +185,8 @@ def find(logdir: Path, which: str) -> Run:
     raise InputError(f"{logdir}: no run called {which!r}; {there}")
 
 
-def listing(logdir: Path) -> list[Run]:
-    """All run folders below a log folder, oldest number first; an absent folder has none."""
+def list_run_folders(logdir: Path) -> list[Run]:
+    """All run folders in a log folder, by their numbers; none where there is no such folder."""
     if not logdir.is_dir():
         return []
     numbered = [
@@ -193,17 +195,17 @@ def listing(logdir: Path) -> list[Run]:
     return [Run(path) for _, path in sorted(numbered)]
 
 
-def is_numbered(name: str) -> bool:
+def is_run_folder_name(name: str) -> bool:
     """Whether a folder of this name is a run: `0007-name`."""
     return _FOLDER.match(name) is not None
 
 
 def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
-    """Each test image's true and predicted class and how surely, in the order of the files, for comparisons.
+    """Write predictions.npy: label, prediction and confidence of each test image, in the order of the dataset.
 
-    labels: an integer array [N]; probabilities: a float array [N, C]. Raises OSError.
+    labels: an integer array [N]. probabilities: a float array [N, C]. Raises OSError.
     """
-    import numpy as np  # only trainings write, and they have it
+    import numpy as np  # slow to import; only trainings call this, and have it
 
     table = np.empty(len(labels), PREDICTION)
     table["label"], table["prediction"], table["confidence"] = labels, probabilities.argmax(1), probabilities.max(1)
@@ -212,10 +214,15 @@ def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
     write_atomically(run.predictions, encoded.getvalue())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant, a power cut included, the path holds the old or the new content.
+def package_versions(*packages: str) -> dict[str, str]:
+    """The versions of Python and of some packages, as metrics.json has them."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
-    Raises OSError that names the path; nothing is then left beside it.
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every instant, even at a power cut, the path has the whole old or the whole new content.
+
+    Raises OSError, which names the path; nothing is left beside it then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:

@@ -1,6 +1,6 @@
-"""All runs below a log folder, read back into rows: ours from their metrics.json, others' from their event files.
+"""The runs in a log folder, each summarised: native ones by their metrics.json, others by their event files.
 
-Imports no torch, and reads of each of our runs one small file only: a thousand of them take a moment.
+Imports no torch, and reads one small file for each native run: a thousand of them take a moment.
 """
 
 from __future__ import annotations
@@ -11,34 +11,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mnist_tb.config import hyperparameters as settings
-from mnist_tb.config import load as configuration
-from mnist_tb.config.hyperparameters import SEED
+from mnist_tb.config.hyperparameters import SEED, flatten
+from mnist_tb.config.load import flat_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
+from mnist_tb.events.curves import best_result, find_curves
 from mnist_tb.events.records import Damage
-from mnist_tb.runs import folder as runs
-from mnist_tb.runs.folder import Run
+from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
+from mnist_tb.runs.folder import Run, find_run, list_run_folders
 
-UNKNOWN = "unknown"
+if TYPE_CHECKING:
+    from mnist_tb.events.reader import Contents
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run. What is not known of it is None.
+class RunSummary:
+    """What is known of one run; the rest is None.
 
-    ours: whether it has a metrics.json. status: running, completed, interrupted, pruned, failed, killed (its
-    metrics.json says running, but no process has it), or unknown. epochs: how many it is to have. accuracies from 0 to
-    1, losses in nats, of the weights that were best on validation. seconds: of training. started: seconds since 1970.
+    native: whether it has a metrics.json, written by mnist_tb. status: one of `events.status`: a state, killed (its
+    metrics.json says running, but no process has it) or unknown. epochs: how many are planned. Accuracies from 0 to 1
+    and losses in nats are of the weights with the best validation result. seconds: of training. started: seconds since
+    1970.
     """
 
     name: str
     path: Path
-    ours: bool
+    native: bool
     status: str = UNKNOWN
     dataset: str | None = None
     test_images: int | None = None
@@ -61,7 +63,7 @@ class Row:
 
     @property
     def data(self) -> str:
-        """What it was tested on, for a person: rows of different data are not comparable."""
+        """What it was tested on, in words: runs on different data are not comparable."""
         if self.dataset is None:
             return "data not known"
         return self.dataset if self.test_images is None else f"{self.dataset}, {self.test_images:,} test images"
@@ -69,88 +71,88 @@ class Row:
 
 @dataclass(frozen=True)
 class Problem:
-    """A sentence about what could not be read. lost: whether that is more than the end of a file that was cut off."""
+    """A sentence about what could not be read. lost: whether more is missing than the end of a truncated file."""
 
     text: str
     lost: bool = True
 
 
 @dataclass(frozen=True)
-class Overview:
-    """The rows, oldest number first, others' runs after them, and what could not be read."""
+class RunList:
+    """Runs, native ones by their numbers and then the others, and what could not be read."""
 
-    rows: list[Row]
+    runs: list[RunSummary]
     problems: list[Problem]
 
 
-def survey(logdir: Path) -> Overview:
-    """Every run below a log folder. Raises InputError where there is no such folder."""
+def list_runs(logdir: Path) -> RunList:
+    """Every run in a log folder. Raises InputError where there is no such folder."""
     if not logdir.is_dir():
         raise InputError(f"{logdir}: no such log folder")
-    found = Overview([], [])
-    numbered = runs.listing(logdir)
+    found = RunList([], [])
+    numbered = list_run_folders(logdir)
     for run in numbered:
         _add(found, run, run.name)
-    for name in _others(logdir, {run.name for run in numbered}):
+    for name in _foreign_folders(logdir, {run.name for run in numbered}):
         _add(found, Run(logdir / name), name)
     return found
 
 
-def chosen(logdir: Path, which: Iterable[str]) -> Overview:
-    """The runs that are named, each as in `runs.find`, or by a path below the log folder. Raises InputError."""
-    found = Overview([], [])
+def select_runs(logdir: Path, which: Iterable[str]) -> RunList:
+    """The runs that are named as in `find_run`, or by a path in the log folder. Raises InputError."""
+    found = RunList([], [])
     for name in which:
         inside = logdir / name
-        others = not Path(name).is_absolute() and ".." not in Path(name).parts and _has_events(inside)
-        run = Run(inside) if others else runs.find(logdir, name)
-        _add(found, run, name if others else run.name)
+        is_foreign = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_foreign(inside)
+        run = Run(inside) if is_foreign else find_run(logdir, name)
+        _add(found, run, name if is_foreign else run.name)
     return found
 
 
-def _add(found: Overview, run: Run, name: str) -> None:
+def _add(found: RunList, run: Run, name: str) -> None:
     try:
-        found.rows.append(_ours(run, name) if run.metrics.exists() else _foreign(run, name, found.problems))
+        found.runs.append(_native_run(run, name) if run.metrics.exists() else _foreign_run(run, name, found.problems))
     except (InputError, OSError) as error:
         found.problems.append(Problem(str(error)))
 
 
-def _others(logdir: Path, ours: set[str]) -> list[str]:
-    """The folders that hold event files and are none of our runs, by their path below, as TensorBoard has them."""
+def _foreign_folders(logdir: Path, native: set[str]) -> list[str]:
+    """The other folders with event files, by their path in the log folder, which is their name in TensorBoard."""
     names = []
     for folder, below, files in os.walk(logdir):
         at_top = Path(folder) == logdir
-        below[:] = sorted(name for name in below if not name.startswith(".") and not (at_top and name in ours))
+        below[:] = sorted(name for name in below if not name.startswith(".") and not (at_top and name in native))
         if any("tfevents" in name for name in files):
             names.append(os.path.relpath(folder, logdir))
     return names
 
 
-def _has_events(folder: Path) -> bool:
+def _is_foreign(folder: Path) -> bool:
     return not (folder / "metrics.json").exists() and any(folder.glob("*tfevents*"))
 
 
-def _ours(run: Run, name: str) -> Row:
+def _native_run(run: Run, name: str) -> RunSummary:
     metrics = run.read_metrics()
-    values = metrics.get("config")
-    if not isinstance(values, dict):
-        values = _older(run)
-    if "kind" not in metrics:  # else it is of another program, which has other settings
-        values = {**_defaults(), **values}
+    settings = metrics.get("config")
+    if not isinstance(settings, dict):
+        raise InputError(f"{run.metrics}: has no settings")
+    if "kind" not in metrics:  # else it is another program's, which has other settings
+        settings = {**_defaults(), **settings}  # a key that was added later had this default before
     status = str(metrics.get("status", UNKNOWN))
-    if status == "running" and not run.is_in_use():
-        status = "killed"
+    if status == RUNNING and not run.is_in_use():
+        status = KILLED
     images, val, test = (_mapping(metrics.get(key)) for key in ("images", "val", "test"))
     error = metrics.get("error")
-    return Row(
+    return RunSummary(
         name=name,
         path=run.path,
-        ours=True,
+        native=True,
         status=status,
         dataset=str(metrics["dataset"]) if metrics.get("dataset") else None,
         test_images=_whole(images.get("test")),
-        settings=values,
+        settings=settings,
         epoch=_whole(metrics.get("epoch")),
-        epochs=_whole(values.get("train.epochs", values.get("epochs"))),
+        epochs=_whole(settings.get("train.epochs", settings.get("epochs"))),
         step=_whole(metrics.get("step")),
         val_accuracy=_number(val.get("accuracy")),
         val_loss=_number(val.get("loss")),
@@ -159,37 +161,32 @@ def _ours(run: Run, name: str) -> Row:
         seconds=_number(metrics.get("train_seconds")),
         images_per_second=_number(metrics.get("images_per_second")),
         started=_number(metrics.get("started")),
-        error=str(error) if status == "failed" and error else None,
+        error=str(error) if status == FAILED and error else None,
     )
-
-
-def _older(run: Run) -> dict[str, Any]:
-    """The settings of a run whose metrics.json does not have them yet."""
-    return configuration.flat(configuration.load(run.config))
 
 
 @cache
 def _defaults() -> dict[str, Any]:
-    return configuration.flat(Config())
+    return flat_config(Config())
 
 
-def _foreign(run: Run, name: str, problems: list[Problem]) -> Row:
-    """A run of another program, from its event files; what is wrong with them is added to the problems."""
-    from mnist_tb.events import reader as reading
+def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:
+    """A run of another program, read from its event files; damage to them is added to the problems."""
+    from mnist_tb.events import reader  # slow to import: TensorBoard's protocol buffers
 
     if not any(run.path.glob("*tfevents*")):
-        raise InputError(f"{run.path}: is no run, it has neither metrics.json nor event files")
-    contents = reading.read(run.path)
-    problems += damaged(run.path, contents.damage)
-    curves = contents.curves
-    best = {kind: _best(curves, *tags) for kind, tags in reading.validation_and_test(curves).items()}
-    (val_accuracy, val_loss), (test_accuracy, test_loss) = best["val"], best["test"]
-    steps = [point.step for curve in curves.values() for point in curve]
+        raise InputError(f"{run.path}: is not a run: it has neither metrics.json nor event files")
+    contents = reader.read(run.path)
+    problems += damage_problems(run.path, contents.damage)
+    tags = find_curves(contents.curves)
+    val_accuracy, val_loss = _best(contents, tags, "val")
+    test_accuracy, test_loss = _best(contents, tags, "test")
+    steps = [point.step for curve in contents.curves.values() for point in curve]
     lasted = None if contents.first is None or contents.last is None else contents.last - contents.first
-    return Row(
+    return RunSummary(
         name=name,
         path=run.path,
-        ours=False,
+        native=False,
         status=contents.status,
         settings={**contents.settings, **_yaml_settings(run.path)},
         step=max(steps, default=None),
@@ -202,8 +199,8 @@ def _foreign(run: Run, name: str, problems: list[Problem]) -> Row:
     )
 
 
-def damaged(folder: Path, damage: Mapping[str, Damage | str]) -> list[Problem]:
-    """What is wrong with a run's event files, as `reading` has found it."""
+def damage_problems(folder: Path, damage: Mapping[str, Damage | str]) -> list[Problem]:
+    """Sentences about the damage to a run's event files that `events.reader` has found."""
     return [_problem(folder / name, found) for name, found in damage.items()]
 
 
@@ -215,23 +212,19 @@ def _problem(path: Path, found: Damage | str) -> Problem:
     return Problem(f"{path}: {' and '.join(parts)}; the rest was read", lost=found.broken > 0)
 
 
-def _best(curves: Mapping[str, Any], accuracy: str | None, loss: str | None) -> tuple[float | None, float | None]:
-    """The highest accuracy and the loss at the same step, or the lowest loss where there is no accuracy."""
-    losses = {p.step: p.value for p in curves.get(loss or "", ()) if math.isfinite(p.value)}
-    finite = [p for p in curves.get(accuracy or "", ()) if math.isfinite(p.value)]
-    if finite:
-        best = max(finite, key=lambda p: p.value)
-        return best.value, losses.get(best.step)
-    return None, min(losses.values(), default=None)
+def _best(contents: Contents, tags: Mapping[tuple[str, str], str], split: str) -> tuple[float | None, float | None]:
+    curves = (contents.curves.get(tags.get((kind, split), ""), []) for kind in ("accuracy", "loss"))
+    accuracies, losses = ({point.step: point.value for point in curve} for curve in curves)
+    return best_result(accuracies, losses)
 
 
 def _yaml_settings(folder: Path) -> dict[str, Any]:
-    """What Lightning leaves beside its event files: hparams.yaml, plain values only."""
+    """The settings in Lightning's hparams.yaml, if they are plain values."""
     try:
         values = yaml.safe_load((folder / "hparams.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
-    return settings.flatten(values) if isinstance(values, dict) and all(isinstance(k, str) for k in values) else {}
+    return flatten(values) if isinstance(values, dict) and all(isinstance(k, str) for k in values) else {}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

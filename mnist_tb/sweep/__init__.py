@@ -1,5 +1,7 @@
-"""A search over configurations: many runs, on any number of processes and machines.
+"""A search over configurations: many runs, in any number of processes and on any number of machines.
 
-A trial is a point of the search space; each of its seeds is a normal run in a folder of its own. Optuna chooses the
-points and keeps the trials; nothing that is known of them is anywhere else. https://optuna.readthedocs.io/
+A trial is a point of the search space; each of its seeds is an ordinary run in its own folder. Optuna chooses the
+points and stores the trials; nothing about them is kept anywhere else. https://optuna.readthedocs.io/
+
+Its face is `pool.sweep`. It does not know the command line, except where `worker` is started as a program.
 """

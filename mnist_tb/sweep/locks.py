@@ -1,4 +1,4 @@
-"""Who works on which trial: locks that end with their process, however that ends, so that none needs a time limit."""
+"""Which process works on which trial: locks that end with their process, however it ends, so they need no timeout."""
 
 from __future__ import annotations
 
@@ -9,137 +9,139 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from optuna.storages.journal._file import BaseJournalFileLock  # nothing public has its type
+from optuna.storages.journal import JournalFileOpenLock
 
 from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.system import locked
+from mnist_tb.runs.locks import locked
 
-_WHOLE, _FIRST_TRIAL, _NOTHING = 0, 1, -1
-"""The numbers of PostgreSQL's locks that stand for the whole sweep, for its first trial, and for nothing."""
+_STUDY, _FIRST_TRIAL, _PROBE = 0, 1, -1
+"""Keys of PostgreSQL's locks: of the whole study, of its trial 0, and of a lock that is only taken to test the
+connection."""
 
 
 class Locks(Protocol):
-    """The locks of one sweep, for one process."""
+    """The locks of one sweep, as one process sees them."""
 
-    def whole(self) -> contextlib.AbstractContextManager[None]:
-        """Wait until no other process has the sweep's trials to itself, and have them."""
+    def study_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of the whole study; waits while another process holds it."""
 
-    def free(self, trials: Sequence[int]) -> Sequence[int]:
-        """Those trials that may be had, at a glance: one that another process has may still be among them."""
+    def unclaimed(self, trials: Sequence[int]) -> Sequence[int]:
+        """Those trials that may be unclaimed. A cheap check: `acquire` can still return False for any of them."""
 
-    def hold(self, trial: int) -> bool:
-        """Take a trial; False where another process has it."""
+    def acquire(self, trial: int) -> bool:
+        """Take the lock of a trial; False if another process holds it."""
 
     def release(self, trial: int) -> None:
-        """Give a trial back."""
+        """Release the lock of a trial."""
 
     def check(self) -> None:
-        """Raise TrainingError where what is held may have been lost."""
+        """Raise TrainingError if the locks of this process may have been lost."""
 
     def close(self) -> None:
-        """Give all back."""
+        """Release all locks."""
 
 
 class FileLocks:
-    """Locks on the files of a folder, which the system keeps: on one machine, or on a folder shared over NFS."""
+    """Locks on files in a folder, kept by the operating system: on one machine, or in a folder shared over NFS."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: made where it is missing. Raises OSError where that cannot be."""
+        """folder: created if it does not exist. Raises OSError if that fails."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._held: dict[int, contextlib.ExitStack] = {}
+        self._acquired: dict[int, contextlib.ExitStack] = {}
 
-    def whole(self) -> contextlib.AbstractContextManager[None]:
+    def study_lock(self) -> contextlib.AbstractContextManager[None]:
         """As in `Locks`."""
-        return self._at("sweep")
+        return self._file_lock("sweep")
 
-    def journal(self) -> contextlib.AbstractContextManager[None]:
-        """Wait until no other process writes the journal, and have it meanwhile."""
-        return self._at("journal")
+    def journal_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock for writing the journal; waits while another process holds it."""
+        return self._file_lock("journal")
 
-    def free(self, trials: Sequence[int]) -> Sequence[int]:
-        """As in `Locks`: all of them, for to ask for one is no more than a look."""
+    def unclaimed(self, trials: Sequence[int]) -> Sequence[int]:
+        """As in `Locks`: all of them, since `acquire` costs no more than a check."""
         return trials
 
-    def hold(self, trial: int) -> bool:
+    def acquire(self, trial: int) -> bool:
         """As in `Locks`."""
-        if trial in self._held:
+        if trial in self._acquired:
             return True
-        held = contextlib.ExitStack()
+        stack = contextlib.ExitStack()
         try:
-            held.enter_context(self._at(f"trial-{trial:06d}", wait=False))
+            stack.enter_context(self._file_lock(f"trial-{trial:06d}", wait=False))
         except BlockingIOError:
             return False
-        self._held[trial] = held
+        self._acquired[trial] = stack
         return True
 
     def release(self, trial: int) -> None:
         """As in `Locks`."""
-        if trial in self._held:
-            self._held.pop(trial).close()
+        if trial in self._acquired:
+            self._acquired.pop(trial).close()
 
     def check(self) -> None:
-        """As in `Locks`: the system keeps them as long as the process lives."""
+        """As in `Locks`: never raises, since the operating system keeps the locks as long as the process lives."""
 
     def close(self) -> None:
         """As in `Locks`."""
-        for trial in [*self._held]:
+        for trial in [*self._acquired]:
             self.release(trial)
 
     @contextlib.contextmanager
-    def _at(self, name: str, wait: bool = True) -> Iterator[None]:
+    def _file_lock(self, name: str, wait: bool = True) -> Iterator[None]:
         path = self._folder / name
         path.touch()
         with locked(path, wait):
             yield
 
 
-class JournalLock(BaseJournalFileLock):
-    """Optuna's lock for writing its journal, as one that ends with its process.
+class JournalLock(JournalFileOpenLock):  # the base only gives it a type that Optuna accepts: all of it is overridden
+    """The lock under which Optuna writes its journal. Unlike Optuna's own locks, it ends with its process.
 
-    Whoever takes it cuts off a line that another process was killed in while it wrote it: Optuna would write the next
-    line behind it, and could not read the journal any more.
+    Acquiring it also cuts off the incomplete line that a process leaves if it is killed while writing: Optuna would
+    append to that line, and could no longer read the journal.
     """
 
     def __init__(self, journal: Path, locks: FileLocks) -> None:
+        super().__init__(str(journal), grace_period=None)
         self._journal = journal
         self._locks = locks
-        self._held = contextlib.ExitStack()
+        self._acquired = contextlib.ExitStack()
 
     def acquire(self) -> bool:
-        """As Optuna asks for it."""
-        self._held.enter_context(self._locks.journal())
+        """Wait for the lock; always True. Raises OSError if the journal cannot be repaired."""
+        self._acquired.enter_context(self._locks.journal_lock())
         cut_torn_line(self._journal)
         return True
 
     def release(self) -> None:
-        """As Optuna asks for it."""
-        self._held.close()
+        """Release the lock."""
+        self._acquired.close()
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut off what comes after a file's last line end. Raises OSError."""
+    """Truncate a file after its last newline. Raises OSError."""
     with open(path, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        place, tail = end, b""
-        while place > 0 and b"\n" not in tail:
-            place = max(place - 4096, 0)
-            file.seek(place)
+        start, tail = end, b""
+        while start > 0 and b"\n" not in tail:
+            start = max(start - 4096, 0)
+            file.seek(start)
             tail = file.read(4096)
-        kept = place + tail.rfind(b"\n") + 1
-        if kept < end:
-            file.truncate(kept)
+        complete = start + tail.rfind(b"\n") + 1
+        if complete < end:
+            file.truncate(complete)
 
 
 class PostgresLocks:
-    """PostgreSQL's advisory locks, on a connection of their own: they end with the connection, and so with the process.
+    """PostgreSQL's advisory locks on a dedicated connection: they end with the connection, and so with the process.
 
-    A machine that falls silent is missed after a minute and a half.
+    If a machine stops responding, the server closes its connection after about 90 seconds.
     https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
     """
 
     def __init__(self, url: str, sweep: str) -> None:
-        """url: `postgresql://…`. Raises InputError where nothing answers there or the driver is missing."""
+        """url: `postgresql://…`. Raises InputError if the server cannot be reached or the driver is missing."""
         try:
             import psycopg
         except ImportError:
@@ -156,47 +158,48 @@ class PostgresLocks:
             raise InputError(f"--storage: PostgreSQL cannot be reached: {first_line(error)}") from None
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """As in `Locks`. Raises TrainingError where the connection is lost."""
-        self._ask("pg_advisory_lock", _WHOLE)
+    def study_lock(self) -> Iterator[None]:
+        """As in `Locks`. Raises TrainingError if the connection is lost."""
+        self._call("pg_advisory_lock", _STUDY)
         try:
             yield
         finally:
-            self._give_back(_WHOLE)
+            self._unlock(_STUDY)
 
-    def free(self, trials: Sequence[int]) -> Sequence[int]:
-        """As in `Locks`, in one question for all of them. Raises TrainingError where the connection is lost."""
+    def unclaimed(self, trials: Sequence[int]) -> Sequence[int]:
+        """As in `Locks`, in one query for all trials. Raises TrainingError if the connection is lost."""
         query = (
             "SELECT objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = database"
             " WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 2 AND classid::bigint = %s"
         )
-        with self._errors_told():
-            held = {row[0] - _FIRST_TRIAL for row in self._connection.execute(query, (self._sweep % 2**32,))}
-        return [trial for trial in trials if trial not in held]
+        with self._connection_errors():
+            claimed = {row[0] - _FIRST_TRIAL for row in self._connection.execute(query, (self._sweep % 2**32,))}
+        return [trial for trial in trials if trial not in claimed]
 
-    def hold(self, trial: int) -> bool:
-        """As in `Locks`. Raises TrainingError where the connection is lost."""
-        return bool(self._ask("pg_try_advisory_lock", _FIRST_TRIAL + trial))
+    def acquire(self, trial: int) -> bool:
+        """As in `Locks`. Raises TrainingError if the connection is lost."""
+        return bool(self._call("pg_try_advisory_lock", _FIRST_TRIAL + trial))
 
     def release(self, trial: int) -> None:
         """As in `Locks`."""
-        self._give_back(_FIRST_TRIAL + trial)
+        self._unlock(_FIRST_TRIAL + trial)
 
     def check(self) -> None:
-        """As in `Locks`: they are the connection's."""
-        self._ask("pg_try_advisory_lock_shared", _NOTHING)
+        """As in `Locks`: the locks are lost if the connection is."""
+        self._call("pg_try_advisory_lock_shared", _PROBE)
 
-    def _give_back(self, place: int) -> None:
-        with contextlib.suppress(TrainingError):  # with the connection, all is given back
-            self._ask("pg_advisory_unlock", place)
+    def _unlock(self, key: int) -> None:
+        with contextlib.suppress(TrainingError):  # a lost connection has released all its locks
+            self._call("pg_advisory_unlock", key)
 
-    def _ask(self, function: str, place: int) -> Any:
-        with self._errors_told():
-            row = self._connection.execute(f"SELECT {function}(%s, %s)", (self._sweep, place)).fetchone()
+    def _call(self, function: str, key: int) -> Any:
+        with self._connection_errors():
+            row = self._connection.execute(f"SELECT {function}(%s, %s)", (self._sweep, key)).fetchone()
         return None if row is None else row[0]
 
     @contextlib.contextmanager
-    def _errors_told(self) -> Iterator[None]:
+    def _connection_errors(self) -> Iterator[None]:
+        """Raise the driver's errors as TrainingError."""
         try:
             yield
         except self._errors as error:
@@ -208,5 +211,5 @@ class PostgresLocks:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a database's says, without its explanations."""
+    """The first line of a database error's message; the others only explain it."""
     return str(error).strip().partition("\n")[0]

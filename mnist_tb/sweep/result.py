@@ -1,4 +1,4 @@
-"""What a sweep has found: its best points with their spread over seeds, and a configuration to go on with."""
+"""What a sweep has found: its best points with their spread over seeds, and the best configuration as a file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.analysis import significance
-from mnist_tb.config import hyperparameters as settings
-from mnist_tb.config import load as configuration
-from mnist_tb.config.schema import LONGEST_NAME
+from mnist_tb.config.hyperparameters import LONGEST_NAME, format_value
+from mnist_tb.config.load import dump_config
 from mnist_tb.errors import TrainingError
 from mnist_tb.runs.folder import write_atomically
 from mnist_tb.sweep.plan import Plan, rounded, short
@@ -20,25 +19,25 @@ BEST = "best.yaml"
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
-    """The complete trials, the highest mean accuracy first; of two as good, the earlier."""
+    """The complete trials, highest mean accuracy first; equal ones in the order of their numbers."""
     complete = [result for result in results if result.state == "complete" and result.accuracies]
     return sorted(complete, key=lambda result: (-statistics.mean(result.accuracies.values()), result.number))
 
 
 def write_best(plan: Plan, best: Result, folder: Path) -> Path:
-    """The best point as a whole configuration, for `mnist-tb train --config`. Raises OSError."""
+    """Write the best point as a full configuration, for `mnist-tb train --config`; its path. Raises OSError."""
     config = plan.config(best.point, plan.base.seed)
     named = config.model_copy(update={"name": f"{plan.name[: LONGEST_NAME - 5]}-best"})
     path = folder / BEST
     run, accuracy = plan.run_number(best.number, plan.seeds[0]), statistics.mean(best.accuracies.values())
     head = f"# The best of the sweep {plan.name}: run {run}, {accuracy:.3%} on validation.\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (head + configuration.dump(named)).encode())
+    write_atomically(path, (head + dump_config(named)).encode())
     return path
 
 
 def rows(plan: Plan, best: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """A table of trials: its titles, and a line each."""
+    """A table of trials: its column titles, and one row per trial. Accuracies are in percent, times in seconds."""
     several = len(plan.seeds) > 1
     titles = ["run", *(short(key) for key in plan.space), "val %", *(["±"] if several else []), "s"]
     return titles, [_row(plan, result, several) for result in best]
@@ -50,12 +49,12 @@ def _row(plan: Plan, result: Result, several: bool) -> list[str]:
     run = f"{numbers[0]:04d}" + (f"–{numbers[-1]:04d}" if several else "")
     spread = [f"{statistics.stdev(accuracies):.3f}"] if several else []
     values: list[Any] = [result.point[key] for key in plan.space]
-    told = [settings.shown(rounded(value)) for value in values]
-    return [run, *told, f"{statistics.mean(accuracies):.3f}", *spread, f"{result.seconds:.1f}"]
+    formatted = [format_value(rounded(value)) for value in values]
+    return [run, *formatted, f"{statistics.mean(accuracies):.3f}", *spread, f"{result.seconds:.1f}"]
 
 
 def verdict(best: Sequence[Result]) -> str | None:
-    """Whether the first is better than the second, by Welch's t over their seeds; None where nothing can be said."""
+    """Whether the first is better than the second, by Welch's t test over their seeds; None if it is undefined."""
     if len(best) < 2:
         return None
     ours, theirs = ([100 * value for value in result.accuracies.values()] for result in best[:2])
@@ -63,12 +62,12 @@ def verdict(best: Sequence[Result]) -> str | None:
     if found.p is None:
         return None
     bounds = f"{found.value:+.3f} points, {found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}"
-    told = "better than the second" if found.real else "no better than the second, as far as these seeds tell"
-    return f"The first is {told}: {bounds}, p = {found.p:.3f}"
+    better = "better than the second" if found.significant else "no better than the second, as far as these seeds tell"
+    return f"The first is {better}: {bounds}, p = {found.p:.3f}"
 
 
 def require_best(study: Study) -> list[Result]:
-    """As `ranked`. Raises TrainingError where no trial is complete."""
+    """As `ranked`. Raises TrainingError if no trial is complete."""
     results = study.results()
     best = ranked(results)
     if not best:

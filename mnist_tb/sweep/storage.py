@@ -1,4 +1,4 @@
-"""Where a sweep's trials are kept: Optuna's journal in a file, or PostgreSQL; each with the locks that go with it."""
+"""Where a sweep's trials are stored: in Optuna's journal file or in PostgreSQL, each with its own kind of locks."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ JOURNAL = "journal.log"
 
 
 def open_storage(sweep: str, folder: Path, storage: str | None) -> tuple[Locks, BaseStorage]:
-    """storage: `postgresql://…`, the file of a journal, or None for the one in the sweep's folder.
+    """Open the storage of a sweep, creating it if it does not exist.
 
-    Raises InputError where it cannot be had.
+    folder: of the sweep. storage: `postgresql://…`, the path of a journal file, or None for the journal in the folder.
+    Raises InputError if it cannot be opened.
     """
     if storage == "":
-        raise InputError("--storage: give postgresql://… or the file of a journal")
+        raise InputError("--storage: give postgresql://… or the path of a journal file")
     if storage is None or "://" not in storage:
-        return _journal(folder / JOURNAL if storage is None else Path(storage))
+        return _open_journal(folder / JOURNAL if storage is None else Path(storage))
     if storage.startswith("postgresql://"):
-        return _postgres(storage, sweep)
-    raise InputError(f"--storage {storage}: give postgresql://… or the file of a journal")
+        return _open_postgres(storage, sweep)
+    raise InputError(f"--storage {storage}: give postgresql://… or the path of a journal file")
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Let go of its connections, where it has any."""
+    """Close its connections, if it has any."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
@@ -40,27 +41,27 @@ def close_storage(storage: BaseStorage) -> None:
 
 @contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
-    """What goes wrong with the storage, within, as TrainingError."""
+    """Raise the errors of a storage as TrainingError."""
     try:
         yield
     except (OptunaError, SQLAlchemyError) as error:
         raise TrainingError(f"the sweep's storage failed: {first_line(error)}") from None
 
 
-def _postgres(url: str, name: str) -> tuple[Locks, BaseStorage]:
-    locks = PostgresLocks(url, name)
+def _open_postgres(url: str, sweep: str) -> tuple[Locks, BaseStorage]:
+    locks = PostgresLocks(url, sweep)
     try:
-        with locks.whole():  # two that make its tables at once would trip over each other
-            kept = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            alive = {"keepalives_idle": 30, "keepalives_interval": 20, "keepalives_count": 3}
-            # A connection that was cut while a training was long is made anew.
-            return locks, RDBStorage(kept, engine_kwargs={"pool_pre_ping": True, "connect_args": alive})
+        with locks.study_lock():  # two processes that create the tables at the same time would fail
+            driver_url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+            keepalive = {"keepalives_idle": 30, "keepalives_interval": 20, "keepalives_count": 3}
+            # Pre-ping replaces a connection that was closed during a long training.
+            return locks, RDBStorage(driver_url, engine_kwargs={"pool_pre_ping": True, "connect_args": keepalive})
     except BaseException:
         locks.close()
         raise
 
 
-def _journal(path: Path) -> tuple[Locks, BaseStorage]:
+def _open_journal(path: Path) -> tuple[Locks, BaseStorage]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab"):
@@ -69,9 +70,9 @@ def _journal(path: Path) -> tuple[Locks, BaseStorage]:
         raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
     try:
         lock = JournalLock(path, locks)
-        lock.acquire()
+        lock.acquire()  # repairs the journal before it is read
         lock.release()
         return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError) as error:
         locks.close()
-        raise InputError(f"{path}: is no journal of a sweep: {error}") from None
+        raise InputError(f"{path}: is not the journal of a sweep: {error}") from None

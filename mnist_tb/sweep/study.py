@@ -1,6 +1,6 @@
-"""The trials of a sweep, kept by Optuna in a journal or in PostgreSQL, and shared out so that each is done once.
+"""The trials of a sweep, stored by Optuna in a journal or in PostgreSQL, and assigned so that each is run once.
 
-A trial that no process has a lock on, and that is not finished, has lost its worker: the next one to look takes it on.
+A trial that is neither finished nor locked by a process has lost its worker: the next worker to look claims it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_tb.config import hyperparameters as settings
+from mnist_tb.config.hyperparameters import format_value, varying
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, listing
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.sweep.locks import Locks
 from mnist_tb.sweep.plan import Plan
-from mnist_tb.sweep.search import distribution, from_optuna, pruner, sampler, to_optuna
+from mnist_tb.sweep.search import from_optuna, pruner, sampler, suggest, to_optuna
 from mnist_tb.sweep.storage import close_storage, open_storage
 
 _PLAN, _ID, _ACCURACIES, _SECONDS, _ERROR, _ATTEMPTS = "plan", "id", "accuracies", "seconds", "error", "attempts"
-_FRUITLESS = 5
-"""Workers that a trial may end, one after another, without having come any further."""
+_MAX_ATTEMPTS = 5
+"""How often a trial is attempted at the same progress before it is marked as failed."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of the sweep's trials are in each state. left: neither finished nor begun."""
+    """How many of the sweep's trials are in each state. left: not started yet."""
 
     complete: int = 0
     pruned: int = 0
@@ -47,9 +47,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished trial. state: complete, pruned or failed. accuracies: seed → accuracy on validation, 0 to 1.
+    """A finished trial.
 
-    seconds: of training.
+    state: complete, pruned or failed. accuracies: seed → validation accuracy, 0 to 1. error: why it failed, or empty.
+    seconds: training time of all seeds.
     """
 
     number: int
@@ -60,26 +61,28 @@ class Result:
     seconds: float
 
 
-class Held:
-    """A trial that is this process's to do."""
+class ClaimedTrial:
+    """A trial that this process has claimed.
+
+    `should_continue` and the methods that finish it raise TrainingError if the claim may have been lost.
+    """
 
     def __init__(self, trial: optuna.Trial, plan: Plan, locks: Locks) -> None:
         self._trial = trial
         self._plan = plan
         self._locks = locks
         self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        params = {}
-        for place, (key, space) in enumerate(plan.space.items()):
-            trial.study.sampler = sampler(plan, trial.number, place)
-            params[key] = trial._suggest(key, distribution(space))
-        self.point = {key: from_optuna(plan.space[key], value) for key, value in params.items()}
+        self.point: dict[str, Any] = {}
+        for index, (key, space) in enumerate(plan.space.items()):
+            trial.study.sampler = sampler(plan, trial.number, index)
+            self.point[key] = from_optuna(space, suggest(trial, key, space))
 
     @property
     def number(self) -> int:
         return self._trial.number
 
-    def go_on(self, seed: int, epochs: int, accuracy: float) -> bool:
-        """Tell the accuracy on validation of one seed's training after some epochs; False where it is to be pruned."""
+    def should_continue(self, seed: int, epochs: int, accuracy: float) -> bool:
+        """Report the validation accuracy of one seed's training after some epochs; False if it should be pruned."""
         self._locks.check()
         if self._plan.pruner.name == "none":
             return True
@@ -89,58 +92,58 @@ class Held:
             self._reported.add(step)
         return not self._trial.should_prune()
 
-    def attempt(self, progress: int) -> bool:
-        """Note that the work begins; False where it has ended its worker too often at the same progress, in steps."""
-        before = [*self._trial.user_attrs.get(_ATTEMPTS, []), progress][-_FRUITLESS - 1 :]
-        if len(before) > _FRUITLESS and len(set(before)) == 1:
+    def record_attempt(self, progress: int) -> bool:
+        """Record that an attempt starts; False if there were too many at the same progress, in updates."""
+        attempts = [*self._trial.user_attrs.get(_ATTEMPTS, []), progress][-_MAX_ATTEMPTS - 1 :]
+        if len(attempts) > _MAX_ATTEMPTS and len(set(attempts)) == 1:
             return False
-        self._trial.set_user_attr(_ATTEMPTS, before)
+        self._trial.set_user_attr(_ATTEMPTS, attempts)
         return True
 
-    def forgive(self) -> None:
-        """Forget the attempts: that it was stopped is not the trial's fault."""
+    def reset_attempts(self) -> None:
+        """Forget all attempts: the trial was interrupted for a reason other than its point."""
         self._trial.set_user_attr(_ATTEMPTS, [])
 
     def complete(self, accuracies: Mapping[int, float], seconds: float) -> None:
-        """It is done, with each seed's accuracy on validation, in so many seconds of training in all."""
+        """Mark it as complete. accuracies, seconds: as in `Result`."""
         self._trial.set_user_attr(_SECONDS, seconds)
         self._trial.set_user_attr(_ACCURACIES, {str(seed): value for seed, value in accuracies.items()})
-        self._tell(TrialState.COMPLETE, sum(accuracies.values()) / len(accuracies))
+        self._finish(TrialState.COMPLETE, sum(accuracies.values()) / len(accuracies))
 
-    def pruned(self) -> None:
-        """It was stopped."""
-        self._tell(TrialState.PRUNED)
+    def prune(self) -> None:
+        """Mark it as pruned."""
+        self._finish(TrialState.PRUNED)
 
-    def failed(self, error: str) -> None:
-        """It cannot be done."""
+    def fail(self, error: str) -> None:
+        """Mark it as failed: no worker tries it again."""
         self._trial.set_user_attr(_ERROR, error)
-        self._tell(TrialState.FAIL)
+        self._finish(TrialState.FAIL)
 
     def release(self) -> None:
-        """Leave it to others, finished or not."""
+        """Give up the claim. If the trial is not finished, another worker can claim it."""
         self._locks.release(self.number)
 
-    def _tell(self, state: TrialState, value: float | None = None) -> None:
+    def _finish(self, state: TrialState, value: float | None = None) -> None:
         self._locks.check()
         self._trial.study.tell(self.number, value, state, skip_if_finished=True)
 
 
 class Study:
-    """The trials of one sweep, for one process; a context manager, which lets go of the storage at its end.
+    """The trials of one sweep, as one process sees them; a context manager, which closes the storage.
 
     Errors of the storage are Optuna's: see `storage.storage_errors`.
     """
 
     def __init__(self, plan: Plan, folder: Path, storage: str | None) -> None:
-        """folder: of the sweep. storage: `postgresql://…`, the file of a journal, or None for the one in the folder.
+        """folder, storage: as in `open_storage`.
 
-        Raises InputError where the storage cannot be had, or holds another sweep under this name.
+        Raises InputError if the storage cannot be opened, or contains another sweep of this name.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._plan = plan
-        self._locks, self._kept = open_storage(plan.name, folder, storage)
+        self._locks, self._storage = open_storage(plan.name, folder, storage)
         try:
-            self._join()
+            self._create_or_load()
         except BaseException:
             self.close()
             raise
@@ -152,78 +155,81 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let go of the storage, and of all that is held."""
-        close_storage(self._kept)
+        """Close the storage, and release all trials."""
+        close_storage(self._storage)
         self._locks.close()
 
-    def _join(self) -> None:
-        """Have the study in the storage, which is this sweep's."""
+    def _create_or_load(self) -> None:
+        """Create Optuna's study, or load the existing one and check that it is the same sweep."""
         plan = self._plan
-        with self._locks.whole():
+        with self._locks.study_lock():
             self._study = optuna.create_study(
-                storage=self._kept,
+                storage=self._storage,
                 study_name=plan.name,
                 direction="maximize",
                 pruner=pruner(plan),
                 load_if_exists=True,
             )
-            known = self._study.user_attrs.get(_PLAN)
-            mine = json.loads(json.dumps(plan.identity()))
-            if known is None:
+            existing = self._study.user_attrs.get(_PLAN)
+            identity = json.loads(json.dumps(plan.identity()))
+            if existing is None:
                 self._study.set_user_attr(_ID, uuid.uuid4().hex)
-                self._study.set_user_attr(_PLAN, mine)
-            elif known != mine:
-                key = settings.varying([known, mine])[0]
+                self._study.set_user_attr(_PLAN, identity)
+            elif existing != identity:
+                key = varying([existing, identity])[0]
                 raise InputError(
-                    f"sweep {plan.name}: was begun with {key} {settings.shown(known.get(key))}, not"
-                    f" {settings.shown(mine.get(key))}; give the sweep another name"
+                    f"sweep {plan.name}: it was started with {key} {format_value(existing.get(key))}, not"
+                    f" {format_value(identity.get(key))}; give the sweep another name"
                 )
 
     @property
     def id(self) -> str:
-        """What tells this sweep from another of the same name."""
+        """Distinguishes this sweep from others of the same name."""
         return str(self._study.user_attrs[_ID])
 
-    def run(self, folder: Path, number: int) -> Run | None:
-        """This sweep's run of that number, if it is in the folder. Raises InputError where another's is."""
-        found = next((run for run in listing(folder) if int(run.name.partition("-")[0]) == number), None)
+    def find_run(self, folder: Path, number: int) -> Run | None:
+        """The run of that number in the sweep's folder, if any. Raises InputError if it belongs to another sweep."""
+        found = next((run for run in list_run_folders(folder) if int(run.name.partition("-")[0]) == number), None)
         if found is not None:
             facts = found.read_metrics().get("sweep")
             if not isinstance(facts, dict) or facts.get("id") != self.id:
-                raise InputError(f"{found.path}: is no run of this sweep: move it away, or give the sweep another name")
+                raise InputError(
+                    f"{found.path}: is not a run of this sweep: move it away, or give the sweep another name"
+                )
         return found
 
-    def claim(self) -> Held | None:
-        """A trial to do: one that lost its worker, or a new one; None where there is none for the moment."""
-        with self._locks.whole():
-            found = self._choose()
-        return None if found is None else Held(found, self._plan, self._locks)
+    def claim(self) -> ClaimedTrial | None:
+        """Claim a trial that has lost its worker, or a new one; None if there is none at the moment."""
+        with self._locks.study_lock():
+            trial = self._choose()
+        return None if trial is None else ClaimedTrial(trial, self._plan, self._locks)
 
     def _choose(self) -> optuna.Trial | None:
-        """The trial to do, held."""
+        """A trial to run, its lock acquired."""
         trials = self._study.get_trials(deepcopy=False)
         running = [trial.number for trial in trials[: self._plan.trials] if trial.state == TrialState.RUNNING]
-        for number in self._locks.free(running):
-            if self._locks.hold(number):
-                found = optuna.Trial(self._study, trials[number]._trial_id)
-                if not found.storage.get_trial(trials[number]._trial_id).state.is_finished():
-                    return found
-                self._locks.release(number)  # its worker has finished it since it was looked at
+        for number in self._locks.unclaimed(running):
+            if self._locks.acquire(number):
+                study_id = self._storage.get_study_id_from_name(self._plan.name)
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+                if not self._storage.get_trial(trial_id).state.is_finished():
+                    return optuna.Trial(self._study, trial_id)
+                self._locks.release(number)  # its worker has finished it since `get_trials`
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         if not waiting and len(trials) >= self._plan.trials:
             return None
         if self._plan.sampler.name == "grid" and not waiting:
-            point = {key: to_optuna(value) for key, value in self._plan.grid(len(trials)).items()}
-            self._study.enqueue_trial(point)  # a killed worker may leave it so: the next one asks for it
-        found = self._study.ask()
-        self._locks.hold(found.number)
-        return found
+            point = {key: to_optuna(value) for key, value in self._plan.grid_point(len(trials)).items()}
+            self._study.enqueue_trial(point)  # if this process is killed before `ask`, the next worker gets it
+        trial = self._study.ask()
+        self._locks.acquire(trial.number)
+        return trial
 
     def counts(self) -> Counts:
-        """How the sweep stands."""
+        """How many trials are in each state."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)[: self._plan.trials]]
-        begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
-        complete, pruned, failed, running = (states.count(state) for state in begun)
+        started = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+        complete, pruned, failed, running = (states.count(state) for state in started)
         left = self._plan.trials - complete - pruned - failed - running
         return Counts(complete, pruned, failed, running, left)
 
@@ -233,14 +239,14 @@ class Study:
         return [self._result(trial) for trial in trials if trial.state.is_finished()]
 
     def importances(self) -> dict[str, float]:
-        """How much each key decides whether a trial is among the best, in shares of 1; empty where nothing can be said.
+        """How much each key decides whether a trial is among the best, as shares of 1; empty with too few results.
 
         PED-ANOVA: Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255
         """
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len({trial.value for trial in complete}) < 2 or len(complete) < 4:
             return {}
-        with warnings.catch_warnings(action="ignore"):  # about keys with one value
+        with warnings.catch_warnings(action="ignore"):  # about keys that have only one value
             found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
         return {key: float(value) for key, value in found.items() if key in self._plan.space}
 

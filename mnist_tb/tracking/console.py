@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: a progress bar, or plain lines where there is no terminal."""
+"""The terminal: a progress bar, or plain lines where the output goes elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tb.evaluate import Evaluation
-from mnist_tb.metrics import class_scores
-from mnist_tb.training.metrics_window import Means
+from mnist_tb.metrics import Evaluation, WindowMetrics, class_scores
 
 
 class Terminal:
-    """One training's output. A context manager: the progress bar is gone, and the cursor back, when it ends."""
+    """The output of one training. A context manager: at its end the progress bar is gone and the cursor is back."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -43,14 +41,14 @@ class Terminal:
             self.console.on_broken_pipe()
 
     def warn(self, title: str, message: str) -> None:
-        """Something that must not be overlooked."""
+        """A warning that must not be overlooked."""
         if self.console.is_terminal:
             self.console.print(Panel(Text(message), title=Text(title), border_style="bold yellow", style="yellow"))
         else:
             self.say(f"WARNING: {title}: {message}")
 
     def begin(self, steps: int) -> None:
-        """Training starts, over `steps` updates."""
+        """The training begins: `steps` updates."""
         if not self.console.is_terminal:
             return
         columns = (
@@ -66,27 +64,27 @@ class Terminal:
         self._progress.add_task("train", total=steps, epoch=1, loss="–", accuracy="–", speed="–")
         self._progress.start()
 
-    def trained(self, epoch: int, batch: int, step: int, means: Means) -> None:
-        """A window of updates is done, the last of them batch `batch` (from 1) of epoch `epoch` (from 0)."""
+    def trained(self, epoch: int, batch: int, step: int, window: WindowMetrics) -> None:
+        """A window of updates is complete; the last one was batch `batch`, from 1, of epoch `epoch`, from 0."""
         if self._progress is not None:
             self._progress.update(
                 self._progress.task_ids[0],
                 completed=step,
                 epoch=epoch + 1,
-                loss=_loss(means.loss),
-                accuracy=f"{means.accuracy:.4f}",
-                speed=f"{means.images_per_second:,.0f}",
+                loss=_loss(window.loss),
+                accuracy=f"{window.accuracy:.4f}",
+                speed=f"{window.images_per_second:,.0f}",
             )
         else:
-            self.say(f"Epoch: {epoch}, Batch: {batch}, Loss: {_loss(means.loss)}, Accuracy: {means.accuracy:.4f}")
+            self.say(f"Epoch: {epoch}, Batch: {batch}, Loss: {_loss(window.loss)}, Accuracy: {window.accuracy:.4f}")
 
     def validated(self, epochs: int, validation: Evaluation) -> None:
-        """The validation images have been looked at, after so many epochs."""
+        """The validation result after `epochs` epochs."""
         when = f"after epoch {epochs}" if epochs else "untrained"
         self.say(f"Validation, {when}: loss {_loss(validation.loss)}, accuracy {validation.accuracy:.4f}")
 
     def evaluated(self, title: str, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
-        """The result: each class's precision, recall and F1, then the confusion matrix."""
+        """A result: precision, recall and F1 of each class, then the confusion matrix."""
         scores, confusion = Table(), Table()
         for name in ("class", "precision", "recall", "F1", "images"):
             scores.add_column(name, justify="left" if name == "class" else "right")
@@ -101,7 +99,7 @@ class Terminal:
         width = None if self.console.is_terminal else 120
         self.say(title)
         self.console.print(scores, width=width)
-        self.say("Row: true class, column: predicted")
+        self.say("Row: true class, column: predicted class")
         self.console.print(confusion, width=width)
 
 
@@ -117,7 +115,7 @@ class Silent(Terminal):
     def begin(self, steps: int) -> None:
         """Nothing."""
 
-    def trained(self, epoch: int, batch: int, step: int, means: Means) -> None:
+    def trained(self, epoch: int, batch: int, step: int, window: WindowMetrics) -> None:
         """Nothing."""
 
     def evaluated(self, title: str, evaluation: Evaluation, classes: tuple[str, ...]) -> None:

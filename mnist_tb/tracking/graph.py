@@ -1,8 +1,7 @@
-"""Pure: a network in, its drawing for TensorBoard's Graphs tab out.
+"""A network in, its graph for TensorBoard's Graphs tab out.
 
-From torch.fx rather than the TorchScript tracer behind `SummaryWriter.add_graph`: a node per layer, under the name it
-has in the code and with its shapes, in milliseconds instead of half a second.
-https://docs.pytorch.org/docs/stable/fx.html
+By torch.fx, in place of the TorchScript tracer behind `SummaryWriter.add_graph`: a node for each layer, with its name
+in the code and its shapes, in milliseconds instead of half a second. https://docs.pytorch.org/docs/stable/fx.html
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from torch.fx import GraphModule, Interpreter, Node, Tracer
 
 
 class _LayerTracer(Tracer):
-    """Takes every module without modules in it for a layer, torch's own or not."""
+    """Treats every module without submodules as a layer, torch's own or not."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None
 
 
 class _ShapeReader(Interpreter):
-    """Runs the network and notes every result's shape (torch's own ShapeProp imports the compiler for that)."""
+    """Runs the network and notes the shape of every result; torch's own ShapeProp would import the compiler."""
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
@@ -33,9 +32,9 @@ class _ShapeReader(Interpreter):
 
 
 def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
-    """The layers of a model without data-dependent control flow, for one input of the given shape.
+    """The layers of a model without data-dependent control flow, for an input of the given shape.
 
-    Parameters appear as nodes of their own that feed their layer, so that their sizes can be read off.
+    Parameters are nodes that feed their layer, so that their sizes can be read.
     """
     traced = GraphModule(model, _LayerTracer().trace(model))
     example = torch.zeros(*input_shape, device=next(model.parameters()).device)
@@ -60,7 +59,7 @@ def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
             op = {"placeholder": "Input", "output": "Output"}.get(node.op, str(node.target))
             nodes.append(_node(_name(node), op, inputs, _shape(node)))
     outputs = {n.name.rpartition("/")[0]: n.name for n in nodes if "/" in n.name and n.op != "Parameter"}
-    for proto in nodes:  # an edge comes from the operation inside a layer's box
+    for proto in nodes:  # an edge begins at the operation inside the box of a layer
         proto.input[:] = [outputs.get(source, source) for source in proto.input]
     return graph_pb2.GraphDef(node=nodes, versions=versions_pb2.VersionDef(producer=22))
 

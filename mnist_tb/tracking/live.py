@@ -1,4 +1,4 @@
-"""Tells the Live tab how the training stands, at most once a second."""
+"""Writes the status of a training for the Live tab, at most once a second."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _EVERY_SECONDS = 1.0
 
 
 class Live:
-    """A run's Status, and when it was last written. Call from the tracker's thread."""
+    """A run's Status, and when it was last written. Call from the thread of the event writer."""
 
-    def __init__(self, tracker: EventWriter, status: Status, seconds: float = 0.0) -> None:
-        """seconds: for which the run has gone on before."""
-        self._tracker = tracker
+    def __init__(self, writer: EventWriter, status: Status, seconds: float = 0.0) -> None:
+        """seconds: for which the run has been trained before."""
+        self._writer = writer
         self._status = status
         self._began = time.perf_counter() - seconds
         self._written = float("-inf")
-        self._training: tuple[float, int] | None = None  # when, and after how many updates, its clock was started
+        self._training: tuple[float, int] | None = None  # when the training began, and after how many updates
 
     def update(self, step: int, now: bool = False, **changes: Any) -> None:
-        """Note what is new after `step` updates; write it if the last time is a second ago, or at once."""
-        if not self._tracker.enabled:
+        """Set what has changed after `step` updates; write it if a second has passed, or `now`."""
+        if not self._writer.enabled:
             return
         clock = time.perf_counter()
         if self._training is None and changes.get("phase") == "training":
@@ -35,10 +35,10 @@ class Live:
         )
         if now or clock - self._written >= _EVERY_SECONDS:
             self._written = clock
-            self._tracker.live(step, self._status.dump())
+            self._writer.live(step, self._status.to_json())
 
     def end(self, state: str, error: str = "") -> None:
-        """The last word: completed, interrupted, pruned or failed."""
+        """Write how the run ended: completed, interrupted, pruned or failed."""
         self.update(self._status.step, now=True, state=state, phase=state, error=error)
 
     def _remaining(self, clock: float, step: int) -> float | None:

@@ -1,4 +1,4 @@
-"""The Projector tab: what the network makes of test images, as points in space, each with its picture and class.
+"""The Projector tab: the last activations of test images as points in space, each with its picture and class.
 
 TensorBoard reads it from files in the run's folder, not from the events.
 https://github.com/tensorflow/tensorboard/blob/master/tensorboard/plugins/projector/projector_config.proto
@@ -21,8 +21,8 @@ NAME = "penultimate"
 _FOLDER = "projector"
 
 
-def reduced(features: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
-    """The principal components, float32 [N, D], of features [N, F]; fewer where there are fewer images or features."""
+def principal_components(features: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
+    """The first principal components, float32 [N, D], of features [N, F]; D is no more than N and F."""
     centred = features.float() - features.float().mean(0)
     most = min(dimensions, *centred.shape)
     with torch.random.fork_rng(devices=[]):  # pca_lowrank draws a random start
@@ -31,18 +31,20 @@ def reduced(features: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
     return centred @ directions
 
 
-def write(run: Run, images: Tensor, labels: Tensor, guesses: Tensor, features: Tensor, classes: Sequence[str]) -> None:
-    """Leave the files. images: uint8 [N, 28, 28]; labels, guesses: int64 [N]; features: float [N, D]; on the CPU.
+def write(
+    run: Run, images: Tensor, labels: Tensor, predictions: Tensor, features: Tensor, classes: Sequence[str]
+) -> None:
+    """Write the files. Raises OSError.
 
-    Raises OSError.
+    images: uint8 [N, 28, 28]. labels, predictions: int64 [N]. features: float [N, D]. All on the CPU.
     """
     folder = run.path / _FOLDER
     folder.mkdir(exist_ok=True)
     lines = ("\t".join(f"{value:.5g}" for value in row) for row in features.tolist())
     write_atomically(folder / "tensors.tsv", "\n".join(lines).encode() + b"\n")
     rows = ["true\tpredicted\tis"]
-    for label, guess in zip(labels.tolist(), guesses.tolist(), strict=True):
-        rows.append(f"{classes[label]}\t{classes[guess]}\t{'right' if label == guess else 'wrong'}")
+    for label, prediction in zip(labels.tolist(), predictions.tolist(), strict=True):
+        rows.append(f"{classes[label]}\t{classes[prediction]}\t{'right' if label == prediction else 'wrong'}")
     write_atomically(folder / "metadata.tsv", ("\n".join(rows) + "\n").encode())
     write_atomically(folder / "sprites.png", _sprites(images.numpy()))
     config = f"""embeddings {{
@@ -60,7 +62,7 @@ def write(run: Run, images: Tensor, labels: Tensor, guesses: Tensor, features: T
 
 
 def _sprites(images: np.ndarray) -> bytes:
-    """All images on one square sheet, row by row, as TensorBoard cuts it up again: a PNG, dark on light."""
+    """All images on one square sheet, row by row, as TensorBoard expects it: a PNG, dark on light."""
     side = int(np.ceil(np.sqrt(len(images))))
     sheet = np.zeros((side * side, 28, 28), dtype=np.uint8)
     sheet[: len(images)] = images

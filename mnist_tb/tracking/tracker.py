@@ -1,4 +1,4 @@
-"""Track a training of your own: one run, one row, its status and the Live tab, as `mnist-tb train` has them.
+"""Track your own training: one run, one row, its status and the Live tab, as for `mnist-tb train`.
 
     with Tracker("runs", "mlp", {"lr": 0.1, "batch_size": 128}, steps=1000, dataset="fashion_mnist") as tracker:
         for step, (images, labels) in enumerate(batches, 1):
@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,20 +24,22 @@ import torch
 import yaml
 from torch import nn
 
-from mnist_tb.config import hyperparameters as settings
-from mnist_tb.config import load as configuration
+from mnist_tb.config.hyperparameters import flatten, hyperparameters, short_name
+from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events import tags
+from mnist_tb.events.curves import best_result
 from mnist_tb.events.status import Status
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs import folder as runs
-from mnist_tb.tracking import charts as reporting
+from mnist_tb.runs.folder import create_run, package_versions, save_predictions
 from mnist_tb.tracking import graph
+from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live
+from mnist_tb.tracking.texts import config_text
 
 KIND = "tracked"
-"""What metrics.json says of such a run: its configuration is not one of `mnist-tb train`."""
+"""The `kind` in metrics.json of such a run: its configuration is not one of `mnist-tb train`."""
 
 _LIVE = {
     tags.LOSS_TRAIN: "loss",
@@ -51,17 +51,17 @@ _LIVE = {
     tags.LR: "lr",
     tags.THROUGHPUT: "images_per_second",
 }
-"""Curves that the Live tab shows as numbers too, and under what name."""
+"""Curves whose last values the Live tab shows as numbers, and their names there."""
 
 Image = Picture | torch.Tensor | Callable[[], Picture]
 
 
 class Tracker:
-    """A run of a training of your own below a log folder; a context manager that marks how it ended.
+    """A run of your own training in a log folder; a context manager that records how it ended.
 
-    Its folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
-    The step is passed in every call: completed optimiser updates. Curves may have any name; those called as here
-    (`loss/train`, `accuracy/val`, …) appear in the Live tab and in comparisons too.
+    The folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
+    step, in all calls: completed optimiser updates. Curves may have any name; those named as here (`loss/train`,
+    `accuracy/val`, …) also appear in the Live tab and in comparisons.
     Call from one thread. Errors of the writing thread (disk full) are raised as TrainingError by the next call.
     """
 
@@ -73,35 +73,32 @@ class Tracker:
         *,
         steps: int = 0,
         dataset: str = "",
-        charts: Mapping[str, Mapping[str, Sequence[str]]] = reporting.LAYOUT,
+        charts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
         """Begin a run.
 
-        config: all that was set, nested or flat: numbers, texts, booleans, lists of those. Runs that differ in `seed`
-        alone are repetitions: one row of the HParams table.
-        steps: how many there are to be, for progress and the time left; 0 where that is not known.
+        config: its settings, nested or flat: numbers, strings, booleans, and lists of those. Runs that differ only in
+        `seed` are repetitions: one row of the HParams table.
+        steps: how many are planned, for progress and the time left; 0 if unknown.
         dataset: what it is tested on; runs on different data are not ranked against each other.
-        charts: the Custom Scalars tab, category → chart title → tags.
+        charts: the Custom Scalars tab, category → chart title → tags; None for the charts of `mnist-tb train`.
         Raises InputError where the name, the configuration or the log folder cannot be used.
         """
-        if not configuration.is_run_name(name):
-            raise InputError(
-                f"{name!r}: a name is 1 to 40 letters, digits, dots, underscores and hyphens, no dot first"
-            )
-        flat = _checked(settings.flatten(config or {}))
+        check_run_name(name)
+        flat = _checked(flatten(config or {}))
         plain = json.loads(json.dumps(config or {}))  # tuples become lists
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        self.run = runs.create(Path(logdir), name, text, _facts(flat, dataset))
-        self._leave = contextlib.ExitStack()
-        self._leave.enter_context(self.run.in_use())
+        self.run = create_run(Path(logdir), name, text, _facts(flat, dataset))
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(self.run.in_use())
         self._began = time.perf_counter()
         self._step = 0
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
-        self._events = EventWriter(self.run.path, 0)
-        self._live = Live(self._events, Status(phase="training", dataset=dataset, steps=steps))
-        self._events.hparams(settings.deciding(flat), group=settings.words(settings.deciding(flat)) or name)
-        self._events.texts(0, {tags.CONFIG_TEXT: reporting.config_text(flat)})
-        self._events.layout(charts)
+        self._writer = EventWriter(self.run.path, 0)
+        self._live = Live(self._writer, Status(phase="training", dataset=dataset, steps=steps))
+        self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
+        self._writer.texts(0, {tags.CONFIG_TEXT: config_text(flat)})
+        self._writer.layout(LAYOUT if charts is None else charts)
         self._live.update(0, now=True, phase="training")
 
     def __enter__(self) -> Tracker:
@@ -113,43 +110,45 @@ class Tracker:
         if error is None:
             self._end("completed", "")
         else:
-            with contextlib.suppress(TrainingError, OSError):  # the first error tells more than what it left behind
+            with contextlib.suppress(
+                TrainingError, OSError
+            ):  # the first error says more than those that follow from it
                 self._end("failed" if isinstance(error, Exception) else "interrupted", str(error))
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
         """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
         known = {tag: float(value) for tag, value in values.items() if tag in _LIVE}
         self._step = max(self._step, step)
-        self._events.scalars(step, {**values, **known})
+        self._writer.scalars(step, {**values, **known})
         for tag, value in known.items():
             self._points[tag].append((step, value))
-        looked_at = any(not tag.endswith("/train") and "/" in tag for tag in known)
-        self._live.update(self._step, now=looked_at, **{_LIVE[tag]: value for tag, value in known.items()})
+        evaluated = any(not tag.endswith("/train") and "/" in tag for tag in known)
+        self._live.update(self._step, now=evaluated, **{_LIVE[tag]: value for tag, value in known.items()})
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
         if isinstance(values, nn.Module):
             values = {f"weights/{name}": parameter for name, parameter in values.named_parameters()}
-        self._events.histograms(step, values)
+        self._writer.histograms(step, values)
 
     def images(self, step: int, pictures: Mapping[str, Image]) -> None:
         """Pictures: uint8 [height, width, 3] or [height, width], or a function that draws one on the writing thread.
 
         `predictions/test` and `results/test` are shown in the Live tab.
         """
-        self._events.images(step, {tag: _drawn(picture) for tag, picture in pictures.items()})
+        self._writer.images(step, {tag: _as_function(picture) for tag, picture in pictures.items()})
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
-        self._events.texts(step, texts)
+        self._writer.texts(step, texts)
 
     def graph(self, model: nn.Module, input_shape: Sequence[int]) -> None:
-        """The layers of a model without data-dependent control flow, for an input of that shape; once a run."""
-        self._events.graph(graph.draw(model, input_shape))
+        """The layers of a model without data-dependent control flow, for an input of this shape; once a run."""
+        self._writer.graph(graph.draw(model, input_shape))
 
     def predictions(self, labels: torch.Tensor, probabilities: torch.Tensor) -> None:
-        """Each test sample's class, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
-        runs.save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
+        """The class of each test sample, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
+        save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
 
     def _end(self, state: str, error: str) -> None:
         changes = {
@@ -163,9 +162,9 @@ class Tracker:
         if speed and math.isfinite(speed[-1][1]):
             changes["images_per_second"] = speed[-1][1]
         try:
-            with self._leave, self._events:
+            with self._lock, self._writer:
                 if state != "interrupted":
-                    self._events.status(state)
+                    self._writer.status(state)
                 self._live.end(state, error)
         except TrainingError as failed:
             changes |= {"status": "failed", "error": str(failed)}
@@ -174,18 +173,14 @@ class Tracker:
             self.run.update_metrics(**changes, **({"error": error or state} if state != "completed" else {}))
 
     def _best(self, split: str) -> dict[str, float]:
-        """Accuracy and loss where the accuracy was highest, or else where the loss was lowest; of test, the last."""
-        accuracies, losses = (
-            [p for p in self._points[f"{kind}/{split}"] if math.isfinite(p[1])] for kind in ("accuracy", "loss")
-        )
-        if not accuracies:
-            last = losses[-1:] if split == "test" else sorted(losses, key=lambda p: p[1])[:1]
-            return {"loss": last[0][1]} if last else {}
-        step, accuracy = accuracies[-1] if split == "test" else max(accuracies, key=lambda p: p[1])
-        return {"accuracy": accuracy, **({"loss": dict(losses)[step]} if step in dict(losses) else {})}
-
-    def _finite(self, tag: str) -> list[tuple[int, float]]:
-        return [(step, value) for step, value in self._points[tag] if math.isfinite(value)]
+        """The best result on validation; on test, the last one."""
+        points = [self._points[f"{kind}/{split}"] for kind in ("accuracy", "loss")]
+        accuracies, losses = ({step: value for step, value in curve if math.isfinite(value)} for curve in points)
+        if split == "test" and (accuracies or losses):
+            last = max(accuracies or losses)
+            accuracies, losses = ({last: curve[last]} if last in curve else {} for curve in (accuracies, losses))
+        accuracy, loss = best_result(accuracies, losses)
+        return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}
 
 
 def _checked(flat: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +188,7 @@ def _checked(flat: dict[str, Any]) -> dict[str, Any]:
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
             raise InputError(
-                f"config: {key} is a {type(value).__name__}; settings are numbers, texts, booleans or lists"
+                f"config: {key} is a {type(value).__name__}; settings are numbers, strings, booleans or lists of these"
             )
         if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
             raise InputError(f"config: {key} is {value}; settings are finite numbers")
@@ -201,18 +196,17 @@ def _checked(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(flat: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    packages = ("mnist-tb", "torch", "tensorboard")
     return {
         "status": "running",
         "kind": KIND,
         "started": time.time(),
         "dataset": dataset or None,
         "config": dict(flat),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": package_versions("mnist-tb", "torch", "tensorboard"),
     }
 
 
-def _drawn(picture: Image) -> Callable[[], Picture]:
+def _as_function(picture: Image) -> Callable[[], Picture]:
     if callable(picture) and not isinstance(picture, torch.Tensor):
         return picture
     array = np.array(picture.detach().cpu().numpy() if isinstance(picture, torch.Tensor) else picture)  # a copy

@@ -1,4 +1,4 @@
-"""A network's weights as the Live tab's page reads them: a line of JSON, then float32 values, little-endian."""
+"""A network's weights in the format that the Live tab reads: a line of JSON, then float32 values, little-endian."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def encode(weights: Mapping[str, Tensor], classes: Sequence[str], mean: float, std: float) -> bytes:
-    """A state dict, in its order, with the classes' names and the scale of the pixels, 0 to 1."""
+    """Encode a state dict, in its order, and the names of the classes; mean, std: of the pixels, from 0 to 1."""
     header = {
         "shapes": {name: list(value.shape) for name, value in weights.items()},
         "classes": list(classes),

@@ -1,4 +1,4 @@
-"""Plain tensors and dicts: atomic save, checked load, and a thread that saves beside the training."""
+"""Checkpoints: saved atomically, on a thread beside the training, and checked when they are loaded."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ import torch
 from torch import Tensor
 
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import write_atomically
+from mnist_tb.runs.folder import Run, write_atomically
 
 _DIGEST = "sha256"
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write nested dicts and lists of tensors and plain values, so that the path always holds a whole checkpoint.
+    """Write nested dicts and lists of tensors and plain values; at every instant the path holds a whole checkpoint.
 
-    The tensors are on the CPU. A digest of them all goes with them: a bit that flips on the disk is seen on loading.
+    The tensors are on the CPU. A digest of everything is saved with it: a bit that flips on the disk is found on
+    loading.
     """
     save_plain(path, {**state, _DIGEST: _digest(state)})
 
 
 def save_plain(path: Path, state: Mapping[str, Any]) -> None:
-    """The same without a digest, for others to load."""
+    """The same without a digest, for other programs to load."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing in it is executed. Raises InputError where it is missing or broken."""
+    """Load a checkpoint to the CPU; nothing in it is executed. Raises InputError where it is missing or broken."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's advice on files that are none of ours
+        with warnings.catch_warnings(action="ignore"):  # torch's advice on files that are not ours
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such checkpoint") from None
-    except Exception:  # there is no end to what bytes that are no checkpoint make torch raise
-        raise InputError(f"{path}: is no checkpoint of mnist_tb, or it is broken") from None
+        raise InputError(f"{path}: no such checkpoint") from None
+    except Exception:  # on bytes that are no checkpoint, torch raises all kinds
+        raise InputError(f"{path}: is not a checkpoint of mnist_tb, or it is broken") from None
     if not isinstance(state, dict):
-        raise InputError(f"{path}: is no checkpoint of mnist_tb: it holds a {type(state).__name__}")
+        raise InputError(f"{path}: is not a checkpoint of mnist_tb: it holds a {type(state).__name__}")
     if state.pop(_DIGEST, None) != _digest(state):
         raise InputError(
-            f"{path}: is no checkpoint of mnist_tb, or it is broken: its digest is not that of its contents"
+            f"{path}: is not a checkpoint of mnist_tb, or it is broken: its digest does not match its contents"
         )
     return state
 
@@ -63,18 +64,18 @@ def snapshot(value: Any) -> Any:
     return [snapshot(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-class Saver:
+class AsyncCheckpointer:
     """Saves on a thread of its own, one checkpoint after the other; a context manager that waits for the last one.
 
-    An error there is raised by the next call, or at the end. numpy takes the place of torch on this thread, for the
-    reason told in `figures`.
+    An error of that thread is raised by the next call, or at the end. On it numpy takes the place of torch, for the
+    reason given in `tracking.figures`.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "saver")
         self._last: Future[None] | None = None
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> AsyncCheckpointer:
         return self
 
     def __exit__(
@@ -84,16 +85,37 @@ class Saver:
         if error is None:  # else the first error tells more than what it left behind
             self.wait()
 
+    def save(self, run: Run, state_dict: Mapping[str, Any], written: Callable[[], Mapping[str, int]]) -> None:
+        """Save a training's state as the run's last checkpoint, and the best weights and their metrics beside it.
+
+        written: waits until all that was logged before is on the disk, and gives the length of each event file.
+        Raises the error of the save before.
+        """
+
+        def work() -> None:
+            save(run.last_checkpoint, {**state_dict, "events": written()})
+            save_best(run, state_dict)
+
+        self.submit(work)
+
     def submit(self, work: Callable[[], None]) -> None:
-        """Have the work done there, after what was submitted before. Raises the error that came of that."""
+        """Do some work there, after what was submitted before. Raises the error of that."""
         self.wait()
         self._last = self._thread.submit(work)
 
     def wait(self) -> None:
-        """Until all is saved. Raises the error that came of it."""
+        """Wait until all is saved. Raises the error of the last save."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
+
+
+def save_best(run: Run, state_dict: Mapping[str, Any]) -> None:
+    """Write what other programs read of a checkpoint: the best weights and the metrics. Raises OSError."""
+    best = state_dict["best"]
+    if best is not None:
+        save(run.best_checkpoint, {"model": best["weights"], "epoch": best["epoch"], "step": best["step"]})
+    run.update_metrics(**state_dict["news"])
 
 
 def _digest(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a run's best weights take pictures of anybody's for."""
+"""What a run's best weights predict for anybody's pictures."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mnist_tb.config.schema import Config
-from mnist_tb.data import datasets as data
-from mnist_tb.data import preprocess as pictures
+from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset, Split
-from mnist_tb.engine import device as hardware
+from mnist_tb.engine.device import resolve_auto
+from mnist_tb.errors import InputError
 from mnist_tb.evaluate import predict
 from mnist_tb.model import in_precision
 from mnist_tb.runs.folder import Run
 from mnist_tb.training.results import best_model, run_config
 
 TOP = 3
+"""Classes that are printed for a picture."""
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What a picture is taken for. seen: uint8 [28, 28]; classes: name → probability, of all, the likeliest first."""
+class Prediction:
+    """What a picture shows.
+
+    pixels: the picture as the network saw it, uint8 [28, 28]. classes: name → probability, the most probable first.
+    """
 
     path: Path
-    seen: np.ndarray
+    pixels: np.ndarray
     classes: dict[str, float]
 
     @property
@@ -35,34 +38,32 @@ class Guess:
         return next(iter(self.classes))
 
 
-def guess(run: Run, paths: Sequence[Path], device: str = "auto", data_root: str | None = None) -> list[Guess]:
-    """Raises InputError where the run or its weights are broken, or a file is no picture of something drawn."""
-    config = hardware.resolve(run_config(run, device, data_root))
-    seen = [pictures.read(path) for path in paths]  # before torch is asked for anything
-    dataset = _scale(run, config)
-    network = in_precision(best_model(run, config), config.precision)
-    images = torch.from_numpy(np.stack(seen)).to(torch.device(config.device))
-    probabilities = predict(network.eval(), dataset, images).softmax(1).cpu()
-    found = []
-    for path, image, row in zip(paths, seen, probabilities, strict=True):
+def predict_pictures(
+    run: Run, paths: Sequence[Path], device: str = "auto", data_root: str | None = None
+) -> list[Prediction]:
+    """Predict the class of each picture file by the run's best weights.
+
+    Raises InputError where the run or its weights are broken, or a file is not a picture of something drawn.
+    """
+    config = resolve_auto(run_config(run, device, data_root))
+    pixels = [preprocess.read(path) for path in paths]
+    dataset = _without_images(run)
+    model = in_precision(best_model(run, config), config.precision)
+    images = torch.from_numpy(np.stack(pixels)).to(torch.device(config.device))
+    probabilities = predict(model.eval(), dataset, images).softmax(1).cpu()
+    predictions = []
+    for path, picture, row in zip(paths, pixels, probabilities, strict=True):
         order = row.argsort(descending=True).tolist()
-        found.append(Guess(path, image, {dataset.classes[k]: float(row[k]) for k in order}))
-    return found
+        predictions.append(Prediction(path, picture, {dataset.classes[k]: float(row[k]) for k in order}))
+    return predictions
 
 
-def _scale(run: Run, config: Config) -> Dataset:
-    """A dataset without images, of the run's classes and pixel scale; older runs, without these, need their data."""
-    metrics = run.read_metrics()
-    known, classes = metrics.get("normalisation"), metrics.get("classes")
-    if not isinstance(known, dict) or not isinstance(classes, list):
-        return data.load(config.data)
+def _without_images(run: Run) -> Dataset:
+    """A dataset with the run's classes and normalisation, but no images."""
+    known = run.read_metrics()
+    scale, classes = known.get("normalisation"), known.get("classes")
+    if not isinstance(scale, dict) or not isinstance(classes, list):
+        raise InputError(f"{run.metrics}: has no classes and normalisation: it is not of mnist-tb train")
     empty = Split(torch.empty(0, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
-    return Dataset(
-        str(metrics.get("dataset")),
-        tuple(map(str, classes)),
-        empty,
-        empty,
-        empty,
-        float(known["mean"]),
-        float(known["std"]),
-    )
+    names = tuple(map(str, classes))
+    return Dataset(str(known.get("dataset")), names, empty, empty, empty, float(scale["mean"]), float(scale["std"]))

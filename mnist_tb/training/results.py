@@ -1,92 +1,98 @@
-"""A run's best weights, scored: at the end of its training, and whenever somebody asks."""
+"""A run's best weights, evaluated: at the end of its training, and whenever somebody asks. And what a run leaves."""
 
 from __future__ import annotations
 
 import io
-import math
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
 
-from mnist_tb.config import load as configuration
+from mnist_tb import metrics
+from mnist_tb.config.load import flat_config, load_config, with_data_root
 from mnist_tb.config.schema import Config
-from mnist_tb.data import datasets as data
-from mnist_tb.data.datasets import Dataset, Split
-from mnist_tb.engine import device as hardware
+from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
+from mnist_tb.engine.device import resolve_auto
 from mnist_tb.errors import InputError
-from mnist_tb.evaluate import Evaluation, evaluate, features, penultimate, predict
+from mnist_tb.evaluate import evaluate, features, penultimate, predict
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.model import CNN, build, in_precision
-from mnist_tb.runs.folder import Run, save_predictions, write_atomically
-from mnist_tb.tracking import charts as reporting
-from mnist_tb.tracking import projector
-from mnist_tb.tracking import weights_export as exported
+from mnist_tb.metrics import Evaluation
+from mnist_tb.model import CNN, build, in_precision, parameter_count
+from mnist_tb.runs.folder import Run, package_versions, save_predictions, write_atomically
+from mnist_tb.tracking import charts, projector, weights_export
 from mnist_tb.tracking.console import Terminal
 from mnist_tb.tracking.live import Live
-from mnist_tb.train import Job, Trained, draw_samples
-from mnist_tb.training.checkpoint import Saver, load, save_plain
+from mnist_tb.training.checkpoint import AsyncCheckpointer, load, save_plain
+from mnist_tb.training.context import TrainingContext, TrainResult, draw_samples
 
-_PROJECTED = 2_000
+_PROJECTOR_IMAGES = 2_000
 """Test images in the Projector tab."""
-_SHOWN = 24
-"""Images on the final sheet."""
+_RESULT_IMAGES = 24
+"""Test images in results.png."""
 
 
 def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tuple[Dataset, Evaluation]:
-    """Evaluate a run's best weights on `train`, `validation` or `test`, on the run's own data; writes nothing.
+    """Evaluate a run's best weights on its `train`, `validation` or `test` split; writes nothing.
 
-    Raises InputError where the run, its data or its weights are missing, broken or do not belong together.
+    device, data_root: as in `run_config`. Raises InputError where the run, its data or its weights are missing, broken
+    or do not belong together.
     """
-    metrics = run.read_metrics()
-    config = hardware.resolve(run_config(run, device, data_root))
-    dataset = data.load(config.data).to(torch.device(config.device))
-    check_data(run, metrics, dataset)
+    known = run.read_metrics()
+    config = resolve_auto(run_config(run, device, data_root))
+    dataset = load_dataset(config.data).to(torch.device(config.device))
+    check_data(run, known, dataset)
     model = best_model(run, config)
     return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
 
 
 def add_evaluation(run: Run, split: str, dataset: Dataset, evaluation: Evaluation) -> None:
-    """Add an evaluation of the best weights to metrics.json, and to the event file a test result it has not got yet.
+    """Add an evaluation of the best weights to metrics.json, and to the event file a test result that it lacks.
 
     Raises OSError where the run cannot be written.
     """
-    config = hardware.resolve(run_config(run, str(dataset.test.labels.device), None))
+    config = resolve_auto(run_config(run, str(dataset.test.labels.device), None))
     if split == "test" and "test" not in run.read_metrics() and config.tracking.enabled:
         step = int(load(run.best_checkpoint)["step"])
         model = best_model(run, config)
-        network = in_precision(model, config.precision)
-        with EventWriter(run.path) as tracker:
-            live = Live(tracker, first_status(config, dataset))
-            job = Job(config, run, dataset, tracker, Terminal(), live, Saver())
-            _report_result(job, model, network, evaluation, step)
+        with EventWriter(run.path) as writer:
+            live = Live(writer, first_status(config, dataset))
+            context = TrainingContext(config, run, dataset, writer, Terminal(), live, AsyncCheckpointer())
+            _leave_result(context, model, in_precision(model, config.precision), evaluation, step)
     key = "val" if split == "validation" else split
-    run.update_metrics(**{key: reporting.evaluation_numbers(evaluation, dataset.classes)})
+    run.update_metrics(**{key: evaluation_numbers(evaluation, dataset.classes)})
 
 
-def check_data(run: Run, metrics: dict[str, object], dataset: Dataset) -> None:
-    found, known = (dataset.name, reporting.image_counts(dataset)), (metrics.get("dataset"), metrics.get("images"))
-    if found != known:
+def check_data(run: Run, known: Mapping[str, object], dataset: Dataset) -> None:
+    """Raise InputError where a dataset is not the one that the run's metrics.json says it was trained on."""
+    found, expected = (dataset.name, image_counts(dataset)), (known.get("dataset"), known.get("images"))
+    if found != expected:
         raise InputError(
-            f"{run.path}: the data found are {found[0]} with {found[1]} images, but the run was trained on {known[0]}"
-            f" with {known[1]}"
+            f"{run.path}: the run was trained on {expected[0]} with {expected[1]} images, but these are {found[0]} with"
+            f" {found[1]} images"
         )
 
 
 def run_config(run: Run, device: str | None, data_root: str | None) -> Config:
-    """The run's configuration, its device or data elsewhere. Raises InputError, also where it is of another program."""
+    """A run's configuration, with another device or folder of data unless these are None.
+
+    Raises InputError, also where the run is another program's.
+    """
     if "kind" in run.read_metrics():
-        raise InputError(f"{run.path}: is a run of another program; only that program can go on with it or evaluate it")
+        raise InputError(f"{run.path}: this run is another program's; only that program can resume or evaluate it")
     options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
     if device is not None:
         options.append(("--device", "device", device))
-    if data_root is not None:
-        options += [("--data-root", "data.root", data_root), ("--data-root", "data.download", False)]
-    return configuration.load(run.config, options=options)
+    return load_config(run.config, options=[*options, *with_data_root(data_root)])
 
 
 def best_model(run: Run, config: Config) -> CNN:
-    """A run's best weights, on the configured device. Raises InputError where they are missing or do not fit."""
+    """A model with the run's best weights, on the configured device.
+
+    Raises InputError where the weights are missing or do not fit.
+    """
     model = build(config.model.channels, config.seed, torch.device(config.device))
     best = load(run.best_checkpoint)
     try:
@@ -97,60 +103,108 @@ def best_model(run: Run, config: Config) -> CNN:
     return model
 
 
-def finish(job: Job, model: CNN, trained: Trained) -> None:
-    """Put the best weights back, score them on the test set, and leave everything that a run leaves."""
+def finish(context: TrainingContext, model: CNN, trained: TrainResult) -> None:
+    """Restore the best weights, evaluate them on the test set, and write all that a run leaves."""
     model.load_state_dict(trained.best.weights)
-    network = in_precision(model, job.config.precision)
-    if not job.team.first:
-        evaluate(network, job.dataset, job.dataset.test, job.team)
+    compute_model = in_precision(model, context.config.precision)
+    dataset, best = context.dataset, trained.best
+    if not context.distributed.is_main:
+        evaluate(compute_model, dataset, dataset.test, context.distributed)
         return
-    plain = {name: value.cpu().contiguous() for name, value in trained.best.weights.items()}
-    save_plain(job.run.weights, plain)
-    steps = steps_of(job.config, job.dataset)
-    job.live.update(steps, now=True, phase="test")
-    evaluation = evaluate(network, job.dataset, job.dataset.test, job.team)
-    job.live.update(
+    save_plain(context.run.weights, {name: value.cpu().contiguous() for name, value in best.weights.items()})
+    steps = total_steps(context.config, len(dataset.train))
+    context.live.update(steps, now=True, phase="test")
+    evaluation = evaluate(compute_model, dataset, dataset.test, context.distributed)
+    context.live.update(
         steps, test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, test_images=len(evaluation.labels)
     )
-    _report_result(job, model, network, evaluation, trained.best.step)
-    classes = job.dataset.classes
-    job.run.update_metrics(
-        test=reporting.evaluation_numbers(evaluation, classes),
+    _leave_result(context, model, compute_model, evaluation, best.step)
+    context.run.update_metrics(
+        test=evaluation_numbers(evaluation, dataset.classes),
         train_seconds=trained.seconds,
         images_per_second=trained.images_per_second,
     )
-    title = f"Test set of {job.dataset.name}, best weights (epoch {trained.best.epoch})"
-    job.terminal.evaluated(title, evaluation, classes)
-    job.terminal.say(f"Test: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
-    job.terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
+    terminal = context.terminal
+    title = f"Test set of {dataset.name}, best weights (epoch {best.epoch})"
+    terminal.evaluated(title, evaluation, dataset.classes)
+    terminal.say(f"Test: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+    terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
 
 
-def _report_result(job: Job, model: CNN, network: CNN, evaluation: Evaluation, step: int) -> None:
-    """The result in pictures and numbers: results.png, predictions.npy, the projector's files and the event file."""
-    dataset = job.dataset
-    samples = draw_samples(dataset.test, _SHOWN, job.config.seed, "samples shown")
-    probabilities = predict(network, dataset, samples.images).softmax(1).cpu()
-    shown = Split(samples.images.cpu(), samples.labels.cpu())
+def _leave_result(context: TrainingContext, model: CNN, compute_model: CNN, evaluation: Evaluation, step: int) -> None:
+    """The result as pictures and numbers: results.png, predictions.npy, the projector's files and the event file."""
+    dataset, run, writer = context.dataset, context.run, context.writer
+    samples = draw_samples(dataset.test, _RESULT_IMAGES, context.config.seed, "samples shown")
+    probabilities = predict(compute_model, dataset, samples.images).softmax(1).cpu()
     layers = [layer[0] for layer in features(model, dataset, samples.images[:1])]
-    pictures = reporting.result_pictures(
-        dataset, shown, probabilities, evaluation, model.conv1.weight.detach().cpu(), layers
+    pictures = charts.result_pictures(
+        dataset,
+        Split(samples.images.cpu(), samples.labels.cpu()),
+        probabilities,
+        evaluation,
+        model.conv1.weight.detach().cpu(),
+        layers,
     )
     encoded = io.BytesIO()
-    Image.fromarray(reporting.result_sheet(pictures)).save(encoded, format="png")
-    write_atomically(job.run.results, encoded.getvalue())
-    save_predictions(job.run, evaluation.labels.numpy(), evaluation.probabilities.numpy())
-    if job.config.tracking.projector and job.tracker.enabled:
-        part = Split(dataset.test.images[:_PROJECTED], dataset.test.labels[:_PROJECTED])
-        points = projector.reduced(penultimate(model, dataset, part.images))
-        guesses = evaluation.predictions[:_PROJECTED]
-        projector.write(job.run, part.images.cpu(), part.labels.cpu(), guesses, points, dataset.classes)
-    reporting.result(job.tracker, step, dataset, evaluation, pictures)
-    if job.tracker.enabled:
-        job.tracker.weights(step, exported.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std))
+    Image.fromarray(charts.result_sheet(pictures)).save(encoded, format="png")
+    write_atomically(run.results, encoded.getvalue())
+    save_predictions(run, evaluation.labels.numpy(), evaluation.probabilities.numpy())
+    if context.config.tracking.projector and writer.enabled:
+        first = Split(dataset.test.images[:_PROJECTOR_IMAGES], dataset.test.labels[:_PROJECTOR_IMAGES])
+        points = projector.principal_components(penultimate(model, dataset, first.images))
+        predictions = evaluation.predictions[:_PROJECTOR_IMAGES]
+        projector.write(run, first.images.cpu(), first.labels.cpu(), predictions, points, dataset.classes)
+    charts.result(writer, step, dataset, evaluation, pictures)
+    if writer.enabled:
+        exported = weights_export.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std)
+        writer.weights(step, exported)
+
+
+# ---- What metrics.json holds
+
+
+def initial_metrics(config: Config, dataset: Dataset, model: CNN) -> dict[str, Any]:
+    """The contents of metrics.json when a run begins."""
+    return {
+        "status": "running",
+        "started": time.time(),
+        "dataset": dataset.name,
+        "fallback_reason": dataset.fallback_reason,
+        "images": image_counts(dataset),
+        "classes": list(dataset.classes),
+        "normalisation": {"mean": dataset.mean, "std": dataset.std},
+        "parameters": parameter_count(model),
+        "seed": config.seed,
+        "config": flat_config(config),
+        "device": config.device,
+        "precision": config.precision,
+        "versions": package_versions("mnist-tb", "torch", "torchvision", "tensorboard"),
+    }
+
+
+def evaluation_numbers(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    """An evaluation as metrics.json has it."""
+    scores = metrics.class_scores(evaluation.confusion)
+    pairs = metrics.most_confused(evaluation.confusion, charts.CONFUSED_PAIRS)
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "calibration_error": metrics.calibration(evaluation.labels, evaluation.probabilities).error,
+        "most_confused": [{"true": classes[t], "predicted": classes[p], "count": count} for t, p, count in pairs],
+        "images": len(evaluation.labels),
+        "per_class": [{"class": name, **vars(score)} for name, score in zip(classes, scores, strict=True)],
+        "confusion": evaluation.confusion.tolist(),
+    }
+
+
+def image_counts(dataset: Dataset) -> dict[str, int]:
+    """How many images each split has, by its name in metrics.json."""
+    return {"train": len(dataset.train), "val": len(dataset.validation), "test": len(dataset.test)}
 
 
 def first_status(config: Config, dataset: Dataset) -> Status:
-    steps = steps_of(config, dataset)
+    """What the Live tab shows of a run that has not begun."""
+    steps = total_steps(config, len(dataset.train))
     return Status(
         dataset=dataset.name,
         device=config.device,
@@ -159,8 +213,3 @@ def first_status(config: Config, dataset: Dataset) -> Status:
         batches=steps // config.train.epochs,
         steps=steps,
     )
-
-
-def steps_of(config: Config, dataset: Dataset) -> int:
-    """How many updates the whole training takes."""
-    return config.train.epochs * math.ceil(len(dataset.train) / config.train.batch_size)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one clean end for both."""
+"""Ctrl-C and SIGTERM: both end a training cleanly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import FrameType
 from typing import Any
 
 _AT_ONCE_AFTER = 0.5
-"""Seconds after which a second signal is a second press of the keys: two may come from one, by way of make, say."""
+"""Seconds after which a second signal means a second Ctrl-C: one alone may arrive twice, for example through make."""
 
 
 class Interruption:
-    """While it is entered, the first signal raises KeyboardInterrupt in the main thread, and a second ends the process.
+    """A context in which the first signal raises KeyboardInterrupt in the main thread, and a second ends the process.
 
-    number: the signal that came first.
+    number: of the first signal.
     """
 
     def __init__(self) -> None:
@@ -26,15 +26,15 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._come) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():  # after an interruption only the exit is left: undisturbed
-            if signal.getsignal(number) == self._come:  # else somebody has seen to that already
+        for number, handler in self._before.items():  # after an interruption the exit shall not be disturbed
+            if signal.getsignal(number) == self._handle:  # else somebody has replaced it
                 signal.signal(number, handler if self._first is None else signal.SIG_IGN)
 
-    def _come(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first, self.number = now, signal.Signals(number)
@@ -56,9 +56,9 @@ _deferral = _Deferral()
 
 @contextmanager
 def deferred() -> Iterator[_Deferral]:
-    """Within, the first signal raises nothing: `requested` of what is yielded becomes true, and the work ends itself.
+    """Within, the first signal only sets `requested` of what is yielded, and the work ends itself.
 
-    Where the work ends without having looked, KeyboardInterrupt is raised at the end.
+    If the work ends without having checked, KeyboardInterrupt is raised at the end.
     """
     _deferral.active, _deferral.requested = True, False
     try:

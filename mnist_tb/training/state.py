@@ -1,4 +1,4 @@
-"""All that a training changes as it goes, and how it becomes a checkpoint and comes back from one, bit by bit."""
+"""All that training changes, and how it becomes a checkpoint and comes back from one, bit by bit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_tb.engine.train_step import GraphUpdater, Updater
+from mnist_tb.config.schema import Config
+from mnist_tb.data.datasets import Dataset, generator
+from mnist_tb.engine.distributed import Distributed
+from mnist_tb.engine.train_step import CudaGraphTrainStep, TrainStep, build_train_step
 from mnist_tb.errors import InputError
+from mnist_tb.metrics import Evaluation, WindowMetrics
 from mnist_tb.model import CNN
 from mnist_tb.training.checkpoint import snapshot
-from mnist_tb.training.metrics_window import Means, Window
+from mnist_tb.training.metrics_window import MetricsWindow
 
 _KEYS = {"optimizer", "order", "window", "epoch", "batch", "step", "seconds", "best", "news", "events"}
+"""What every checkpoint has beside the model. `order` and `news` are the names of version 0.1.0, kept on the disk."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The weights that did best on validation, how well, and when: after `step` updates, in epoch `epoch` (from 1)."""
+    """The weights with the best validation result: after `step` updates, at the end of epoch `epoch` (from 1).
+
+    loss: in nats. accuracy: 0 to 1.
+    """
 
     weights: dict[str, Tensor]
     loss: float
@@ -28,107 +36,124 @@ class Best:
     epoch: int
     step: int
 
+    def is_worse_than(self, evaluation: Evaluation) -> bool:
+        """By accuracy; of two that are equal, by loss."""
+        return (evaluation.accuracy, -evaluation.loss) > (self.accuracy, -self.loss)
+
 
 @dataclass(frozen=True)
-class Point:
-    """A point of the training curves, after update `step`, batch `batch` (from 1) of epoch `epoch` (from 0).
+class PendingPoint:
+    """A point of the training curves that has not been logged: after update `step`, the last of `size` updates.
 
-    size: how many updates it is the mean of. means: waits until the numbers have left the device.
+    epoch: from 0. batch: of that epoch, from 1. metrics: waits until the numbers have left the device.
     """
 
     epoch: int
     batch: int
     step: int
     size: int
-    means: Callable[[], Means]
+    metrics: Callable[[], WindowMetrics]
 
 
 @dataclass
 class State:
     """What training changes.
 
-    epoch, step: how many are complete; batch: how many of the epoch under way.
-    order: draws each epoch's order of the images; drawn: its state before the epoch under way.
+    epoch, step: how many are complete. batch: how many of the current epoch are complete.
+    order: draws the order of the images, epoch by epoch. epoch_rng_state: its state before the current epoch.
     seconds: of training, in all processes before this one.
-    point: the last point of the curves, not yet written. news: what the run's metrics.json has been told.
+    metrics_update: what is to be written to the run's metrics.json with the next checkpoint.
     """
 
-    model: CNN
-    update: Updater | GraphUpdater
+    master_model: CNN
+    update: TrainStep | CudaGraphTrainStep
     order: torch.Generator
-    window: Window
-    drawn: Tensor
+    window: MetricsWindow
+    epoch_rng_state: Tensor
     epoch: int = 0
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
-    point: Point | None = None
+    pending_point: PendingPoint | None = None
     best: Best | None = None
-    news: dict[str, Any] = field(default_factory=dict)
+    metrics_update: dict[str, Any] = field(default_factory=dict)
 
-    def looked_at(self) -> tuple[CNN, CNN]:
-        """The model and network that are evaluated and kept: of the averaged weights, where there is an average."""
+    def next_epoch(self) -> None:
+        """Count the current epoch as complete."""
+        self.epoch, self.batch, self.epoch_rng_state = self.epoch + 1, 0, self.order.get_state()
+
+    def eval_model(self) -> tuple[CNN, CNN]:
+        """The master model to keep and the compute model to evaluate; averaged, if that is configured."""
         average = self.update.average
         if average is None:
-            return self.model, self.update.network
+            return self.master_model, self.update.compute_model
         average.refresh()
-        return average.model, average.network
+        return average.master_model, average.compute_model
 
-    def dump(self, seconds: float) -> dict[str, Any]:
-        """All of it as tensors on the CPU and plain values, which later updates do not reach.
+    def state_dict(self, seconds: float) -> dict[str, Any]:
+        """A copy of it all, as tensors on the CPU and plain values, which later updates do not change.
 
-        seconds: of training so far. The point that waits must have been written before.
+        seconds: of training so far. No point may be pending.
         """
-        assert self.point is None, "a point would be lost"
+        assert self.pending_point is None, "a point would be lost"
         best = None if self.best is None else {**vars(self.best)}
-        dumped: dict[str, Any] = snapshot(
+        copied: dict[str, Any] = snapshot(
             {
-                "model": self.model.state_dict(),
+                "model": self.master_model.state_dict(),
                 "optimizer": self.update.optimizer.state_dict(),
                 "average": {} if self.update.average is None else self.update.average.state_dict(),
-                "order": self.drawn,
-                "window": self.window.dump(),
+                "order": self.epoch_rng_state,
+                "window": self.window.state_dict(),
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "step": self.step,
                 "seconds": seconds,
                 "best": best,
-                "news": self.news,
+                "news": self.metrics_update,
             }
         )
-        return dumped
+        return copied
 
-    def restore(self, saved: Mapping[str, Any], place: object) -> None:
-        """Become what was dumped. Raises InputError, naming the place it is from, where it is of another training."""
+    def load_state_dict(self, saved: Mapping[str, Any], source: object) -> None:
+        """Restore what `state_dict` gave. Raises InputError, naming the source, where it is of another training."""
         try:
-            self._put(self.model.state_dict(), saved["model"])
-            self._put(self.update.optimizer.state_dict(), saved["optimizer"])
+            _copy(saved["model"], self.master_model.state_dict())
+            _copy(saved["optimizer"], self.update.optimizer.state_dict())
             self.update.refresh()
             if self.update.average is not None:
                 self.update.average.load_state_dict(saved["average"])
-            self.drawn = saved["order"]
-            self.order.set_state(self.drawn)
-            self.window.restore(saved["window"], self.update.gradient.device)
+            self.epoch_rng_state = saved["order"]
+            self.order.set_state(self.epoch_rng_state)
+            self.window.load_state_dict(saved["window"], self.update.gradient.device)
             self.epoch, self.batch, self.step = (int(saved[key]) for key in ("epoch", "batch", "step"))
-            self.seconds, self.news = float(saved["seconds"]), dict(saved["news"])
+            self.seconds, self.metrics_update = float(saved["seconds"]), dict(saved["news"])
             self.best = None if saved["best"] is None else Best(**saved["best"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-            raise InputError(
-                f"{place}: is the checkpoint of another network or version; it does not fit the run"
-            ) from None
+            raise _misfit(source) from None
 
-    @staticmethod
-    def check(saved: Mapping[str, Any], model: CNN, place: object) -> None:
-        """Raise InputError, naming the place it is from, where a checkpoint is not of this network."""
-        shapes = {name: value.shape for name, value in model.state_dict().items()}
-        found = saved.get("model")
-        fits = isinstance(found, Mapping) and {k: getattr(v, "shape", None) for k, v in found.items()} == shapes
-        if not fits or not saved.keys() >= _KEYS:
-            raise InputError(f"{place}: is the checkpoint of another network or version; it does not fit the run")
 
-    @staticmethod
-    def _put(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-        if into.keys() != values.keys() or any(into[key].shape != values[key].shape for key in into):
-            raise ValueError
-        for key, tensor in into.items():
-            tensor.copy_(values[key])
+def new_state(config: Config, model: CNN, dataset: Dataset, distributed: Distributed) -> State:
+    """The state before the first update, around a model with its initial weights."""
+    order = generator(config.seed, "order of the images")
+    step = build_train_step(config, model, dataset, distributed)
+    return State(model, step, order, MetricsWindow(), order.get_state())
+
+
+def check_checkpoint(saved: Mapping[str, Any], model: CNN, source: object) -> None:
+    """Raise InputError, naming the source, where a checkpoint is not of this network."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    found = saved.get("model")
+    fits = isinstance(found, Mapping) and {k: getattr(v, "shape", None) for k, v in found.items()} == shapes
+    if not fits or not saved.keys() >= _KEYS:
+        raise _misfit(source)
+
+
+def _misfit(source: object) -> InputError:
+    return InputError(f"{source}: this checkpoint is of another network or another version; it does not fit the run")
+
+
+def _copy(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    if into.keys() != values.keys() or any(into[key].shape != values[key].shape for key in into):
+        raise ValueError
+    for key, tensor in into.items():
+        tensor.copy_(values[key])

@@ -1,0 +1,82 @@
+"""The command board, and the page beside a training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mnist_tb.cli.options import logdir_option, no_browser_option
+from mnist_tb.engine.process import end_child, reap_child, start_child, when_parent_ends
+from mnist_tb.errors import InputError
+
+
+@click.command("board")
+@logdir_option
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), default=6006, show_default=True, help="Or the next one that is free."
+)
+@click.option("--host", default="localhost", show_default=True, help="The interface to serve on.")
+@no_browser_option
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the standard input is closed.")
+def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_parent: bool) -> None:
+    """Show all runs in TensorBoard, live: the page follows the trainings by itself."""
+    from mnist_tb.board import launcher
+
+    ended = threading.Event()
+    if with_parent:
+        when_parent_ends(ended.set)
+    with suppress(KeyboardInterrupt):
+        launcher.serve(logdir, host, port, click.echo, not no_browser, ended)
+
+
+@dataclass(frozen=True)
+class Page:
+    """TensorBoard in a process of its own, and the address of its page."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+
+@contextmanager
+def live_page(logdir: Path, browser: bool) -> Iterator[Page]:
+    """TensorBoard over the log folder, in a process of its own, until the end of the block.
+
+    Raises InputError where it does not start.
+    """
+    page = _start(logdir, browser)
+    click.echo(f"TensorBoard: {page.address}")
+    try:
+        yield page
+    finally:
+        end_child(page.process)
+        reap_child(page.process)
+
+
+def board_hint(logdir: Path) -> str:
+    """The command that shows a log folder, as it can be typed here."""
+    program = Path(sys.executable).with_name("mnist-tb")
+    on_path = shutil.which("mnist-tb") == str(program)
+    command = f"{'mnist-tb' if on_path else os.path.relpath(program)} board --logdir {logdir}"
+    return f"make board LOGDIR={logdir}  or  {command}" if Path("Makefile").exists() else command
+
+
+def _start(logdir: Path, browser: bool) -> Page:
+    command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--with-parent"]
+    process = start_child(
+        command if browser else [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        text = line.decode(errors="replace")
+        if text.startswith("TensorBoard: "):
+            return Page(process, text.removeprefix("TensorBoard: ").strip())
+    raise InputError(f"TensorBoard did not start (exit code {process.wait()}): try `mnist-tb board` by itself")

@@ -1,0 +1,20 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+logdir_option = click.option(
+    "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+)
+data_root_option = click.option(
+    "--data-root",
+    metavar="FOLDER",
+    envvar="MNIST_TB_DATA_ROOT",
+    show_envvar=True,
+    help="A folder that has the dataset's files already; nothing is downloaded.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+no_browser_option = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")

@@ -1,0 +1,201 @@
+"""The commands that train or use a trained network: train, resume, evaluate, predict; and configs."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mnist_tb.cli.board import board_hint, live_page
+from mnist_tb.cli.options import data_root_option, device_option, logdir_option, no_browser_option
+from mnist_tb.engine.distributed import is_main_process
+from mnist_tb.errors import InputError
+
+_LISTEN_SECONDS = 0.1
+"""How often to check whether the page has ended; waiting for it could miss Ctrl-C, see `board.launcher`."""
+
+
+@click.command("train")
+@click.option(
+    "--config",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="The configuration: one that comes with mnist-tb, see `mnist-tb configs`, or a YAML file.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override any key, e.g. --set train.lr=0.01. Repeatable.",
+)
+@click.option("--epochs", type=int, help="Short for --set train.epochs=…")
+@click.option("--batch-size", type=int, help="Short for --set train.batch_size=…")
+@click.option("--lr", type=float, help="Short for --set train.lr=…")
+@click.option("--seed", type=int, help="Short for --set seed=…")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--name", help="The run's short name.")
+@logdir_option
+@data_root_option
+@click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
+@no_browser_option
+def train_command(
+    config: str,
+    overrides: tuple[str, ...],
+    logdir: Path,
+    data_root: str | None,
+    board: bool,
+    no_browser: bool,
+    **named: Any,
+) -> None:
+    """Train, evaluate, and print where the run is."""
+    from mnist_tb.config.load import load_config, with_data_root
+
+    keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr"}
+    options = [
+        (f"--{name.replace('_', '-')}", keys.get(name, name), value)
+        for name, value in named.items()
+        if value is not None
+    ]
+    loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
+    with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
+        from mnist_tb.launch import launch  # imports torch, while the page starts
+        from mnist_tb.tracking.console import Terminal
+
+        run = launch(loaded, logdir, Terminal())
+        if not is_main_process():
+            return
+        hint = board_hint(logdir)
+        click.echo(f"\nThe run: {run.path}\nSee it:  {hint if page is None else page.address}")
+        if page is not None:
+            with suppress(KeyboardInterrupt):
+                if page.process.poll() is None:
+                    click.echo("Press Ctrl-C to stop the page.")
+                while page.process.poll() is None:
+                    time.sleep(_LISTEN_SECONDS)
+                click.echo(f"The page has ended by itself; start it again with: {hint}")
+
+
+@click.command("resume")
+@click.argument("run")
+@click.option("--epochs", type=int, help="The epochs that the run is to have in all; more than before extend it.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; by default the run's own.")
+@logdir_option
+@data_root_option
+def resume_command(run: str, epochs: int | None, device: str | None, logdir: Path, data_root: str | None) -> None:
+    """Resume RUN where it stopped: a number, a name, a folder, or `last`."""
+    from mnist_tb.launch import resume
+    from mnist_tb.runs.folder import find_run
+    from mnist_tb.tracking.console import Terminal
+
+    found = find_run(logdir, run)
+    resumed = resume(found, Terminal(), epochs, device, data_root)
+    if not is_main_process():
+        return
+    if resumed:
+        click.echo(f"\nThe run: {found.path}")
+    else:
+        click.echo(f"{found.path}: this run is complete; extend it by --epochs with a larger number.")
+
+
+@click.command("evaluate")
+@click.argument("run")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
+@device_option
+@logdir_option
+@data_root_option
+def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: str | None) -> None:
+    """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""
+    from mnist_tb.runs.folder import find_run
+    from mnist_tb.tracking.console import Terminal
+    from mnist_tb.training.results import add_evaluation, evaluate_run, evaluation_numbers
+
+    found = find_run(logdir, run)
+    with found.in_use():
+        dataset, evaluation = evaluate_run(found, split, device, data_root)
+        if as_json:
+            numbers = evaluation_numbers(evaluation, dataset.classes)
+            click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
+        else:
+            terminal = Terminal()
+            title = f"{found.name}: {split} images of {dataset.name}, best weights"
+            terminal.evaluated(title, evaluation, dataset.classes)
+            terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+        add_evaluation(found, split, dataset, evaluation)
+
+
+@click.command("predict")
+@click.argument("run")
+@click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--show", type=click.Path(path_type=Path), metavar="FILE", help="Save what the network saw as a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print all probabilities as JSON and nothing else.")
+@device_option
+@logdir_option
+@data_root_option
+def predict_command(
+    run: str,
+    image: tuple[Path, ...],
+    show: Path | None,
+    as_json: bool,
+    device: str,
+    logdir: Path,
+    data_root: str | None,
+) -> None:
+    """Say which digit each IMAGE shows, by the best weights of RUN: photographed, scanned or drawn, dark or light."""
+    from mnist_tb.runs.folder import find_run
+    from mnist_tb.training.inference import TOP, predict_pictures
+
+    predictions = predict_pictures(find_run(logdir, run), image, device, data_root)
+    if as_json:
+        click.echo(json.dumps([{"image": str(one.path), "classes": one.classes} for one in predictions]))
+    else:
+        for one in predictions:
+            most_probable = list(one.classes.items())[:TOP]
+            click.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in most_probable))
+    if show is not None:
+        from mnist_tb.tracking import figures
+
+        captions = [(one.best, one.classes[one.best]) for one in predictions]
+        _save_picture(figures.captioned([one.pixels for one in predictions], captions), show)
+
+
+def _save_picture(picture: Any, path: Path) -> None:
+    from PIL import Image
+
+    try:
+        Image.fromarray(picture).save(path)
+    except ValueError:
+        raise InputError(f"--show {path}: give it the ending of a picture format, such as .png") from None
+    except OSError as error:
+        raise InputError(f"--show {path}: cannot be written: {error.strerror}") from None
+
+
+@click.command("configs")
+@click.argument("name", required=False)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to a file, not to the terminal.")
+def configs_command(name: str | None, output: Path | None) -> None:
+    """List the configurations that come with mnist-tb, or write NAME out, to edit it and train with the copy."""
+    from mnist_tb.config import presets
+
+    if name is None:
+        for known in presets.names():
+            click.echo(f"{known:16} {presets.summary(known)}")
+        return
+    if name not in presets.names():
+        raise InputError(f"{name}: there is no configuration of that name; there are {', '.join(presets.names())}")
+    text = presets.find(name).read_text(encoding="utf-8")
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(output, "x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written: {error.strerror}") from None
+    click.echo(f"{output}: written; train with it by: mnist-tb train --config {output}")

@@ -1,0 +1,63 @@
+"""Curves of whatever program: which one is which, its best point, and fewer points of it. Imports no TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from mnist_tb.events.tags import ACCURACY_TEST, ACCURACY_TRAIN, ACCURACY_VAL, LOSS_TEST, LOSS_TRAIN, LOSS_VAL
+
+T = TypeVar("T")
+_OURS = {
+    ("loss", "train"): LOSS_TRAIN,
+    ("loss", "val"): LOSS_VAL,
+    ("loss", "test"): LOSS_TEST,
+    ("accuracy", "train"): ACCURACY_TRAIN,
+    ("accuracy", "val"): ACCURACY_VAL,
+    ("accuracy", "test"): ACCURACY_TEST,
+}
+_KINDS = {"loss": "loss", "accuracy": "acc"}
+_SPLITS = {"val": "val|dev|eval", "test": "test"}
+
+
+def find_curves(tags: Iterable[str]) -> dict[tuple[str, str], str]:
+    """(`loss` or `accuracy`, split) → the tag of that curve, of whatever program; splits: `train`, `val`, `test`.
+
+    Of a program that names them differently, the shortest tag that speaks of the kind and of the split; what speaks of
+    no split is of the training.
+    """
+    known = sorted(tags, key=lambda tag: (len(tag), tag))
+    found = {key: tag for key, tag in _OURS.items() if tag in known}
+    for kind, pattern in _KINDS.items():
+        if any((kind, split) in found for split in ("train", "val", "test")):
+            continue
+        rest = [tag for tag in known if re.search(pattern, tag, re.IGNORECASE)]
+        for split, words in _SPLITS.items():
+            named = [tag for tag in rest if re.search(words, tag, re.IGNORECASE)]
+            rest = [tag for tag in rest if tag not in named]
+            if named:
+                found[kind, split] = named[0]
+        if rest:
+            found[kind, "train"] = rest[0]
+    return found
+
+
+def thin(points: Sequence[T], limit: int) -> Sequence[T]:
+    """At most `limit` of some points, evenly spaced, always with the last one."""
+    every = max(-(-len(points) // limit), 1)
+    return points[(len(points) - 1) % every :: every] if points else points
+
+
+def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """The highest accuracy and the loss at the same step; where there is no accuracy, the lowest loss.
+
+    Each is step → value; values that are not finite are left out.
+    """
+    finite_losses = {step: value for step, value in losses.items() if math.isfinite(value)}
+    finite = {step: value for step, value in accuracies.items() if math.isfinite(value)}
+    if not finite:
+        return None, min(finite_losses.values(), default=None)
+    step = max(finite, key=lambda step: finite[step])
+    return finite[step], finite_losses.get(step)
