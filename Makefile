@@ -64,7 +64,7 @@ test: .venv/ready-to-test  ## the whole test suite, with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 torture: .venv/ready-to-test  ## kill a training at fifty random instants, and compare the resumed runs with an uninterrupted one
-	$(BIN)/python tests/killing.py $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m helpers.killing $(ARGS)
 
 bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)

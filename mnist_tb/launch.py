@@ -16,9 +16,9 @@ from mnist_tb.config.load import dump_config, flat_config, replace_config
 from mnist_tb.config.schema import Config, Data
 from mnist_tb.data.datasets import Dataset, load_dataset, total_steps
 from mnist_tb.engine import kernels, process
-from mnist_tb.engine.device import resolve_auto
+from mnist_tb.engine.device import memory_errors, resolve_auto
 from mnist_tb.engine.distributed import Distributed, PeerError, init_distributed
-from mnist_tb.errors import InputError, MemoryFullError, Pruned, TrainingError
+from mnist_tb.errors import InputError, Pruned, TrainingError
 from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN, build, in_precision
@@ -69,7 +69,7 @@ def launch(config: Config, logdir: Path, terminal: Terminal, trial: TrialContext
         terminal = terminal if distributed.is_main else Silent()
         config, dataset = _load_everywhere(config, terminal, trial, distributed)
         config = resolve_auto(config, distributed.local_rank)
-        with _memory_errors():
+        with memory_errors():
             dataset = dataset.to(torch.device(config.device))
             model = build(config.model.channels, config.seed, torch.device(config.device))
 
@@ -106,7 +106,7 @@ def resume(
         config = resolve_auto(config, distributed.local_rank)
         dataset = distributed.local_main_process_first(lambda: trial.load(config.data, terminal))
         check_data(run, known, dataset)
-        with _memory_errors():
+        with memory_errors():
             dataset = dataset.to(torch.device(config.device))
             model = build(config.model.channels, config.seed, torch.device(config.device))
             if checkpoint is not None:
@@ -190,7 +190,7 @@ def _train_and_finish(
         folder = run.path if config.tracking.enabled and is_main else None
         first_step = 0 if checkpoint is None else step + 1
         with EventWriter(folder, first_step) as writer, AsyncCheckpointer() as checkpointer, terminal:
-            terminal.say(_first_line(config, run, dataset, compute_model, step, distributed))
+            terminal.say(_first_line(config, run, dataset, compute_model, distributed, checkpoint))
             live = Live(writer, first_status(config, dataset), seconds)
             with _end_in_events(writer, live):
                 # What is known before the first step.
@@ -219,14 +219,19 @@ def _rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
 
 
 def _first_line(
-    config: Config, run: Run, dataset: Dataset, compute_model: CNN, step: int, distributed: Distributed
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    compute_model: CNN,
+    distributed: Distributed,
+    checkpoint: Mapping[str, Any] | None,
 ) -> str:
     where = f"on {config.device} in {config.precision}"
     if distributed.size > 1:
         where = f"on {distributed.size} processes, {where}"
     if config.device == "cpu" and kernels.find(compute_model) is None:
         where += ", by torch alone: no kernels could be compiled for it"
-    resumed = f", from step {step:,}" if step else ""
+    resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
     return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
 
 
@@ -285,15 +290,3 @@ def _end_in_events(writer: EventWriter, live: Live) -> Iterator[None]:
         raise
     writer.status("completed")
     live.end("completed")
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn torch's several ways of saying that the memory is full into one sentence."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not full:
-            raise
-        raise MemoryFullError("out of memory: try a smaller train.batch_size or model.channels") from None

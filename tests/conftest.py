@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import pickle
 import random
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NoReturn
+
+from helpers.fixtures import Here, Open, Train, missing
+from helpers.idx import write_idx
+from helpers.paths import REPOSITORY
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; those about threads say how many
 
 import hypothesis
 import numpy as np
-import processes
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from zygote import Zygote
 
+from helpers import processes
+from helpers.zygote import Zygote
 from mnist_tb.cli.main import main
 from mnist_tb.config.schema import Config, Data
 from mnist_tb.data.datasets import Dataset, load_dataset
@@ -36,15 +36,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True)
 if os.environ.get("MNIST_TB_TEST_SEED"):
     hypothesis.settings.load_profile("fixed")
 
-REPOSITORY = Path(__file__).parent.parent
 _GIVEN_ROOT = os.environ.pop("MNIST_TB_DATA_ROOT", None)  # tests say themselves where their data are
-
-
-def missing(message: str) -> NoReturn:
-    """What a test needs is not here: CI fails, and a person skips."""
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 LONG = ("test_sweep", "test_browser", "test_resume", "test_team", "test_faults", "test_postgres", "test_download")
@@ -132,9 +124,6 @@ def zygote() -> Iterator[Zygote]:
         started.close()
 
 
-Here = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
     """Runs mnist-tb, a sweep with its one worker too, in this process, where nothing depends on that.
@@ -180,15 +169,6 @@ def digits() -> Dataset:
     return load_dataset(Data(name="digits", fallback=None))
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """An IDX file as the format's page describes it: zero, zero, type, dimensions, sizes, elements, big-endian."""
-    code = {1: 0x08, 4: 0x0C}[array.dtype.itemsize]
-    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
-    content = header + array.astype(array.dtype.newbyteorder(">")).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
 @pytest.fixture
 def small_mnist(tmp_path: Path, digits: Dataset) -> Path:
     """A data root with 130 training and 37 test images under MNIST's names: the last batch of most sizes is uneven."""
@@ -197,23 +177,6 @@ def small_mnist(tmp_path: Path, digits: Dataset) -> Path:
         write_idx(raw / f"{prefix}-images-idx3-ubyte", split.images[:count].numpy())
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", split.labels[:count].numpy().astype(np.uint8))
     return tmp_path / "small"
-
-
-def read_events(run: Run) -> EventAccumulator:
-    """All that a run's event files hold, nothing sampled away."""
-    events = EventAccumulator(
-        str(run.path),
-        size_guidance=dict.fromkeys(("scalars", "images", "histograms", "compressedHistograms", "tensors", "audio"), 0),
-    )
-    return events.Reload()
-
-
-def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
-    events = read_events(run)
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-Train = Callable[..., Run]
 
 
 @pytest.fixture
@@ -249,7 +212,6 @@ def small_config() -> Config:
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 HARMLESS = ("Multiple instances of Three.js", "Please use app-layout instead")  # TensorBoard's own
-Open = Callable[[str], Page]
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, scalars, write_idx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers.events import scalars
+from helpers.idx import write_idx
+from helpers.paths import REPOSITORY
 from mnist_tb.runs.folder import Run, list_run_folders
 
 PACKAGE = REPOSITORY / "mnist_tb"

@@ -8,8 +8,8 @@ import subprocess
 
 import click
 import pytest
-from conftest import REPOSITORY
 
+from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import cli
 from mnist_tb.config import presets
 from mnist_tb.config.load import flat_config, load_config

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import write_idx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.idx import write_idx
 from mnist_tb.config.load import dump_config, flat_config, load_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import read_idx

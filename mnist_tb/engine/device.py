@@ -1,12 +1,15 @@
-"""The device and the precision that `auto` stands for on this machine."""
+"""The device: what `auto` stands for on this machine, and what torch says when its memory is full."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, MemoryFullError
 
 
 def resolve_auto(config: Config, local_rank: int = 0) -> Config:
@@ -36,3 +39,15 @@ def _is_bf16_fast(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public, so it may disappear
     return any(getattr(torch.cpu, name, lambda: False)() for name in supported)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's several ways of saying that the memory is full into one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if not full:
+            raise
+        raise MemoryFullError("out of memory: try a smaller train.batch_size or model.channels") from None

@@ -1,0 +1,355 @@
+"""The page as a person sees it: real Chromium, on a real TensorBoard, over trainings that are running."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
+
+from helpers.board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
+from helpers.fixtures import Open
+from helpers.zygote import Place, Zygote
+from mnist_tb.config.hyperparameters import hyperparameters
+from mnist_tb.config.load import flat_config, replace_config
+from mnist_tb.config.schema import Config
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking.charts import group_name
+
+SETTINGS = "_tb_global_settings"
+
+
+@pytest.fixture(scope="module")
+def training(zygote: Zygote, mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real training on real MNIST that does not end by itself, and its page. It leaves the cores to others."""
+    logdir = tmp_path_factory.mktemp("training")
+    config = ["--config", "default", "--logdir", str(logdir), "--epochs", "5000", "--data-root", str(mnist_root)]
+    process = zygote.start("train", "--board", "--no-browser", *config, slow=Place("mnist_tb.train.train_step"))
+    address = read_address(process)
+    reader = threading.Thread(target=process.stdout.read)
+    reader.start()
+    try:
+        wait_for_runs(address.rstrip("/"), 1)
+        yield address, logdir
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        reader.join()
+        process.close()
+
+
+def live(page: Page) -> FrameLocator:
+    return page.frame_locator("iframe")
+
+
+def changes(read: Callable[[], str], seconds: float = 10) -> bool:
+    """Whether what is read changes within so many seconds."""
+    before, end = read(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        if read() != before:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def tooltip(page: Page, tag: str) -> str:
+    """What a chart of Time Series says when the mouse rests near its right end; nothing is clicked.
+
+    Not at the newest point itself: there the line of the selected step stands, to be dragged, and says nothing.
+    """
+    chart = page.locator("scalar-card", has=page.locator(f'[title="{tag}"]')).first.locator("line-chart").first
+    end = time.monotonic() + 30
+    for attempt in itertools.count():  # a chart that is drawn anew forgets where the mouse is until it moves
+        if time.monotonic() > end:
+            break
+        box = chart.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] - 75 - attempt % 3, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(min(60 + 10 * attempt, 400))
+        text: str = page.evaluate("[...document.querySelectorAll('table.tooltip')].map(t => t.innerText).join()")
+        if text.strip():
+            return text
+    raise AssertionError(f"the chart of {tag} has no tooltip")
+
+
+# ---- Over a training that goes on
+
+
+def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(training[0])
+    card = live(page).locator(".run")
+    card.first.wait_for(timeout=30_000)
+    assert card.count() == 1
+    assert "running" in card.locator(".state").inner_text()
+    facts = card.locator(".facts")
+    assert changes(lambda: facts.inner_text())
+    assert changes(lambda: card.locator(".row .figure").first.inner_text())
+    text = facts.inner_text()
+    for word in ("epoch", "batch", "learning rate", "images/s", "elapsed", "remaining", "mnist", "cpu"):
+        assert word in text
+    for chart in ("loss", "accuracy"):
+        assert card.get_by_role("img", name=f"{chart} over steps").locator("path.train").count() == 1
+    picture = card.locator(".picture img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+
+def test_time_series_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(f"{training[0]}#timeseries")
+    page.locator('scalar-card [title="accuracy/train"]').first.wait_for(timeout=30_000)
+    assert changes(lambda: tooltip(page, "accuracy/train"))
+
+
+def test_every_address_reloads_by_itself_from_the_first_visit(training: tuple[str, Path], visit: Open) -> None:
+    """How often: see the next test."""
+    asked = dict.fromkeys(("", "#timeseries", "#hparams"), 0)
+
+    def note(place: str, request: Request) -> None:
+        asked[place] += "/data/runs" in request.url
+
+    pages = {place: visit(f"{training[0]}{place}") for place in asked}
+    for place, page in pages.items():
+        page.on("request", partial(note, place))
+    end = time.monotonic() + 60
+    while min(asked.values()) < 3 and time.monotonic() < end:
+        page.wait_for_timeout(200)
+    assert min(asked.values()) >= 3
+
+
+def test_settings_are_the_users(training: tuple[str, Path], context: BrowserContext, visit: Open) -> None:
+    """Ours are applied once, beside those that are there already; what is changed afterwards stays so."""
+    page = visit(training[0])
+    first = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (first["autoReload"], first["scalarSmoothing"], first["ignoreOutliers"]) == (True, 0, False)
+    page.evaluate(f"""localStorage.{SETTINGS} = JSON.stringify({{autoReload: false, scalarSmoothing: 0.9,
+        ignoreOutliers: true, theme: 'dark'}})""")
+    page.reload()
+    page.wait_for_timeout(2_000)
+    again = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (again["autoReload"], again["scalarSmoothing"], again["ignoreOutliers"]) == (False, 0.9, True)
+    page.evaluate("localStorage.removeItem('mnist_tb_settings')")  # as if ours came to a browser with settings
+    page.reload()
+    third = json.loads(page.evaluate(f"localStorage.{SETTINGS}"))
+    assert (third["autoReload"], third["scalarSmoothing"], third["theme"]) == (False, 0.9, "dark")
+    assert third["autoReloadPeriodInMs"] == 2**32 + 2_000
+
+
+@pytest.mark.parametrize("first", ["", "#custom_scalars"])
+def test_no_curve_is_smoothed_unless_the_user_says_so(first: str, training: tuple[str, Path], visit: Open) -> None:
+    page = visit(f"{training[0]}{first}")
+    page.get_by_role("tab", name="Custom Scalars").click(timeout=30_000)
+    smoothing = page.locator("tf-smoothing-input input").first
+    smoothing.wait_for()
+    assert smoothing.input_value() == "0"
+    page.evaluate("location.hash = location.hash.replace('_smoothingWeight=0', '_smoothingWeight=0.3')")
+    page.wait_for_timeout(500)
+    assert smoothing.input_value() == "0.3"
+    page.get_by_role("tab", name="Live").click()
+    page.wait_for_timeout(500)
+    assert "_smoothingWeight=0&" not in page.url
+
+
+def test_it_follows_the_dark_mode(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(training[0])
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    colour = "getComputedStyle(document.body).backgroundColor"
+    frame = page.frames[1]
+    light = frame.evaluate(colour)
+    page.evaluate("document.body.classList.add('dark-mode')")
+    page.wait_for_timeout(300)
+    dark = frame.evaluate(colour)
+    assert sum(map(int, dark[4:-1].split(","))) < 200 < sum(map(int, light[4:-1].split(",")))
+
+
+# ---- Many runs, odd runs, and other ways to use it
+
+
+@pytest.fixture(scope="module")
+def crowd(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page over 200 runs, one of them finished, one failed, one with a hostile name."""
+    logdir = tmp_path_factory.mktemp("crowd")
+    for i in range(197):
+        write_status(logdir / f"{i + 4:04d}-many", replace(TRAINING, state="completed", step=60, test_accuracy=0.9))
+    write_status(logdir / HOSTILE, replace(TRAINING, state="failed", error=HOSTILE, dataset=HOSTILE))
+    write_status(logdir / "0002.b(r)+", replace(TRAINING, state="failed", error="the disk is full"))
+    shutil.copytree(finished.path, logdir / "0001-digits")
+    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), 200)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def card_of(page: Page, name: str):  # type: ignore[no-untyped-def]
+    return live(page).locator(".run").filter(has=page.locator(f'input[aria-label="select {name}"]'))
+
+
+def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
+    """Only what can be seen is drawn, and once nothing changes nothing more is fetched but the list of changes."""
+    page = visit(crowd)
+    cards = live(page).locator(".run")
+    cards.nth(199).wait_for(state="attached", timeout=30_000)
+    page.wait_for_timeout(3_000)
+    drawn = live(page).locator(".spark path").count()
+    assert 0 < drawn < 200, "a screen holds about twenty rows, of two lines each"
+    sizes: list[tuple[str, int]] = []
+    page.on("response", lambda r: sizes.append((r.url, len(r.body()))) if "/plugin/live/" in r.url else None)
+    page.wait_for_timeout(4_000)
+    assert 3 <= len(sizes) <= 10
+    assert all("/runs?since=" in url and size < 8_000 for url, size in sizes)
+    cards.nth(199).scroll_into_view_if_needed()
+    live(page).locator(".run").nth(199).locator(".spark path").first.wait_for(state="attached", timeout=10_000)
+
+
+def test_a_hostile_run_is_just_an_odd_name(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    page.on("dialog", lambda dialog: pytest.fail(f"a script of the run ran: {dialog.message}"))
+    name = live(page).get_by_role("button", name=HOSTILE, exact=True)
+    name.click(timeout=30_000)
+    card = live(page).locator(".run", has=name)
+    card.locator(".facts").wait_for()
+    assert f"failed: {HOSTILE}" in card.locator(".facts").inner_text()
+    assert card.locator("img[src=x]").count() == 0
+    page.wait_for_timeout(1_000)
+
+
+def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> None:
+    page = visit(crowd)
+    card = card_of(page, "0001-digits")
+    card.locator("button.name").click(timeout=30_000)
+    accuracy = finished.read_metrics()["test"]["accuracy"]
+    facts = card.locator(".facts")
+    facts.wait_for()
+    facts.get_by_text(f"{int(accuracy * 10_000 + 1e-9) / 100:.2f} % of 299 images").wait_for()
+    card.locator(".picture img").wait_for()
+    assert "Final result" in card.locator(".picture figcaption").inner_text()
+
+
+def test_chosen_runs_are_the_only_ones_in_time_series(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    for name in ("0001-digits", "0002.b(r)+"):
+        card_of(page, name).locator("input").check(timeout=30_000)
+    link = live(page).get_by_role("link", name="Compare 2 in Time Series")
+    assert "runFilter" in unquote(str(link.get_attribute("href")))
+    link.click()
+    rows = page.locator("runs-data-table tb-data-table-content-row, runs-selector tr")
+    rows.first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1_500)
+    text = page.locator("runs-selector").inner_text()
+    assert "0001-digits" in text
+    assert "0002.b(r)+" in text
+    assert "many" not in text
+
+
+def test_with_the_keyboard_alone(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    first = live(page).locator(".run").first
+    name = first.locator("button.name")
+    name.wait_for(timeout=30_000)
+    assert name.get_attribute("aria-expanded") == "true", "the newest run is open at first"
+    first.locator("input").focus()
+    page.keyboard.press("Space")
+    assert first.locator("input").is_checked()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert name.get_attribute("aria-expanded") == "false"
+    assert page.frames[1].evaluate("document.activeElement.className") == "name"
+
+
+@pytest.mark.parametrize("width", [360, 700])
+def test_on_a_narrow_window_nothing_hangs_over(width: int, crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    page.set_viewport_size({"width": width, "height": 800})
+    card = card_of(page, "0001-digits")
+    card.locator("button.name").click(timeout=30_000)
+    card.locator(".picture img").wait_for()
+    assert page.frames[1].evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, context: BrowserContext) -> None:
+    logdir, port = tmp_path / "runs", str(free_port())
+    write_status(logdir / "0001-a", replace(TRAINING, state="completed"))
+    process, address = start_board("--logdir", str(logdir), "--port", port)
+    page = context.new_page()
+    page.goto(address)
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    process.terminate()
+    process.communicate(timeout=60)
+    trouble = live(page).locator(".trouble")
+    live(page).get_by_text("TensorBoard does not answer").wait_for(timeout=10_000)
+    write_status(logdir / "0002-b", replace(TRAINING, state="completed"))
+    process, _ = start_board("--logdir", str(logdir), "--port", port)
+    try:
+        live(page).get_by_role("button", name="0002-b").wait_for(timeout=20_000)
+        assert trouble.inner_text() == ""
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+# ---- HParams
+
+
+def session(logdir: Path, number: int, lr: float, seed: int) -> None:
+    """A run as `train` writes it."""
+    settings = flat_config(replace_config(Config(), {"train.lr": lr, "seed": seed, "schedule.warmup": 0.1}))
+    with EventWriter(make_folder(logdir / f"{number:04d}-lr{lr}-s{seed}"), 0) as writer:
+        writer.hparams(hyperparameters(settings), group_name(settings))
+        for step in range(5):
+            writer.scalars(step, {"accuracy/val": 0.9 + lr * step, "accuracy_per_class/0": 0.5})
+        writer.status("completed")
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two learning rates with two seeds each, and their page."""
+    logdir = tmp_path_factory.mktemp("sessions")
+    for number, (lr, seed) in enumerate([(1e-3, 0), (1e-3, 1), (3e-3, 0), (3e-3, 1)], 1):
+        session(logdir, number, lr, seed)
+    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
+    wait_for_runs(address.rstrip("/"), 4)
+    yield address
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def test_a_row_a_configuration_with_every_setting(sessions: str, visit: Open) -> None:
+    page = visit(f"{sessions}#hparams")
+    cells = page.locator("vaadin-grid-cell-content")
+    cells.get_by_text("wu0.1-lr3e-3").wait_for()
+    rows = [text.strip() for text in cells.all_inner_texts()]
+    assert {"wu0.1", "wu0.1-lr3e-3", "train.lr", "accuracy/val"} <= set(rows)
+    assert "seed" not in rows
+    assert not any("per_class" in text for text in rows), "ten more columns would hide the others"
+
+
+def test_every_row_is_a_line_of_the_parallel_coordinates(sessions: str, visit: Open) -> None:
+    page = visit(f"{sessions}#hparams")
+    page.get_by_text("PARALLEL COORDINATES VIEW").first.click()
+    lines = page.locator("tf-hparams-parallel-coords-plot g.foreground path")
+    lines.first.wait_for(state="attached")
+    page.wait_for_timeout(500)
+    assert lines.count() == 2
+    assert all(
+        path and "NaN" not in path for path in lines.evaluate_all("all => all.map(one => one.getAttribute('d'))")
+    )
+    axes = page.locator("tf-hparams-parallel-coords-plot .axis-title, tf-hparams-parallel-coords-plot .axis text")
+    assert {"train.lr", "accuracy/val"} <= set(axes.all_inner_texts() + axes.all_text_contents())

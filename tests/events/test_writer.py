@@ -1,0 +1,174 @@
+"""What the tracker writes is read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.util import tensor_util
+
+from helpers.events import read_events
+from mnist_tb.errors import TrainingError
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.model import CNN
+from mnist_tb.runs.folder import Run
+from mnist_tb.tracking import graph
+
+
+def test_scalars_come_back_at_their_step(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as tracker:
+        tracker.scalars(10, {"loss/train": 0.5, "accuracy/train": torch.tensor(0.25)})
+        tracker.scalars(20, {"loss/train": 0.25})
+    events = read_events(Run(tmp_path))
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(10, 0.5), (20, 0.25)]
+    assert [(e.step, e.value) for e in events.Scalars("accuracy/train")] == [(10, 0.25)]
+
+
+def test_histogram_counts_finite_elements_and_takes_a_copy(tmp_path: Path) -> None:
+    values = torch.tensor([0.0, 1.0, 2.0, float("nan"), float("inf"), -float("inf")])
+    with EventWriter(tmp_path) as tracker:
+        tracker.histograms(1, {"weights/a": values, "weights/constant": torch.ones(5), "weights/none": values[3:]})
+        values.fill_(7)
+    events = read_events(Run(tmp_path))
+    buckets = tensor_util.make_ndarray(events.Tensors("weights/a")[0].tensor_proto)
+    assert buckets[:, 2].sum() == 3
+    assert (buckets[0, 0], buckets[-1, 1]) == (0, 2)
+    assert tensor_util.make_ndarray(events.Tensors("weights/constant")[0].tensor_proto)[:, 2].sum() == 5
+    assert tensor_util.make_ndarray(events.Tensors("weights/none")[0].tensor_proto)[:, 2].sum() == 0
+
+
+def test_image_is_drawn_on_the_writing_thread_and_comes_back(tmp_path: Path) -> None:
+    picture = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
+    threads: list[str] = []
+
+    def draw() -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return picture
+
+    with EventWriter(tmp_path) as tracker:
+        tracker.images(3, {"predictions/test": draw})
+    event = read_events(Run(tmp_path)).Images("predictions/test")[0]
+    assert (event.step, event.width, event.height) == (3, 10, 12)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), picture)
+    assert threads == ["event writer"]
+
+
+def test_text_hparams_status_layout_and_graph_come_back(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as tracker:
+        tracker.texts(0, {"config": "| a | ü |"})
+        tracker.hparams({"lr": 0.5, "flag": True, "none": None, "channels": [1, 2], "name": "adam"}, group="0001-a")
+        tracker.layout({"both": {"loss": ["loss/train", "loss/val"]}})
+        tracker.graph(graph.draw(CNN(), (1, 1, 28, 28)))
+        tracker.status("completed")
+    events = read_events(Run(tmp_path))
+    assert tensor_util.make_ndarray(events.Tensors("config")[0].tensor_proto)[0].decode() == "| a | ü |"
+    contents = events.PluginTagToContent("hparams")
+    start = hparams_metadata.parse_session_start_info_plugin_data(contents["_hparams_/session_start_info"])
+    assert start.group_name == "0001-a"
+    assert {key: value.WhichOneof("kind") for key, value in start.hparams.items()} == {
+        "lr": "number_value", "flag": "string_value", "none": "string_value",
+        "channels": "string_value", "name": "string_value",
+    }  # fmt: skip
+    assert (start.hparams["flag"].string_value, start.hparams["channels"].string_value) == ("true", "1 2")
+    end = hparams_metadata.parse_session_end_info_plugin_data(contents["_hparams_/session_end_info"])
+    assert end.status == api_pb2.STATUS_SUCCESS
+    layout = layout_pb2.Layout.FromString(
+        tensor_util.make_ndarray(events.Tensors("custom_scalars__config__")[0].tensor_proto).item()
+    )
+    assert list(layout.category[0].chart[0].multiline.tag) == ["^loss/train$", "^loss/val$"]
+    assert {node.name for node in events.Graph().node} >= {"x", "conv1/Conv2d", "conv1/weight", "output"}
+
+
+def test_graph_names_layers_and_shapes() -> None:
+    nodes = {node.name: node for node in graph.draw(CNN(), (1, 1, 28, 28)).node}
+    assert list(nodes["pool1/MaxPool2d"].input) == ["conv1/Conv2d"]
+    assert sorted(nodes["conv1/Conv2d"].input) == ["conv1/bias", "conv1/weight", "x"]
+    shape = nodes["pool1/MaxPool2d"].attr["_output_shapes"].list.shape[0]
+    assert [dim.size for dim in shape.dim] == [1, 16, 14, 14]
+
+
+def test_drawing_the_graph_leaves_the_model_as_it_was() -> None:
+    model = CNN().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    graph.draw(model, (1, 1, 28, 28))
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_two_trackers_in_one_folder_have_files_of_their_own(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as first, EventWriter(tmp_path) as second:
+        assert first.path != second.path
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EventWriter(None) as tracker:
+        tracker.scalars(0, {"a": 1.0})
+        tracker.images(0, {"b": lambda: pytest.fail("drawn for nothing")})
+        assert not tracker.enabled
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_reach_the_file_while_the_run_goes_on(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as tracker:
+        tracker.scalars(1, {"loss/train": 1.0})
+        for _ in range(100):
+            if "loss/train" in read_events(Run(tmp_path)).Tags()["scalars"]:
+                break
+            threading.Event().wait(0.05)
+        else:
+            pytest.fail("not written within 5 s")
+
+
+def test_a_full_disk_reaches_the_user(tmp_path: Path) -> None:
+    tracker = EventWriter(tmp_path)
+    tracker._file.close()
+    tracker._file = open("/dev/full", "wb", buffering=0)
+    tracker.scalars(1, {"loss/train": 1.0})
+    with pytest.raises(TrainingError, match=r"events\.out.*writing the events failed: No space left on device"):
+        tracker.close()
+
+
+def test_an_error_while_drawing_reaches_the_next_call(tmp_path: Path) -> None:
+    def fail() -> np.ndarray:
+        raise ValueError("no picture")
+
+    tracker = EventWriter(tmp_path)
+    tracker.images(1, {"a": fail})
+    assert tracker._thread is not None
+    tracker._thread.join(10)
+    with pytest.raises(TrainingError, match="ValueError: no picture"):
+        tracker.scalars(2, {"b": 1.0})
+    with pytest.raises(TrainingError, match="ValueError: no picture"):
+        tracker.close()
+
+
+def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path) -> None:
+    def fail() -> np.ndarray:
+        raise ValueError("no picture")
+
+    with pytest.raises(KeyError, match="first"), EventWriter(tmp_path) as tracker:
+        tracker.images(1, {"a": fail})
+        raise KeyError("first")
+
+
+def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EventWriter, "LIMIT", 10)
+    with EventWriter(tmp_path) as tracker:
+        for step in range(500):
+            tracker.scalars(step, {"a": float(step)})
+            assert len(tracker._queue) <= 10
+    assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == list(range(500))
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be written"):
+        EventWriter(tmp_path / "gone")

@@ -1,0 +1,1 @@
+"""What several test files need; each file has one purpose."""

@@ -1,0 +1,119 @@
+"""TensorBoard as a process, and statuses for it to show."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.paths import REPOSITORY
+from helpers.zygote import Forked
+from mnist_tb.events.status import Status
+from mnist_tb.events.writer import EventWriter
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=2, epochs=3, batch=1,
+                  batches=20, step=21, steps=60, loss=0.5, accuracy=0.75, lr=0.001, images_per_second=10.0)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def get(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        content = answer.read()
+        return json.loads(content) if "json" in answer.headers.get("Content-Type", "") else content
+
+
+def write_status(folder: Path, state: Status, wall_time: float | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, EventWriter(folder) as tracker:
+        if wall_time is not None:
+            patch.setattr("mnist_tb.events.writer.time.time", lambda: wall_time)
+        tracker.scalars(state.step, {"loss/train": 0.5, "accuracy/train": 0.75})
+        tracker.live(state.step, state.to_json())
+
+
+def wait_for_runs(address: str, count: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if len(get(f"{address}/data/plugin/live/runs")["names"]) >= count:
+                time.sleep(2)  # and all that they hold
+                return
+        except OSError:
+            pass
+        time.sleep(0.3)
+    raise AssertionError(f"{count} runs were not there within a minute")
+
+
+def start_board(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_tb", "board", "--no-browser", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    return process, read_address(process)
+
+
+def read_address(process: subprocess.Popen[str] | Forked) -> str:
+    assert process.stdout is not None
+    return next(
+        line.removeprefix("TensorBoard: ").strip() for line in process.stdout if line.startswith("TensorBoard: ")
+    )
+
+
+def children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()] + [
+        int(pid)
+        for task in Path(f"/proc/{parent}/task").iterdir()
+        if task.name != str(parent)
+        for pid in (task / "children").read_text().split()
+    ]
+
+
+NAME = "0001-digits"
+
+
+class Board:
+    """A running TensorBoard."""
+
+    def __init__(self, logdir: Path, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port),
+             "--host", "127.0.0.1", "--reload_interval", "1", *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def get(self, path: str, body: object = None, **query: str) -> Any:
+        address = f"{self.url}/{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content = answer.read()
+            return json.loads(content) if "json" in answer.headers["Content-Type"] else content
+
+    def wait_for_run(self) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                if self.get("data/plugin/scalars/tags").get(NAME, {}).get("accuracy/test") is not None:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.3)
+        raise AssertionError("TensorBoard did not show the run within 60 s")
