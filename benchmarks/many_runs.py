@@ -51,8 +51,8 @@ def invent(logdir: Path, number: int, labels: torch.Tensor) -> None:
             )
         right = torch.from_numpy(random.random(IMAGES) < 0.98 + rate / 2e3)
         tracker.scalars(20, {"accuracy/test": right.float().mean(), "loss/test": random.random()})
-        guesses = torch.where(right, labels, (labels + 1) % 10)
-        tracker.predictions(labels, torch.nn.functional.one_hot(guesses, 10).float())
+        predictions = torch.where(right, labels, (labels + 1) % 10)
+        tracker.predictions(labels, torch.nn.functional.one_hot(predictions, 10).float())
 
 
 def measure(command: list[str], logdir: Path) -> tuple[float, float]:

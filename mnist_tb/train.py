@@ -64,7 +64,7 @@ def train(context: TrainingContext, model: CNN, checkpoint: Mapping[str, Any] | 
                     save_checkpoint(context, state, control.seconds)
                     control.stop_if_asked()
 
-            # Between epochs the images per second do not count.
+            # The window's clock stands still meanwhile: its images per second are those of training alone.
             state.next_epoch()
             state.window.pause()
             end_of_epoch(context, state, control)
@@ -106,13 +106,13 @@ def end_of_epoch(context: TrainingContext, state: State, control: LoopControl) -
     # Log: histograms of the weights, and the watched test images as the network sees them now.
     log_pictures(context, state, compute_model)
 
-    # Validate, and keep the best weights. A sweep is told the accuracy, and may have seen enough.
+    # Validate, and keep the best weights. A sweep hears of the accuracy, and may prune.
     is_last = state.epoch == config.train.epochs
     should_continue = True
     if is_last or _is_due(state.epoch, config.train.evaluate_every):
         validation = validate(context, state, compute_model)
         if state.epoch and (state.best is None or state.best.is_worse_than(validation)):
-            keep_best(context, state, master_model, validation)
+            update_best(context, state, master_model, validation)
         should_continue = state.epoch == 0 or context.should_continue(state.epoch, validation.accuracy)
 
     # Checkpoint.
@@ -134,7 +134,7 @@ def validate(context: TrainingContext, state: State, compute_model: CNN) -> Eval
     return validation
 
 
-def keep_best(context: TrainingContext, state: State, master_model: CNN, validation: Evaluation) -> None:
+def update_best(context: TrainingContext, state: State, master_model: CNN, validation: Evaluation) -> None:
     """Keep these weights, in memory: they are written with the next checkpoint."""
     weights = {name: value.detach().clone() for name, value in master_model.state_dict().items()}
     state.best = Best(weights, validation.loss, validation.accuracy, state.epoch, state.step)

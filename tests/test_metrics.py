@@ -39,7 +39,7 @@ def test_agrees_with_scikit_learn() -> None:
         assert score.support == theirs[3][i]
 
 
-def test_correct_count_by_hand() -> None:
+def test_num_correct_by_hand() -> None:
     logits = torch.tensor([[0.1, 0.9], [2.0, 1.0], [0.0, 5.0]])
     assert metrics.num_correct(logits, torch.tensor([1, 1, 1])) == 2
 
@@ -51,10 +51,10 @@ def test_window_weighs_batches_by_their_images() -> None:
     window.add(torch.tensor(3.0), torch.tensor(0), 16, 0.2)
     assert len(window) == 2
     assert window.first_nonfinite() is None
-    means = window.close(torch.tensor([3.0, 4.0, 12.0]))()
-    assert means.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
-    assert means.accuracy == 64 / 80
-    assert (means.lr, means.grad_norm, means.first_nonfinite) == (0.2, 13, None)
+    window_metrics = window.close(torch.tensor([3.0, 4.0, 12.0]))()
+    assert window_metrics.loss == pytest.approx((1 * 64 + 3 * 16) / 80)
+    assert window_metrics.accuracy == 64 / 80
+    assert (window_metrics.lr, window_metrics.grad_norm, window_metrics.first_nonfinite) == (0.2, 13, None)
     assert len(window) == 0
 
 
@@ -65,12 +65,17 @@ def test_a_closed_window_keeps_its_numbers_while_the_next_one_fills() -> None:
     first = window.close(gradient)
     window.add(torch.tensor(5.0), torch.tensor(4), 4, 0.3)
     gradient.fill_(7)
-    means = first()
-    assert (means.loss, means.accuracy, means.lr, means.grad_norm) == (1, 0.5, 0.1, 1)
+    window_metrics = first()
+    assert (window_metrics.loss, window_metrics.accuracy, window_metrics.lr, window_metrics.grad_norm) == (
+        1,
+        0.5,
+        0.1,
+        1,
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_window_finds_the_first_bad_update(bad: float) -> None:
+def test_window_finds_the_first_loss_that_is_not_finite(bad: float) -> None:
     window = MetricsWindow()
     window.resume()
     assert window.first_nonfinite() is None

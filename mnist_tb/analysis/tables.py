@@ -166,17 +166,18 @@ _DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs
 def print_sections(sections: Sequence[Section], console: Console) -> None:
     """Print tables on the terminal; columns for which there is no room are left out, and named."""
     for section in sections:
-        columns, left_out = header(section), []
+        columns = header(section)
+        titles = dict(columns)
         for key in (*_DISPENSABLE, *reversed(section.varying)):
             rows = [cells(section, line, columns) for line in section.lines]
             if _width(list(columns.values()), rows) <= console.width:
                 break
-            if key in columns:
-                left_out.append(columns.pop(key))
+            columns.pop(key, None)
         print_table(
             section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
         )
         notes = [footnote(section)] if footnote(section) else []
+        left_out = [title for key, title in titles.items() if key not in columns]
         notes += [f"No room for: {', '.join(left_out)}."] if left_out else []
         for note in notes:
             console.print(Text(note, style="dim"), soft_wrap=not console.is_terminal)

@@ -295,8 +295,12 @@ static inline void convolve_row(const real *in, const Packed<IN, OUT> &packed, f
         }
 }
 
+// One image through all layers; what the backward pass needs stays in `image`.
 static void forward(const float *input, Image &image) {
+    // The input, into a field with a border of zeros.
     for (int y = 0; y < SIDE; y++) memcpy(&image.input[y + 1][1], input + y * SIDE, SIDE * sizeof(float));
+
+    // First layer: 16 filters at once; the four results of a pooling window, of which the largest is kept.
     for (int c = 0; c < C1; c += LANES) {
         floats tap[TAPS];
         for (int t = 0; t < TAPS; t++) tap[t] = get(&weights.first[t][c]);
@@ -315,6 +319,8 @@ static void forward(const float *input, Image &image) {
                 put_place(image.first_place + (y * MID + x) * C1 + c, place);
             }
     }
+
+    // Second layer: two rows of the convolution make one row after the pooling.
     for (int y = 0; y < LOW; y++) {
         alignas(64) float above[MID][C2], below[MID][C2];
         convolve_row<C1, C2, MID>(image.first.row(2 * y), weights.second, above);
@@ -329,6 +335,8 @@ static void forward(const float *input, Image &image) {
                 put_place(image.second_place + (y * LOW + x) * C2 + c, place);
             }
     }
+
+    // Third layer: row by row, without a pooling.
     for (int y = 0; y < LOW; y++) {
         alignas(64) float row[LOW][C3];
         convolve_row<C2, C3, LOW>(image.second.row(y), weights.third, row);
@@ -338,6 +346,8 @@ static void forward(const float *input, Image &image) {
                 put(image.third + (y * LOW + x) * C3 + c, sum <= 0 ? floats{} : sum);
             }
     }
+
+    // Linear layer: all ten dot products in one pass over the activations, then the sum of each one's lanes.
     floats sum[CLASSES] = {};
     for (int f = 0; f < LOW * LOW * C3; f += LANES) {
         const floats value = get(image.third + f);
@@ -352,11 +362,11 @@ static void forward(const float *input, Image &image) {
 
 // Cross-entropy and whether the prediction is right; the logits become the loss's gradient by them, times `scale`. Of the
 // target, `smoothing` is shared out over all classes evenly.
-static float cross_entropy(float *logits, long label, float smoothing, float scale, int *hit) {
+static float cross_entropy(float *logits, long label, float smoothing, float scale, int *is_correct) {
     int best = 0;
     for (int k = 1; k < CLASSES; k++)
         if (logits[k] > logits[best]) best = k;
-    *hit = best == label;
+    *is_correct = best == label;
     float total = 0, sum = 0;
     const float highest = logits[best], at_label = logits[label], even = smoothing / CLASSES;
     for (int k = 0; k < CLASSES; k++) total += expf(logits[k] - highest), sum += logits[k];
@@ -367,6 +377,7 @@ static float cross_entropy(float *logits, long label, float smoothing, float sca
 
 // From the logits' gradient to that of every activation; the biases' and the first convolution's are added to `sums`.
 static void backward(Image &image, float *sums) {
+    // Linear layer, and the ReLU before it: a zero activation passes no gradient.
     const float *gradient = image.logits;
     for (int p = 0; p < LOW * LOW; p++)
         for (int c = 0; c < C3; c += LANES) {
@@ -377,6 +388,8 @@ static void backward(Image &image, float *sums) {
             put(image.third_gradient.pixel(p / LOW, p % LOW) + c, sum);
             put(sums + B3 + c, get(sums + B3 + c) + sum);
         }
+
+    // Third layer: the same convolution with turned weights. The pooling sends each gradient to the pixel it came from.
     for (int y = 0; y < LOW; y++) {
         alignas(64) float row[LOW][C2];
         convolve_row<C3, C2, LOW>(image.third_gradient.row(y), weights.third_back, row);
@@ -389,9 +402,13 @@ static void backward(Image &image, float *sums) {
                 put(sums + B2 + c, get(sums + B2 + c) + (place == 4 ? floats{} : all));
             }
     }
+
+    // Second layer.
     for (int y = 0; y < MID; y++)
         convolve_row<C2, C1, MID>(image.second_gradient.row(y), weights.second_back,
                                   (float(*)[C1])(image.first_gradient + y * MID * C1));
+
+    // First layer: nothing lies before it, so the gradients of its weights are summed up here.
     for (int c = 0; c < C1; c += LANES) {
         floats sum[TAPS + 1] = {};
         for (int y = 0; y < MID; y++)
@@ -555,19 +572,22 @@ static void step_block(const float *inputs, const int64_t *labels, float smoothi
     zero(W1, W2 - W1), zero(B2, C2), zero(B3, C3), zero(B4, CLASSES);  // the rest is begun by the first group
     if (begin == end) zero(0, PARAMETERS);
     for (long start = begin; start < end; start += GROUP) {
+        // Each image forward and backward while it is in the cache.
         const int size = end - start < GROUP ? end - start : GROUP;
         for (int n = 0; n < size; n++) {
             Image &image = group.image[n];
-            int hit;
+            int is_correct;
             forward(inputs + (start + n) * SIDE * SIDE, image);
-            *loss += cross_entropy(image.logits, labels[start + n], smoothing, 1.0f / count, &hit);
-            *right += hit;
+            *loss += cross_entropy(image.logits, labels[start + n], smoothing, 1.0f / count, &is_correct);
+            *right += is_correct;
             backward(image, sum);
             group.first[n].fill(image.first);
             group.second[n].fill(image.second);
             group.second_gradient[n].fill(image.second_gradient);
             group.third_gradient[n].fill(image.third_gradient);
         }
+
+        // The gradients of the large weights, of all images of the group at once.
         weight_gradient(group.first, group.second_gradient, size, start > begin, sum + W2);
         weight_gradient(group.second, group.third_gradient, size, start > begin, sum + W3);
         linear_gradient(group.image, size, start > begin, sum);
@@ -575,16 +595,20 @@ static void step_block(const float *inputs, const int64_t *labels, float smoothi
 }
 
 extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, float smoothing, long count,
-                     float *sums, float *gradient, float *loss, int64_t *hits, int threads) {
+                     float *sums, float *gradient, float *loss, int64_t *num_correct, int threads) {
     float losses[BLOCKS] = {};
     int64_t right[BLOCKS] = {};
+
+    // The weights into the order of the loops; each block of the batch; the blocks' sums into one gradient.
     pool.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
     pool.share(threads, BLOCKS, [&](int block) {
         step_block(inputs, labels, smoothing, count, block, sums + block * PARAMETERS, losses + block, right + block);
     });
     pool.share(threads, PARTS, [=](int part) { unpack_part(sums, gradient, part); });
+
+    // In the order of the blocks, so that the result does not depend on the threads.
     float total = 0;
-    *hits = 0;
-    for (int block = 0; block < BLOCKS; block++) total += losses[block], *hits += right[block];
+    *num_correct = 0;
+    for (int block = 0; block < BLOCKS; block++) total += losses[block], *num_correct += right[block];
     *loss = total / count;
 }

@@ -197,8 +197,8 @@ def _result_text(dataset: Dataset, evaluation: Evaluation) -> str:
     )
     head += f"calibration error **{error:.2%}**\n\n"
     pairs = [
-        (escape(dataset.classes[true]), escape(dataset.classes[guess]), str(count))
-        for true, guess, count in metrics.most_confused(evaluation.confusion, CONFUSED_PAIRS)
+        (escape(dataset.classes[true]), escape(dataset.classes[predicted]), str(count))
+        for true, predicted, count in metrics.most_confused(evaluation.confusion, CONFUSED_PAIRS)
     ]
     confused = "\n\nConfused most often:\n\n" + table(("true", "predicted", "images"), pairs) if pairs else ""
     return head + table(("class", "precision", "recall", "F1", "images"), rows) + confused

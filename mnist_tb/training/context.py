@@ -30,8 +30,8 @@ class TrainingContext:
     """What a training is configured by, computes on and writes to.
 
     dataset: on the configured device already. distributed: the processes that do the training together.
-    should_continue: told after each validation how many epochs are complete and the accuracy, 0 to 1; whether the
-    training shall continue.
+    should_continue: called after each validation with the number of complete epochs and the accuracy, 0 to 1; returns
+    whether the training shall continue.
     """
 
     config: Config

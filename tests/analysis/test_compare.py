@@ -1,4 +1,4 @@
-"""Runs read back, told apart and ranked; what others wrote is taken as far as it can be read."""
+"""Runs are read back, ranked and compared; those of other programs as far as they can be read."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.board import free_port, get, wait_for_runs
 from helpers.events import read_events
@@ -88,7 +89,7 @@ def row(name: str, accuracy: float | None, dataset: str | None = "x", **settings
     )
 
 
-# ---- Ranked and told apart
+# ---- Ranked and compared
 
 
 def test_one_line_a_run_with_what_differs_alone(logdir: Path, ask: Answer) -> None:
@@ -154,6 +155,26 @@ def test_a_narrow_terminal(logdir: Path) -> None:
     assert max(map(len, text.splitlines())) <= 70
     assert re.search(r"0002-b .*-\d\d.\d\d to -\d\d.\d\d +significant", text)
     assert "No room for: " in text.replace("\n", " ")
+
+
+def test_results_are_seen_behind_no_number_of_settings(tmp_path: Path) -> None:
+    """At 120 columns, with 13 settings: settings are left out, never the accuracy, its difference or the verdict."""
+    from rich.console import Console
+
+    for number in range(2):
+        settings = {f"setting_{key}": number * key for key in range(1, 14)}
+        with Tracker(tmp_path, f"run-{number}", settings, dataset="letters") as tracker:
+            tracker.scalars(1, {"accuracy/test": 1 - number / 2, "accuracy/val": 0.5})
+            tracker.predictions(
+                torch.zeros(20, dtype=torch.int64), torch.tensor([[1.0, 0.0]] * 10 + [[1.0 - number, number]] * 10)
+            )
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    tables.print_sections(compare.compare(list_runs(tmp_path).runs, "test_accuracy"), console)
+    text = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 120
+    assert re.search(r"run +val % +test % +Δ vs best +interval +verdict +setting_1", text)
+    assert re.search(r"0002-run-1 +50.00 +50.00 +-50.00 +-\d\d.\d\d to -\d\d.\d\d +significant", text)
+    assert "setting_13." in text.replace("\n", " ")
 
 
 def test_csv_and_markdown(logdir: Path, ask: Answer) -> None:

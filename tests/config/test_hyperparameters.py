@@ -1,4 +1,4 @@
-"""What was set, told in few words."""
+"""A run's settings, and short names for them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def finish(command: list[str], **environment: str) -> str:
 
 
 def together(zygote: Zygote, processes: int, *command: str, **environment: str) -> tuple[str, str]:
-    """What so many processes print, and their errors, that are told the same things as torchrun tells its own."""
+    """What so many processes print, and their errors, that are given the same environment as torchrun tells its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     team = [
@@ -88,8 +88,8 @@ def test_every_thing_is_of_one_part(size: int, count: int) -> None:
 
 
 def test_alone_everything_is_as_it_is() -> None:
-    loss, hits, gradient = torch.tensor(2.0), torch.tensor(3), torch.ones(4)
-    assert SINGLE_PROCESS.all_reduce(gradient, loss, hits, 1.0) == (loss, hits)
+    loss, num_correct, gradient = torch.tensor(2.0), torch.tensor(3), torch.ones(4)
+    assert SINGLE_PROCESS.all_reduce(gradient, loss, num_correct, 1.0) == (loss, num_correct)
     assert gradient.tolist() == [1, 1, 1, 1]
     assert SINGLE_PROCESS.gather(gradient, 4) is gradient
     assert SINGLE_PROCESS.sync_stop(True)
@@ -110,12 +110,12 @@ def test_only_torchrun_makes_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_gradient_is_that_of_ddp() -> None:
-    told = finish(torchrun(2, str(REPOSITORY / "tests" / "helpers" / "as_ddp.py")))
-    difference, largest, loss, hits, size = json.loads(told)
+    output = finish(torchrun(2, str(REPOSITORY / "tests" / "helpers" / "as_ddp.py")))
+    difference, largest, loss, num_correct, size = json.loads(output)
     assert size == 2
     assert difference < 1e-6 < largest
     assert 2 < loss < 3
-    assert 0 <= hits <= 64
+    assert 0 <= num_correct <= 64
 
 
 @pytest.fixture(scope="module")

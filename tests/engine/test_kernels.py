@@ -56,8 +56,8 @@ def by_kernels(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kernel, parameters = found(network, threads), kernels.vector(network)
     gradient = torch.full((len(parameters),), torch.nan)
-    loss, hits = kernel.step(parameters, inputs, labels, gradient)
-    return kernel.logits(parameters, inputs), loss, gradient, hits
+    loss, num_correct = kernel.step(parameters, inputs, labels, gradient)
+    return kernel.logits(parameters, inputs), loss, gradient, num_correct
 
 
 @pytest.mark.parametrize("channels", [(16, 32, 64), (32, 16, 48)])
@@ -65,11 +65,11 @@ def by_kernels(
 def test_loss_and_gradient_are_autograds(count: int, channels: tuple[int, int, int]) -> None:
     network = models.build(channels, 1, CPU)
     inputs, labels = batch(count)
-    logits, loss, gradient, hits = by_kernels(network, inputs, labels)
+    logits, loss, gradient, num_correct = by_kernels(network, inputs, labels)
     expected_logits, expected_loss, expected = by_autograd(network, inputs, labels)
     assert torch.allclose(logits, expected_logits, atol=1e-5)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
-    assert hits == (expected_logits.argmax(1) == labels).sum()
+    assert num_correct == (expected_logits.argmax(1) == labels).sum()
     assert torch.linalg.vector_norm(gradient - expected) < 1e-5 * torch.linalg.vector_norm(expected)
     assert torch.allclose(gradient, expected, atol=1e-4 * float(expected.abs().max()))
 

@@ -31,8 +31,8 @@ def test_overfits_one_batch(precision: str, digits: Dataset, small_config: Confi
     index = torch.arange(64)
     for _ in range(60):
         update(index, 1e-3)
-    loss, hits = update(index, 1e-3)
-    assert hits == 64
+    loss, num_correct = update(index, 1e-3)
+    assert num_correct == 64
     assert loss < 0.05
 
 
@@ -99,7 +99,9 @@ def test_a_recorded_update_is_the_plain_one(precision: str, name: str, digits: D
         index = torch.arange(start, end)
         expected.append(one(index, 2**-9))
         results.append(other(index, 2**-9))
-    assert [(float(loss), int(hits)) for loss, hits in results] == [(float(loss), int(hits)) for loss, hits in expected]
+    assert [(float(loss), int(num_correct)) for loss, num_correct in results] == [
+        (float(loss), int(num_correct)) for loss, num_correct in expected
+    ]
     assert len({float(loss) for loss, _ in results}) == 4
     for ours, theirs in zip(recorded.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-7)

@@ -37,7 +37,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def command(logdir: Path, epochs: int = EPOCHS) -> list[str]:
-    """What mnist-tb is told to train, or to go on with the run that is there."""
+    """The arguments to train, or to resume the run that is there."""
     if list_run_folders(logdir):
         return ["resume", "last", "--logdir", str(logdir)]
     settings = [word for setting in (f"train.epochs={epochs}", *SETTINGS) for word in ("--set", setting)]

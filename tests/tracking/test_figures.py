@@ -13,9 +13,9 @@ DIGITS = tuple("0123456789")
 GREEN, RED = (27, 122, 61), (214, 40, 40)
 
 
-def grid(labels: list[int], guesses: list[int], classes: tuple[str, ...] = DIGITS, **options: object) -> np.ndarray:
+def grid(labels: list[int], predictions: list[int], classes: tuple[str, ...] = DIGITS, **options: object) -> np.ndarray:
     images = torch.full((len(labels), 28, 28), 200, dtype=torch.uint8)
-    probabilities = torch.nn.functional.one_hot(torch.tensor(guesses, dtype=torch.long), len(classes)).float()
+    probabilities = torch.nn.functional.one_hot(torch.tensor(predictions, dtype=torch.long), len(classes)).float()
     return figures.predictions(images, torch.tensor(labels), probabilities, classes, **options)  # type: ignore[arg-type]
 
 

@@ -48,7 +48,7 @@ def test_calibration_by_hand() -> None:
 
 
 def test_a_perfectly_calibrated_network() -> None:
-    """Right in 70 % of cases when it is 70 % sure."""
+    """Right in 70 % of cases when it is 70 % confident."""
     probabilities = torch.tensor([[0.7, 0.3]]).expand(10, 2)
     found = metrics.calibration(torch.tensor([0] * 7 + [1] * 3), probabilities)
     assert found.error == pytest.approx(0, abs=1e-7)
@@ -89,12 +89,12 @@ def test_the_pairs_confused_most() -> None:
 # ---- Pictures
 
 
-def evaluation(labels: list[int], guesses: list[int], sure: list[float]) -> Evaluation:
+def evaluation(labels: list[int], predictions: list[int], confidences: list[float]) -> Evaluation:
     table = torch.full((len(labels), 10), 0.0)
-    for row, (guess, share) in enumerate(zip(guesses, sure, strict=True)):
-        table[row] = (1 - share) / 9
-        table[row, guess] = share
-    right = sum(a == b for a, b in zip(labels, guesses, strict=True))
+    for row, (prediction, confidence) in enumerate(zip(predictions, confidences, strict=True)):
+        table[row] = (1 - confidence) / 9
+        table[row, prediction] = confidence
+    right = sum(a == b for a, b in zip(labels, predictions, strict=True))
     return Evaluation(0.1, right / len(labels), torch.tensor(labels), table)
 
 
@@ -153,13 +153,13 @@ def test_the_confusion_matrix_has_its_rates() -> None:
 
 
 def test_the_reliability_diagram_tells_too_sure_from_too_modest() -> None:
-    sure = torch.tensor([[0.95, 0.05]]).expand(10, 2)
-    too_sure = figures.reliability(metrics.calibration(torch.tensor([0] * 5 + [1] * 5), sure))
+    confident = torch.tensor([[0.95, 0.05]]).expand(10, 2)
+    overconfident = figures.reliability(metrics.calibration(torch.tensor([0] * 5 + [1] * 5), confident))
     modest = figures.reliability(
         metrics.calibration(torch.zeros(10, dtype=torch.long), torch.tensor([[0.6, 0.4]] * 10))
     )
-    assert count(too_sure, RED) > 50
-    assert count(too_sure, GREEN) == 0
+    assert count(overconfident, RED) > 50
+    assert count(overconfident, GREEN) == 0
     assert count(modest, GREEN) > 50
     assert count(modest, RED) == 0
 

@@ -140,7 +140,7 @@ def test_a_folder_that_goes_away_is_said(tmp_path: Path) -> None:
         tracker.run.path.rename(tmp_path / "elsewhere")
 
 
-def test_its_runs_are_not_ours_to_go_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_its_own_program_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Tracker(tmp_path, "a", {"lr": 1}):
         pass
     for command in ("resume", "evaluate"):

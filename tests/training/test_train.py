@@ -90,7 +90,7 @@ def test_the_last_line_names_the_last_epoch(train: Train, capsys: pytest.Capture
     assert "Epoch: 0, Batch: 20, " in capsys.readouterr().out
 
 
-def test_windows_go_on_over_the_end_of_an_epoch(train: Train) -> None:
+def test_windows_continue_over_the_end_of_an_epoch(train: Train) -> None:
     run = train("--set", "tracking.scalars_every=15", "--epochs", "2")
     assert [step for step, _ in scalars(run)["loss/train"]] == [15, 30, 40]
 
