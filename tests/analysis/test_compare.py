@@ -174,7 +174,7 @@ def test_results_are_seen_behind_no_number_of_settings(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 120
     assert re.search(r"run +val % +test % +Δ vs best +interval +verdict +setting_1", text)
     assert re.search(r"0002-run-1 +50.00 +50.00 +-50.00 +-\d\d.\d\d to -\d\d.\d\d +significant", text)
-    assert "setting_13." in text.replace("\n", " ")
+    assert "setting_13, s." in text.replace("\n", " ")
 
 
 def test_csv_and_markdown(logdir: Path, ask: Answer) -> None:
