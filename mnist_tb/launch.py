@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ from mnist_tb.tracking.console import Silent, Terminal
 from mnist_tb.tracking.live import Live
 from mnist_tb.train import train
 from mnist_tb.training.checkpoint import AsyncCheckpointer, save_best
-from mnist_tb.training.checkpoint import load as load_checkpoint
 from mnist_tb.training.context import TrainingContext, always
-from mnist_tb.training.results import check_data, finish, first_status, initial_metrics, run_config
+from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics, read_to_resume
 from mnist_tb.training.state import check_checkpoint
 
 
@@ -55,8 +54,12 @@ class TrialContext:
 _NO_TRIAL = TrialContext()
 
 
-def launch(config: Config, logdir: Path, terminal: Terminal, trial: TrialContext = _NO_TRIAL) -> Run:
+def launch(
+    config: Config, logdir: Path, terminal: Terminal, trial: TrialContext = _NO_TRIAL, init_from: Run | None = None
+) -> Run:
     """Train, evaluate on completion, and leave a finished run in the log folder.
+
+    init_from: a run whose best weights the training begins with; nothing else is taken from it.
 
     All that can be wrong with the input is found before the run's folder is made. Raises InputError for that, and
     TrainingError for what fails later; the run is then marked as failed, and as interrupted where the user stops it.
@@ -73,12 +76,19 @@ def launch(config: Config, logdir: Path, terminal: Terminal, trial: TrialContext
             dataset = dataset.to(torch.device(config.device))
             model = build(config.model.channels, config.seed, torch.device(config.device))
 
+            if init_from is not None:
+                model.load_state_dict(best_model(init_from, config).state_dict())
+
             # The run's folder; from here on, its metrics.json says how it ended.
             facts = {**initial_metrics(config, dataset, model), "processes": distributed.size, **trial.facts}
+            facts |= {} if init_from is None else {"init_from": str(init_from.path)}
             text = dump_config(config)
-            run = distributed.broadcast_from_main(lambda: create_run(logdir, config.name, text, facts, trial.number))
-            with run.in_use() if distributed.is_main else nullcontext(), suppress(Pruned), _resume_hint(run):
-                _train_and_finish(config, run, dataset, model, terminal, None, trial, distributed)
+            with ExitStack() as held:
+                run = distributed.broadcast_from_main(
+                    lambda: create_run(logdir, config.name, text, facts, trial.number, held)
+                )
+                with suppress(Pruned), _resume_hint(run):
+                    _train_and_finish(config, run, dataset, model, terminal, None, trial, distributed)
     return run
 
 
@@ -99,7 +109,9 @@ def resume(
     with init_distributed() as distributed, run.in_use() if distributed.is_main else nullcontext():
         _tune_process()
         terminal = terminal if distributed.is_main else Silent()
-        config, known, checkpoint = distributed.broadcast_from_main(lambda: _read_run(run, epochs, device, data_root))
+        config, known, checkpoint = distributed.broadcast_from_main(
+            lambda: read_to_resume(run, epochs, device, data_root)
+        )
         complete = known.get("status") == "completed"
         if complete and (checkpoint is None or checkpoint.get("epoch") == config.train.epochs):
             return False
@@ -156,19 +168,6 @@ def _name_fallback(config: Config, dataset: Dataset, terminal: Terminal) -> Conf
     return replace_config(config, {"name": name, "data.name": dataset.name, "data.fallback": None})
 
 
-def _read_run(
-    run: Run, epochs: int | None, device: str | None, data_root: str | None
-) -> tuple[Config, dict[str, Any], dict[str, Any] | None]:
-    """A run's configuration, its metrics, and its last checkpoint if it has one."""
-    known = run.read_metrics()
-    config = run_config(run, device, data_root)
-    if epochs is not None and epochs < config.train.epochs:
-        raise InputError(f"--epochs {epochs}: the run has {config.train.epochs} epochs; it can only be extended")
-    if epochs is not None:
-        config = replace_config(config, {"train.epochs": epochs})
-    return config, known, load_checkpoint(run.last_checkpoint) if run.last_checkpoint.exists() else None
-
-
 def _train_and_finish(
     config: Config,
     run: Run,
@@ -210,6 +209,7 @@ def _train_and_finish(
 
 def _rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
     """Remove from the run's files what came after a checkpoint, or after the beginning. Raises OSError."""
+    run.remove_temporaries()
     run.restart_metrics()
     if checkpoint is None or checkpoint["best"] is None:
         run.best_checkpoint.unlink(missing_ok=True)

@@ -40,6 +40,7 @@ _LISTEN_SECONDS = 0.1
 @click.option("--seed", type=int, help="Short for --set seed=…")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--name", help="The run's short name.")
+@click.option("--init-from", metavar="RUN", help="Begin with the best weights of another run.")
 @logdir_option
 @data_root_option
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
@@ -51,6 +52,7 @@ def train_command(
     data_root: str | None,
     board: bool,
     no_browser: bool,
+    init_from: str | None,
     **named: Any,
 ) -> None:
     """Train, evaluate, and print where the run is."""
@@ -65,9 +67,11 @@ def train_command(
     loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
     with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch, while the page starts
+        from mnist_tb.runs.folder import find_run
         from mnist_tb.tracking.console import Terminal
 
-        run = launch(loaded, logdir, Terminal())
+        origin = None if init_from is None else find_run(logdir, init_from)
+        run = launch(loaded, logdir, Terminal(), init_from=origin)
         if not is_main_process():
             return
         hint = board_hint(logdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,21 @@ Settings = Mapping[str, Any]
 LONGEST_NAME = 40
 """Characters in a run's name."""
 SEED = "seed"
-_INCIDENTAL = ("name", SEED, "data.root", "data.download", "data.mirror", "data.download_seconds", "data.fallback",
-          "tracking.")  # fmt: skip
+_INCIDENTAL = {
+    "name",
+    SEED,
+    "data.root",
+    "data.download",
+    "data.mirror",
+    "data.download_seconds",
+    "data.fallback",
+    "tracking.enabled",
+    "tracking.scalars_every",
+    "tracking.histograms_every",
+    "tracking.images_every",
+    "tracking.projector",
+    "tracking.checkpoint_seconds",
+}
 """What does not decide the result: where files are, what is written how often; and the seed, which repeats it."""
 
 _SHORT = {
@@ -47,7 +61,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def hyperparameters(settings: Settings) -> dict[str, Any]:
     """The settings that decide the result, but for the seed: runs that share them are repetitions."""
-    return {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
+    return {key: value for key, value in settings.items() if key not in _INCIDENTAL}
 
 
 def differences(settings: Settings, others: Settings) -> dict[str, Any]:
@@ -83,6 +97,15 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "none" if value is None else str(value)
+
+
+def finite_or_none(value: Any) -> Any:
+    """A value as JSON can have it: within nested mappings and lists, floats that are not finite become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite_or_none(part) for key, part in value.items()}
+    return [finite_or_none(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def to_hparam(value: Any) -> float | str:

@@ -102,6 +102,16 @@ def replace_config(config: Config, values: Mapping[str, Any]) -> Config:
     return Config.model_validate(nested)
 
 
+def settings_over_total(config: Config) -> list[str]:
+    """The settings that are laid out over all updates of a training, so that its length cannot change afterwards."""
+    in_use = {
+        "schedule.name": config.schedule.name != "constant",
+        "augment.until": config.augment.enabled and config.augment.until < 1,
+        "averaging.start": config.averaging.name != "none" and config.averaging.start > 0,
+    }
+    return [key for key, is_used in in_use.items() if is_used]
+
+
 def _read_with_extends(path: Path, seen: tuple[Path, ...]) -> Document:
     if path.resolve() in seen:
         raise InputError(f"{path}: extends leads in a circle: {' → '.join(p.name for p in (*seen, path))}")

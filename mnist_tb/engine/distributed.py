@@ -76,7 +76,7 @@ class Distributed:
             dist.all_reduce(total)
         gradient.copy_(total[:-3])
         self._should_stop = bool(total[-1] > 0)
-        return total[-3], total[-2].long()
+        return total[-3].clone(), total[-2].long()  # a view would keep the whole vector
 
     def sync_stop(self, wants_to_stop: bool) -> bool:
         """Whether to stop after this update.

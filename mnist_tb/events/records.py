@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
 import socket
+import stat
 import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 
@@ -42,12 +45,23 @@ class Damage:
         return self.truncated or self.broken > 0
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe, which would wait for its writer, is an OSError, as is all else."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, os.strerror(code) if code == errno.EISDIR else "is not a regular file", str(path))
+
+
 def contents(path: Path, damage: Damage) -> Iterator[bytes]:
     """The content of each intact record of an event file, in order; the others are noted in `damage`.
 
     Raises OSError where the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while head := file.read(12):
             if len(head) < 12:
                 damage.truncated = True
@@ -72,8 +86,14 @@ def _masked_checksum(content: bytes) -> bytes:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """The event files in a folder and their lengths in bytes."""
-    return {path.name: path.stat().st_size for path in sorted(folder.glob("*tfevents*"))}
+    """The event files in a folder and their lengths in bytes; 0 where that is unknown, as of a dangling link."""
+    found = {}
+    for path in sorted(folder.glob("*tfevents*")):
+        try:
+            found[path.name] = path.stat().st_size
+        except OSError:
+            found[path.name] = 0
+    return found
 
 
 def trim(folder: Path, lengths: Mapping[str, int]) -> None:

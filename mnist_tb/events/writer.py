@@ -35,11 +35,15 @@ class EventWriter:
 
     FLUSH_SECONDS = 0.5
     """How often the queue is written: half a second is less than TensorBoard takes to show it."""
+    HEARTBEAT_SECONDS = 10.0
+    """How often the last status is repeated, so that a training between two of its points is not taken for killed."""
     LIMIT = 4096
     """How many calls may be queued before the next one waits for the disk."""
 
     def __init__(self, folder: Path | None, start: int | None = None) -> None:
         self._queue: deque[tuple[int, float, Callable[[], Any]]] = deque()  # step, time, what makes the event
+        self._status: tuple[int, str] | None = None  # the last one, and when it was written
+        self._status_time = 0.0
         self._wake = threading.Event()
         self._drained = threading.Condition()
         self._closing = False
@@ -127,6 +131,7 @@ class EventWriter:
 
     def live(self, step: int, text: str) -> None:
         """The status of the training, as JSON, for the Live tab; no other tab shows it."""
+        self._status, self._status_time = (step, text), time.monotonic()
         self._enqueue_summary(step, lambda: [summaries.live(tags.LIVE_STATUS, text.encode())])
 
     def weights(self, step: int, content: bytes) -> None:
@@ -202,11 +207,16 @@ class EventWriter:
                 self._wake.wait(self.FLUSH_SECONDS)
                 if not self._closing:
                     self._wake.clear()
+                    self._repeat_status()
                 self._write_all()
         except Exception as error:  # it must reach the user, who is on the other thread
             self._error = error
             with self._drained:
                 self._drained.notify_all()
+
+    def _repeat_status(self) -> None:
+        if self._status is not None and time.monotonic() - self._status_time > self.HEARTBEAT_SECONDS:
+            self.live(*self._status)
 
     def _write_all(self) -> None:
         lines: list[bytes] = []

@@ -5,25 +5,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
 import platform
 import re
 import shutil
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mnist_tb.config.hyperparameters import finite_or_none
 from mnist_tb.errors import InputError, InUseError, TrainingError
+from mnist_tb.events.records import open_regular
 from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
 PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
 """The dtype of predictions.npy, a row for each test image."""
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
+_TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")  # as `write_atomically` names them
 _UNFINISHED = ".unfinished-run"
+_ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.02
+_LARGEST_METRICS = 2**24
+"""Bytes; what is longer is cut off, and then it is not JSON."""
 _KEYS_OF_THE_TRAINING = (
     "error",
     "ended",
@@ -79,18 +88,23 @@ class Run:
     def read_metrics(self) -> dict[str, Any]:
         """The contents of metrics.json. Raises InputError where it is missing or broken."""
         try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+            with open_regular(self.metrics) as file:
+                metrics = json.loads(file.read(_LARGEST_METRICS).decode())
         except FileNotFoundError:
             raise InputError(f"{self.path}: is not a run: it has no metrics.json") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.metrics}: cannot be read: {error}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise InputError(f"{self.metrics}: cannot be read: {reason}") from None
         if not isinstance(metrics, dict):
             raise InputError(f"{self.metrics}: is not a run's metrics: the top level is not a mapping")
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Replace metrics.json in one step: at every instant the whole old or the whole new one can be read."""
-        text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+        """Replace metrics.json in one step: at every instant the whole old or the whole new one can be read.
+
+        Numbers that are not finite become null: JSON has none.
+        """
+        text = json.dumps(finite_or_none(metrics), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(self.metrics, text.encode() + b"\n")
 
     def update_metrics(self, **changes: Any) -> None:
@@ -117,32 +131,51 @@ class Run:
         """Reserve the run for this process. Raises InputError where another process uses it, or it is not a run.
 
         The lock is the operating system's, on the folder of checkpoints: it ends with the process, however that ends.
+        `is_in_use` of another process has it for an instant, and must not be taken for a training.
         """
+        if not self._locked_folder.is_dir():
+            raise InputError(f"{self.path}: is not a run: it has no folder of checkpoints")
         with contextlib.ExitStack() as held:
-            try:
-                if not self._locked_folder.is_dir():
-                    raise InputError(f"{self.path}: is not a run: it has no folder of checkpoints")
-                held.enter_context(locked(self._locked_folder, wait=False))
-            except BlockingIOError:
-                raise InUseError(
-                    f"{self.path}: this run is in use by another process; wait until it has ended"
-                ) from None
+            for attempt in itertools.count(1):
+                try:
+                    held.enter_context(locked(self._locked_folder, wait=False))
+                    break
+                except BlockingIOError:
+                    if attempt == _ATTEMPTS:
+                        sentence = f"{self.path}: this run is in use by another process; wait until it has ended"
+                        raise InUseError(sentence) from None
+                    time.sleep(_ATTEMPT_SECONDS)
             yield
 
     def is_in_use(self) -> bool:
         """Whether a process is using the run."""
         return is_locked(self._locked_folder)
 
+    def remove_temporaries(self) -> None:
+        """Remove what processes left that were killed while they wrote a file. To be called with the run reserved."""
+        for folder in (self.path, self._locked_folder, self.path / "projector"):
+            for path in folder.glob(".*"):
+                if _TEMPORARY.match(path.name) and path.is_file():
+                    path.unlink()
+
     @property
     def _locked_folder(self) -> Path:
         return self.last_checkpoint.parent
 
 
-def create_run(logdir: Path, name: str, config: str, metrics: dict[str, Any], number: int | None = None) -> Run:
+def create_run(
+    logdir: Path,
+    name: str,
+    config: str,
+    metrics: dict[str, Any],
+    number: int | None = None,
+    held: contextlib.ExitStack | None = None,
+) -> Run:
     """Create a run's folder, named by a number, if None the highest so far plus one, and the name.
 
     It appears complete, with its configuration and first metrics, so that the run can be resumed whenever it is killed.
     Two trainings that start at once get different numbers: the log folder is locked meanwhile.
+    held: receives the lock of `Run.in_use`, before anybody can see the run, and take it for one that was killed.
     Raises InputError where the log folder cannot be created or written, TrainingError where the disk fails or is full.
     """
     try:
@@ -157,7 +190,11 @@ def create_run(logdir: Path, name: str, config: str, metrics: dict[str, Any], nu
             unfinished.write_metrics(metrics)
             numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
             run = Run(logdir / f"{max(numbers, default=0) + 1 if number is None else number:04d}-{name}")
+            if held is not None and sys.platform != "win32":
+                held.enter_context(unfinished.in_use())
             unfinished.path.rename(run.path)
+            if held is not None and sys.platform == "win32":  # where a folder that is open cannot be renamed
+                held.enter_context(run.in_use())
             sync_folder(logdir)
             return run
     except OSError as error:

@@ -13,16 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, flatten
 from mnist_tb.config.load import flat_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import best_result, find_curves
-from mnist_tb.events.records import Damage
+from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, list_run_folders
+
+_LARGEST_YAML = 2**20
+"""Bytes of a hparams.yaml that are read."""
+_LONGEST_TEXT = 200
+_YEAR_9999 = 253_370_764_800
 
 if TYPE_CHECKING:
     from mnist_tb.events.reader import Contents
@@ -101,11 +105,14 @@ def list_runs(logdir: Path) -> RunList:
 def select_runs(logdir: Path, which: Iterable[str]) -> RunList:
     """The runs that are named as in `find_run`, or by a path in the log folder. Raises InputError."""
     found = RunList([], [])
+    seen = set()
     for name in which:
         inside = logdir / name
         is_foreign = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_foreign(inside)
         run = Run(inside) if is_foreign else find_run(logdir, name)
-        _add(found, run, name if is_foreign else run.name)
+        if (path := run.path.resolve()) not in seen:  # the same run twice is one run
+            seen.add(path)
+            _add(found, run, name if is_foreign else run.name)
     return found
 
 
@@ -114,6 +121,8 @@ def _add(found: RunList, run: Run, name: str) -> None:
         found.runs.append(_native_run(run, name) if run.metrics.exists() else _foreign_run(run, name, found.problems))
     except (InputError, OSError) as error:
         found.problems.append(Problem(str(error)))
+    except Exception as error:  # whatever a file says, it costs its own run only
+        found.problems.append(Problem(f"{run.path}: cannot be read: {type(error).__name__}: {error}"))
 
 
 def _foreign_folders(logdir: Path, native: set[str]) -> list[str]:
@@ -133,9 +142,9 @@ def _is_foreign(folder: Path) -> bool:
 
 def _native_run(run: Run, name: str) -> RunSummary:
     metrics = run.read_metrics()
-    settings = metrics.get("config")
-    if not isinstance(settings, dict):
+    if not isinstance(metrics.get("config"), dict):
         raise InputError(f"{run.metrics}: has no settings")
+    settings = _plain(metrics["config"])
     if "kind" not in metrics:  # else it is another program's, which has other settings
         settings = {**_defaults(), **settings}  # a key that was added later had this default before
     status = str(metrics.get("status", UNKNOWN))
@@ -160,7 +169,7 @@ def _native_run(run: Run, name: str) -> RunSummary:
         test_loss=_number(test.get("loss")),
         seconds=_number(metrics.get("train_seconds")),
         images_per_second=_number(metrics.get("images_per_second")),
-        started=_number(metrics.get("started")),
+        started=_time(metrics.get("started")),
         error=str(error) if status == FAILED and error else None,
     )
 
@@ -188,14 +197,14 @@ def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:
         path=run.path,
         native=False,
         status=contents.status,
-        settings={**contents.settings, **_yaml_settings(run.path)},
+        settings={**_plain(contents.settings), **_yaml_settings(run.path, problems)},
         step=max(steps, default=None),
         val_accuracy=val_accuracy,
         val_loss=val_loss,
         test_accuracy=test_accuracy,
         test_loss=test_loss,
-        seconds=lasted,
-        started=contents.first,
+        seconds=_number(lasted),
+        started=_time(contents.first),
     )
 
 
@@ -218,13 +227,30 @@ def _best(contents: Contents, tags: Mapping[tuple[str, str], str], split: str) -
     return best_result(accuracies, losses)
 
 
-def _yaml_settings(folder: Path) -> dict[str, Any]:
-    """The settings in Lightning's hparams.yaml, if they are plain values."""
+def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
+    """The settings in Lightning's hparams.yaml, if there is one; what cannot be read is added to the problems."""
+    path = folder / "hparams.yaml"
     try:
-        values = yaml.safe_load((folder / "hparams.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        with open_regular(path) as file:
+            text = file.read(_LARGEST_YAML).decode()
+        values = strict_yaml.read_value(text, str(path))
+    except FileNotFoundError:
         return {}
-    return flatten(values) if isinstance(values, dict) and all(isinstance(k, str) for k in values) else {}
+    except (InputError, OSError, UnicodeDecodeError) as error:
+        sentence = str(error) if isinstance(error, InputError) else f"{path}: cannot be read: {error}"
+        problems.append(Problem(sentence, lost=False))
+        return {}
+    return _plain(values) if isinstance(values, dict) else {}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys → numbers, strings, booleans and lists of those; of anything else, its beginning as text."""
+    plain = {}
+    for key, value in flatten(values).items():
+        parts = value if isinstance(value, list) else [value]
+        is_plain = all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
+        plain[key] = value if is_plain else repr(value)[:_LONGEST_TEXT]
+    return plain
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -237,4 +263,10 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+def _time(value: Any) -> float | None:
+    """Seconds since 1970, if they are of a year that the calendar has."""
+    seconds = _number(value)
+    return seconds if seconds is not None and 0 <= seconds < _YEAR_9999 else None

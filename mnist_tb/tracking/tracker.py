@@ -88,9 +88,8 @@ class Tracker:
         flat = _checked(flatten(config or {}))
         plain = json.loads(json.dumps(config or {}))  # tuples become lists
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        self.run = create_run(Path(logdir), name, text, _facts(flat, dataset))
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(self.run.in_use())
+        self.run = create_run(Path(logdir), name, text, _facts(flat, dataset), held=self._lock)
         self._began = time.perf_counter()
         self._step = 0
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,16 @@ def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pyt
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be written"):
         EventWriter(tmp_path / "gone")
+
+
+def test_the_last_status_is_repeated_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training between two of its points is alive, and must not be taken for killed."""
+    monkeypatch.setattr(EventWriter, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(EventWriter, "FLUSH_SECONDS", 0.01)
+    with EventWriter(tmp_path, 0) as writer:
+        writer.live(7, '{"state": "running"}')
+        path = next(tmp_path.iterdir())
+        end = time.monotonic() + 60
+        while path.read_bytes().count(b'{"state": "running"}') < 3:
+            assert time.monotonic() < end
+            time.sleep(0.01)

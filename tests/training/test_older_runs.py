@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from helpers import killing
+from helpers.events import scalars
 from helpers.fixtures import Here
 from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import main
@@ -58,9 +59,17 @@ def test_is_trained_again_with_the_same_result(logdir: Path) -> None:
     assert_same_weights(find_run(logdir, "last"), whole)
 
 
-def test_becomes_longer(logdir: Path) -> None:
-    assert main(arguments=["resume", "1", "--epochs", "4", "--logdir", str(logdir)]) == 0
-    assert find_run(logdir, "1").read_metrics()["step"] == 80
+def test_is_not_extended_under_a_schedule_but_gives_its_weights(
+    logdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments=["resume", "1", "--epochs", "4", "--logdir", str(logdir)]) == 2
+    assert "schedule.name and augment.until and averaging.start of this run are laid out" in capsys.readouterr().err
+    config = ["--config", "digits", "--device", "cpu", "--epochs", "1", "--set", "model.channels=[16,16,16]"]
+    assert main(arguments=["train", *config, "--init-from", "1", "--logdir", str(logdir)]) == 0
+    run = find_run(logdir, "last")
+    assert run.read_metrics()["init_from"] == str(logdir / "0001-whole")
+    untrained = scalars(run)["accuracy/val"][0][1]
+    assert untrained == pytest.approx(find_run(logdir, "1").read_metrics()["val"]["accuracy"], abs=0.01)
 
 
 def test_compared(logdir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -398,3 +398,30 @@ def test_checkpoints_hold_tensors_and_plain_values_only(completed: Run) -> None:
         assert any(name.endswith("data.pkl") for name in archive.namelist())
     assert torch.load(completed.last_checkpoint, weights_only=True)["step"] == 60
     assert (REPOSITORY / "mnist_tb" / "training" / "checkpoint.py").read_text().count("weights_only=True") == 1
+
+
+# ---- Made longer
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("schedule.name=one_cycle", "schedule.name"),
+        ("schedule.name=cosine", "schedule.name"),
+        ("augment.until=0.5", "augment.until"),
+        ("averaging.start=0.5", "averaging.start"),
+    ],
+)
+def test_what_is_laid_out_over_all_epochs_forbids_more(
+    setting: str, named: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--epochs", "1", "--set", "augment.shift=1.0", "--set", "averaging.name=ema", "--set", setting)
+    before = run.config.read_text()
+    assert resume(run, "--epochs", "2") == 2
+    assert f"--epochs 2: {named} of this run are laid out over its 1 epochs" in capsys.readouterr().err
+    assert run.config.read_text() == before
+
+
+def test_an_impossible_number_of_epochs_is_one_sentence(completed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resume(completed, "--epochs", "999999") == 2
+    assert "--epochs: train.epochs must be at most 100000, not 999999" in capsys.readouterr().err
