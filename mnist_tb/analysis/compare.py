@@ -16,6 +16,7 @@ from mnist_tb.analysis.significance import Difference
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, format_value, hyperparameters, varying
 from mnist_tb.errors import InputError
+from mnist_tb.events.records import open_regular
 from mnist_tb.runs.folder import PREDICTION, Run
 from mnist_tb.runs.query import RunSummary
 
@@ -40,12 +41,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """The lines of one dataset, the best first. varying: the settings that differ between them."""
+    """The lines of one dataset, the best first. varying: the settings that differ between them.
+
+    seeds_needed: where the first two groups do not differ significantly, how many seeds each would need for that.
+    """
 
     data: str
     varying: list[str]
     lines: list[Line]
     grouped: bool
+    seeds_needed: int | None = None
 
 
 def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSummary]:
@@ -92,7 +97,14 @@ def _section(runs: Sequence[RunSummary], sort: str, group: bool) -> Section:
         Line(_values(members, {key: own.get(key) for key in keys}, group, difference), members, difference)
         for members, own, difference in zip(groups, settings, differences, strict=True)
     ]
-    return Section(runs[0].data, keys, lines, group)
+    return Section(runs[0].data, keys, lines, group, _seeds_needed(groups, differences) if group else None)
+
+
+def _seeds_needed(groups: Sequence[tuple[RunSummary, ...]], differences: Sequence[Difference | None]) -> int | None:
+    if len(groups) < 2 or differences[1] is None or differences[1].significant is not False:
+        return None
+    ours, theirs = (_by_seed(members, "test_accuracy") for members in groups[:2])
+    return significance.seeds_needed(ours, theirs, differences[1].level)
 
 
 def _by_configuration(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, ...]]:
@@ -112,7 +124,7 @@ def _distinguishing(run: RunSummary, group: bool) -> dict[str, Any]:
 def _rank(members: Sequence[RunSummary], sort: str) -> tuple[bool, Any]:
     if sort == "name":
         return False, members[0].name
-    known = [value for run in members if (value := getattr(run, sort)) is not None]
+    known = _by_seed(members, sort)
     if not known:
         return True, 0.0
     mean = math.fsum(known) / len(known)
@@ -125,9 +137,9 @@ def _values(
     """Column → value: results first, then settings."""
     results: dict[str, Any] = {}
     if group:
-        first: dict[str, Any] = {"runs": [run.name for run in members], "n": len(members)}
+        first: dict[str, Any] = {"runs": [run.name for run in members], "n": _num_seeds(members)}
         for key in (*METRICS, "seconds", "images_per_second"):
-            known = [value for run in members if (value := getattr(run, key)) is not None]
+            known = _by_seed(members, key)
             mean, deviation = significance.mean_and_deviation(known) if known else (None, None)
             results |= {key: mean, f"{key}_deviation": deviation}
     else:
@@ -154,8 +166,27 @@ def _from_first(groups: Sequence[tuple[RunSummary, ...]], group: bool) -> list[D
 
 
 def _over_seeds(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
-    ours, theirs = ([run.test_accuracy for run in runs if run.test_accuracy is not None] for runs in (members, first))
+    ours, theirs = (_by_seed(runs, "test_accuracy") for runs in (members, first))
     return significance.welch(ours, theirs, level) if ours and theirs else None
+
+
+def _by_seed(members: Sequence[RunSummary], metric: str) -> list[float]:
+    """One value for each seed: repeats of a training with the same seed are no new evidence, and are averaged.
+
+    A run whose seed is unknown counts by itself. Runs without the metric are left out.
+    """
+    values: dict[Any, list[float]] = {}
+    for number, run in enumerate(members):
+        value = getattr(run, metric)
+        if value is not None:
+            values.setdefault(("run", number) if run.seed is None else ("seed", run.seed), []).append(value)
+    return [math.fsum(repeats) / len(repeats) for repeats in values.values()]
+
+
+def _num_seeds(members: Sequence[RunSummary]) -> int:
+    """How many values the test uses: of the test accuracy, or if no run has one, of the first metric that is known."""
+    counts = (len(_by_seed(members, metric)) for metric in ("test_accuracy", *METRICS))
+    return next((count for count in counts if count), 0)
 
 
 def _on_same_images(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
@@ -173,9 +204,9 @@ def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:
     if run.test_accuracy is None or not run.native:
         return None
     try:
-        with open(Run(run.path).predictions, "rb") as file:
+        with open_regular(Run(run.path).predictions) as file:
             table = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # there are none, or they are broken
+    except (OSError, ValueError, EOFError, MemoryError):  # there are none, or they are broken
         return None
     if table.dtype != np.dtype(PREDICTION):
         return None

@@ -44,7 +44,9 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path) -> list[
     data = {"about": about, "sections": [_section(section) for section in sections], "runs": runs}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
     try:
-        path.write_text(_TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text), encoding="utf-8")
+        path.write_text(
+            _TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text), encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     return problems
@@ -56,7 +58,13 @@ def _section(section: Section) -> dict[str, Any]:
         {"cells": tables.cells(section, line, columns), "runs": [run.name for run in line.runs]}
         for line in section.lines
     ]
-    return {"data": section.data, "titles": list(columns.values()), "rows": lines, "note": tables.footnote(section)}
+    return {
+        "data": section.data,
+        "summary": tables.summary(section),
+        "titles": list(columns.values()),
+        "rows": lines,
+        "note": tables.footnote(section),
+    }
 
 
 def _run(run: RunSummary, colour: int, with_pictures: bool, problems: list[Problem]) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
-from mnist_tb.config.hyperparameters import format_value
+from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
 from mnist_tb.runs.query import RunSummary
 
+_REPEATS = " n: seeds with a test result; runs that repeat a seed are averaged into one value."
 _TITLES = {
     "val_accuracy": "val %",
     "test_accuracy": "test %",
@@ -64,6 +65,8 @@ def _cell(section: Section, line: Line, key: str) -> str:
         return _difference_cell(section, line, key)
     if value is None:
         return "–"
+    if key == "n" and len(line.runs) != value:
+        return f"{value} ({len(line.runs)} runs)"
     if key in METRICS or key == "seconds":
         scale, digits = (100, 2) if "accuracy" in key else (1, 4 if "loss" in key else 1)
         spread = line.values.get(f"{key}_deviation")
@@ -89,6 +92,29 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
     return "significant" if difference.significant else "not significant"
 
 
+def summary(section: Section) -> str:
+    """The first two lines in one sentence: how much better the best is, and how sure that is. Empty where unknown."""
+    if len(section.lines) < 2 or (difference := section.lines[1].difference) is None or difference.p is None:
+        return ""
+    best, second = (_name(section, line) for line in section.lines[:2])
+    value, low, high = 100 * -difference.value, 100 * -difference.high, 100 * -difference.low
+    interval = f"({LEVEL:.0%}: {low:.2f} to {high:.2f})"
+    if difference.significant and value > 0:
+        return f"{best} is {value:.2f} points better than {second} {interval} on the test set."
+    if difference.significant:
+        return f"{best} is best by the order of this table, but {second} is {-value:.2f} points better on the test set."
+    need = section.seeds_needed
+    more = "" if need is None else f" {need} seeds of each would probably tell a difference of this size (power 80 %)."
+    return f"{best} and {second} do not differ significantly: {value:.2f} points {interval}.{more}"
+
+
+def _name(section: Section, line: Line) -> str:
+    """What a sentence calls a line: its settings where it is a group, else its run."""
+    if not section.grouped:
+        return str(line.values["run"])
+    return short_name({key: line.values.get(key) for key in section.varying}) or line.runs[0].name
+
+
 def footnote(section: Section) -> str:
     """What the verdict is based on; nothing where there is none."""
     tested = [
@@ -101,7 +127,7 @@ def footnote(section: Section) -> str:
     return (
         f"Δ vs best: test accuracy minus that of the first line, in percentage points, with its {LEVEL:.0%} interval"
         f"{many}; by {test}. Significant: p < {1 - tested[0].level:.2g}."
-        + ("" if section.grouped else " With one run per setting, what another seed would do is not included.")
+        + (_REPEATS if section.grouped else " With one run per setting, what another seed would do is not included.")
     )
 
 
@@ -113,7 +139,8 @@ def as_markdown(sections: Sequence[Section]) -> str:
         lines += [cells(section, line, columns) for line in section.lines]
         rows = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
         note = footnote(section)
-        parts.append(f"**{_escaped(section.data)}**\n\n{rows}\n" + (f"\n{note}\n" if note else ""))
+        first = f"{_escaped(summary(section))}\n\n" if summary(section) else ""
+        parts.append(f"**{_escaped(section.data)}**\n\n{first}{rows}\n" + (f"\n{note}\n" if note else ""))
     return "\n".join(parts)
 
 
@@ -148,7 +175,7 @@ def as_json(sections: Sequence[Section]) -> str:
         }
         for section in sections
     ]
-    return json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return json.dumps(finite_or_none(made), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -173,6 +200,8 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
             if _width(list(columns.values()), rows) <= console.width:
                 break
             columns.pop(key, None)
+        if summary(section):
+            console.print(Text(summary(section), style="bold"), soft_wrap=not console.is_terminal)
         print_table(
             section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
         )

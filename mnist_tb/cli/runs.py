@@ -129,19 +129,19 @@ def diff_command(one: str, other: str, logdir: Path) -> None:
     from mnist_tb.analysis import tables
     from mnist_tb.config.hyperparameters import format_value, varying
 
-    found = _read(logdir, (one, other))
-    if len(found.runs) == 2:
-        first, second = found.runs
+    named = [_read(logdir, (which,)) for which in (one, other)]
+    pair = [run for found in named for run in found.runs]
+    if len(pair) == 2:
+        first, second = pair
         keys = varying([first.settings, second.settings])
         rows = [
-            (key, *(format_value(row.settings[key]) if key in row.settings else "" for row in found.runs))
-            for key in keys
+            (key, *(format_value(row.settings[key]) if key in row.settings else "" for row in pair)) for key in keys
         ]
         if rows:
             tables.print_table("", ("setting", first.name, second.name), rows, console())
         else:
             click.echo(f"{first.name} and {second.name} have the same settings.")
-    _report_problems(found.problems)
+    _report_problems([problem for found in named for problem in found.problems])
 
 
 @runs_group.command("rename")

@@ -54,7 +54,10 @@ def _row(plan: Plan, result: Result, several: bool) -> list[str]:
 
 
 def verdict(best: Sequence[Result]) -> str | None:
-    """Whether the first is better than the second, by Welch's t test over their seeds; None if it is undefined."""
+    """Whether the first is better than the second on validation, by Welch's t-test over seeds; None if undefined.
+
+    The trials were ranked by the same scores, so the test favours the first.
+    """
     if len(best) < 2:
         return None
     ours, theirs = ([100 * value for value in result.accuracies.values()] for result in best[:2])
@@ -63,7 +66,10 @@ def verdict(best: Sequence[Result]) -> str | None:
         return None
     bounds = f"{found.value:+.3f} points, {found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}"
     better = "better than the second" if found.significant else "no better than the second, as far as these seeds tell"
-    return f"The first is {better}: {bounds}, p = {found.p:.3f}"
+    return (
+        f"On validation the first is {better}: {bounds}, p = {found.p:.3f}. The trials are ranked by these scores,"
+        " which favours the first; mnist-tb compare uses the test set."
+    )
 
 
 def require_best(study: Study) -> list[Result]:

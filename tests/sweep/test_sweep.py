@@ -433,12 +433,12 @@ def test_ranked_by_the_mean_and_shown_with_its_spread(tmp_path: Path) -> None:
     assert rows == [["0004–0006", "2e-3", "96.000", "1.000", "1.0"], ["0001–0003", "1e-3", "91.000", "1.000", "1.0"]]
     verdict = result.verdict(best)
     assert verdict is not None
-    assert verdict.startswith("The first is better than the second: +5.000 points, 95% interval +2.7")
-    assert verdict.endswith("p = 0.004")
+    assert verdict.startswith("On validation the first is better than the second: +5.000 points, 95% interval +2.7")
+    assert verdict.split(". The")[0].endswith("p = 0.004")
     assert result.verdict([outcome(0, 0.9), outcome(1, 0.8)]) is None
     close = result.verdict([outcome(0, 0.9, 0.8), outcome(1, 0.85, 0.8)])
     assert close is not None
-    assert close.startswith("The first is no better than the second, as far as these seeds tell: ")
+    assert close.startswith("On validation the first is no better than the second, as far as these seeds tell: ")
 
 
 def test_what_a_sweep_writes(swept: tuple[Plan, Path, str]) -> None:
