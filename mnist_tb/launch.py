@@ -60,7 +60,6 @@ def launch(
     """Train, evaluate on completion, and leave a finished run in the log folder.
 
     init_from: a run whose best weights the training begins with; nothing else is taken from it.
-
     All that can be wrong with the input is found before the run's folder is made. Raises InputError for that, and
     TrainingError for what fails later; the run is then marked as failed, and as interrupted where the user stops it.
     A run that its sweep prunes is marked so and returned as it is. Started by torchrun, all processes do the same, but
@@ -75,7 +74,6 @@ def launch(
         with memory_errors():
             dataset = dataset.to(torch.device(config.device))
             model = build(config.model.channels, config.seed, torch.device(config.device))
-
             if init_from is not None:
                 model.load_state_dict(best_model(init_from, config).state_dict())
 
@@ -230,7 +228,7 @@ def _first_line(
     if distributed.size > 1:
         where = f"on {distributed.size} processes, {where}"
     if config.device == "cpu" and kernels.find(compute_model) is None:
-        where += ", by torch alone: no kernels could be compiled for it"
+        where += ", by torch alone: there are no kernels for this network here"
     resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
     return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
 

@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from mnist_tb.model import CNN, as_vector
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-pthread")
 _REALS = {torch.float32: "float", torch.bfloat16: "bf16"}
+_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
+"""Of logits of about 0.1, whose roundings in two orders of summation differ by 4e-8 and 3e-4."""
 THREADS = torch.get_num_threads()
 """As many as torch had when this was imported: one per core, or OMP_NUM_THREADS."""
 _LANES, _BLOCKS = 16, 8  # as in kernels.cpp
@@ -99,12 +101,13 @@ def find(model: nn.Module, threads: int = THREADS) -> Kernels | None:
     weight, channels = model.conv1.weight, [len(c.weight) for c in (model.conv1, model.conv2, model.conv3)]
     if weight.device.type != "cpu" or weight.dtype not in _REALS or not _is_supported(model, channels):
         return None
-    library = _library(weight.dtype, *channels)
+    build: Callable[[Sequence[int]], CNN] = type(model)
+    library = _library(build, weight.dtype, *channels)
     return None if library is None else Kernels(library, threads)
 
 
 def _is_supported(model: CNN, channels: Sequence[int]) -> bool:
-    """Whether the model has exactly the layers of kernels.cpp, which somebody may have changed in model.py."""
+    """Whether the parameters are of the sizes that kernels.cpp reads."""
     first, second, third = channels
     sizes = [9 * first, first, 9 * first * second, second, 9 * second * third, third, 49 * third * 10, 10]
     is_same = [parameter.numel() for parameter in model.parameters()] == sizes
@@ -132,7 +135,8 @@ def vector(model: nn.Module) -> Tensor:
 
 
 @functools.cache
-def _library(dtype: torch.dtype, *channels: int) -> ctypes.CDLL | None:
+def _library(build: Callable[[Sequence[int]], CNN], dtype: torch.dtype, *channels: int) -> ctypes.CDLL | None:
+    """The kernels for a class of networks; None where they cannot be compiled, or the class computes something else."""
     compiler = shutil.which(os.environ.get("CXX") or "c++")
     if compiler is None:
         return None
@@ -147,7 +151,25 @@ def _library(dtype: torch.dtype, *channels: int) -> ctypes.CDLL | None:
     library.step.argtypes = [at, at, at, real, size, at, at, at, at, number]
     for function in (library.gather, library.logits, library.step):
         function.restype = None
-    return library
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        new_model = build(channels)
+    return library if _agrees(library, new_model.to(dtype)) else None
+
+
+def _agrees(library: ctypes.CDLL, model: CNN) -> bool:
+    """Whether the kernels compute what a new model does, in training mode: somebody may have changed its class."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two images are not worth more
+    try:
+        with torch.inference_mode():
+            dtype = model.conv1.weight.dtype
+            inputs = torch.linspace(-1, 1, 2 * 28 * 28).view(2, 1, 28, 28)
+            expected = model(inputs.to(dtype)).float()
+            found = Kernels(library, 1).logits(vector(model.to(memory_format=torch.channels_last)), inputs)
+    finally:
+        torch.set_num_threads(threads)
+    return torch.allclose(found, expected, rtol=0, atol=_TOLERANCE[dtype])
 
 
 def _compiled(compiler: str, defined: Sequence[str]) -> Path:

@@ -160,7 +160,7 @@ def test_where_nothing_can_be_compiled_torch_trains_and_says_so(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(variable, value)
     run = train("--epochs", "2")
-    assert "by torch alone: no kernels could be compiled for it" in capsys.readouterr().out
+    assert "by torch alone: there are no kernels for this network here" in capsys.readouterr().out
     assert run.read_metrics()["test"]["accuracy"] > 0.8
 
 
@@ -201,6 +201,34 @@ def run_alone(code: str) -> str:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return process.stdout.strip()
+
+
+def test_another_network_is_never_computed_by_them(compiler: str) -> None:
+    """Parameters of the same sizes are not enough: what a class does with them may have been changed."""
+
+    class Negative(CNN):
+        def features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            first, second, third = super().features(x)
+            return first, second, -third
+
+    class Dropping(CNN):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(super().forward(x), training=self.training)
+
+    class Wider(CNN):
+        def __init__(self, channels: tuple[int, ...] = (16, 32, 64)) -> None:
+            super().__init__(channels)
+            self.conv2 = torch.nn.Conv2d(16, 32, 5, padding=2)
+
+    class Same(CNN):
+        pass
+
+    assert [kernels.find(kind()) is not None for kind in (Negative, Dropping, Wider, Same)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
