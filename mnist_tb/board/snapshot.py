@@ -11,7 +11,7 @@ from typing import Any
 from mnist_tb.events.status import RUNNING, SILENT
 
 SILENT_SECONDS = 30.0
-"""A running training writes every second; one that has not for this long was killed, or hangs."""
+"""A process that is alive writes every ten seconds at least; one that has not for this long was killed."""
 
 
 def state_of(state: str, age: float) -> str:

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from mnist_tb.events.tags import ACCURACY_TEST, ACCURACY_TRAIN, ACCURACY_VAL, LOSS_TEST, LOSS_TRAIN, LOSS_VAL
+from mnist_tb.events.tags import (
+    ACCURACY_TEST,
+    ACCURACY_TRAIN,
+    ACCURACY_VAL,
+    LOSS_TEST,
+    LOSS_TRAIN,
+    LOSS_VAL,
+    PER_CLASS,
+)
 
 T = TypeVar("T")
 _OURS = {
@@ -25,22 +33,20 @@ _SPLITS = {"val": "val|dev|eval", "test": "test"}
 def find_curves(tags: Iterable[str]) -> dict[tuple[str, str], str]:
     """(`loss` or `accuracy`, split) → the tag of that curve, of whatever program; splits: `train`, `val`, `test`.
 
-    Of a program that names them differently, the shortest tag that speaks of the kind and of the split; what speaks of
-    no split is of the training.
+    Where one has another name than here, it is the shortest tag that speaks of the kind and of the split; what speaks
+    of no split is of the training.
     """
-    known = sorted(tags, key=lambda tag: (len(tag), tag))
+    known = sorted((tag for tag in tags if not tag.startswith(PER_CLASS)), key=lambda tag: (len(tag), tag))
     found = {key: tag for key, tag in _OURS.items() if tag in known}
     for kind, pattern in _KINDS.items():
-        if any((kind, split) in found for split in ("train", "val", "test")):
-            continue
-        rest = [tag for tag in known if re.search(pattern, tag, re.IGNORECASE)]
+        rest = [tag for tag in known if tag not in _OURS.values() and re.search(pattern, tag, re.IGNORECASE)]
         for split, words in _SPLITS.items():
             named = [tag for tag in rest if re.search(words, tag, re.IGNORECASE)]
             rest = [tag for tag in rest if tag not in named]
             if named:
-                found[kind, split] = named[0]
+                found.setdefault((kind, split), named[0])
         if rest:
-            found[kind, "train"] = rest[0]
+            found.setdefault((kind, "train"), rest[0])
     return found
 
 

@@ -13,7 +13,7 @@ STATES = (RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED)
 KILLED, UNKNOWN = "killed", "unknown"
 """What a listing says of a run besides: no process has it, though it says running; and another program's."""
 SILENT, FOREIGN = "silent", "foreign"
-"""The same, as the Live tab says it, which knows event files alone: killed, or it hangs; and another program's."""
+"""The same, as the Live tab says it, which knows event files alone: nothing is heard of it; and another program's."""
 PLUGIN = "live"
 """The Live tab's name in TensorBoard."""
 

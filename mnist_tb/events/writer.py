@@ -42,8 +42,8 @@ class EventWriter:
 
     def __init__(self, folder: Path | None, start: int | None = None) -> None:
         self._queue: deque[tuple[int, float, Callable[[], Any]]] = deque()  # step, time, what makes the event
-        self._status: tuple[int, str] | None = None  # the last one, and when it was written
-        self._status_time = 0.0
+        self._last_status: tuple[int, str] | None = None
+        self._last_status_time = 0.0
         self._wake = threading.Event()
         self._drained = threading.Condition()
         self._closing = False
@@ -131,8 +131,8 @@ class EventWriter:
 
     def live(self, step: int, text: str) -> None:
         """The status of the training, as JSON, for the Live tab; no other tab shows it."""
-        self._status, self._status_time = (step, text), time.monotonic()
-        self._enqueue_summary(step, lambda: [summaries.live(tags.LIVE_STATUS, text.encode())])
+        self._last_status, self._last_status_time = (step, text), time.monotonic()
+        self._enqueue(step, lambda: _status_event(text))
 
     def weights(self, step: int, content: bytes) -> None:
         """A network for the Live tab to try drawings on, from `weights_export.encode`."""
@@ -215,8 +215,11 @@ class EventWriter:
                 self._drained.notify_all()
 
     def _repeat_status(self) -> None:
-        if self._status is not None and time.monotonic() - self._status_time > self.HEARTBEAT_SECONDS:
-            self.live(*self._status)
+        """Queue the last status once more. Without waiting for room in the queue, which only this thread makes."""
+        if self._last_status is not None and time.monotonic() - self._last_status_time > self.HEARTBEAT_SECONDS:
+            step, text = self._last_status
+            self._last_status_time = time.monotonic()
+            self._queue.append((step, time.time(), lambda: _status_event(text)))
 
     def _write_all(self) -> None:
         lines: list[bytes] = []
@@ -237,3 +240,8 @@ class EventWriter:
         while content:
             content = content[self._file.write(content) :]
         lines.clear()
+
+
+def _status_event(text: str) -> Any:
+    value = summaries.live(tags.LIVE_STATUS, text.encode())
+    return event_pb2.Event(summary=summary_pb2.Summary(value=[value]))

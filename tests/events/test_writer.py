@@ -175,6 +175,18 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
         EventWriter(tmp_path / "gone")
 
 
+def test_a_status_is_repeated_into_a_full_queue_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that makes room in the queue must not wait for room."""
+    for name, value in (("LIMIT", 5), ("HEARTBEAT_SECONDS", 0.0), ("FLUSH_SECONDS", 0.01)):
+        monkeypatch.setattr(EventWriter, name, value)
+    with EventWriter(tmp_path, 0) as writer:
+        writer.live(1, '{"state": "running"}')
+        for step in range(5_000):
+            writer.scalars(step, {"a": 1.0})
+    content = next(tmp_path.iterdir()).read_bytes()
+    assert content.count(b'{"state": "running"}') > 1
+
+
 def test_the_last_status_is_repeated_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training between two of its points is alive, and must not be taken for killed."""
     monkeypatch.setattr(EventWriter, "HEARTBEAT_SECONDS", 0.0)

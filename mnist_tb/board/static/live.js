@@ -9,7 +9,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
   failed: 'failed', silent: 'silent', foreign: 'no status'};
 const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
-  silent: 'It said nothing for half a minute: it was killed, or hangs.',
+  silent: 'Nothing was heard of its process for half a minute: it was killed, or its machine is gone.',
   foreign: 'Not written by mnist_tb: its curves are all that is known.'};
 
 const cards = new Map();  // run name → its card
