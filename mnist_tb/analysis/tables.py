@@ -139,7 +139,8 @@ def as_markdown(sections: Sequence[Section]) -> str:
         lines += [cells(section, line, columns) for line in section.lines]
         rows = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
         note = footnote(section)
-        first = f"{_escaped(summary(section))}\n\n" if summary(section) else ""
+        sentence = summary(section)
+        first = f"{_escaped(sentence)}\n\n" if sentence else ""
         parts.append(f"**{_escaped(section.data)}**\n\n{first}{rows}\n" + (f"\n{note}\n" if note else ""))
     return "\n".join(parts)
 
@@ -200,8 +201,8 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
             if _width(list(columns.values()), rows) <= console.width:
                 break
             columns.pop(key, None)
-        if summary(section):
-            console.print(Text(summary(section), style="bold"), soft_wrap=not console.is_terminal)
+        if sentence := summary(section):
+            console.print(Text(sentence, style="bold"), soft_wrap=not console.is_terminal)
         print_table(
             section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
         )

@@ -57,6 +57,7 @@ def train_command(
 ) -> None:
     """Train, evaluate, and print where the run is."""
     from mnist_tb.config.load import load_config, with_data_root
+    from mnist_tb.runs.folder import find_run
 
     keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr"}
     options = [
@@ -65,12 +66,11 @@ def train_command(
         if value is not None
     ]
     loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
+    origin = None if init_from is None else find_run(logdir, init_from)
     with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch, while the page starts
-        from mnist_tb.runs.folder import find_run
         from mnist_tb.tracking.console import Terminal
 
-        origin = None if init_from is None else find_run(logdir, init_from)
         run = launch(loaded, logdir, Terminal(), init_from=origin)
         if not is_main_process():
             return

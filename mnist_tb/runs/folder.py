@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import itertools
 import json
 import os
 import platform
@@ -136,15 +135,13 @@ class Run:
         if not self._locked_folder.is_dir():
             raise InputError(f"{self.path}: is not a run: it has no folder of checkpoints")
         with contextlib.ExitStack() as held:
-            for attempt in itertools.count(1):
-                try:
+            for _ in range(_ATTEMPTS):
+                with contextlib.suppress(BlockingIOError):
                     held.enter_context(locked(self._locked_folder, wait=False))
                     break
-                except BlockingIOError:
-                    if attempt == _ATTEMPTS:
-                        sentence = f"{self.path}: this run is in use by another process; wait until it has ended"
-                        raise InUseError(sentence) from None
-                    time.sleep(_ATTEMPT_SECONDS)
+                time.sleep(_ATTEMPT_SECONDS)
+            else:
+                raise InUseError(f"{self.path}: this run is in use by another process; wait until it has ended")
             yield
 
     def is_in_use(self) -> bool:

@@ -23,13 +23,13 @@ from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, list_run_folders
 
+if TYPE_CHECKING:
+    from mnist_tb.events.reader import Contents
+
 _LARGEST_YAML = 2**20
 """Bytes of a hparams.yaml that are read."""
 _LONGEST_TEXT = 200
 _YEAR_9999 = 253_370_764_800
-
-if TYPE_CHECKING:
-    from mnist_tb.events.reader import Contents
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class RunSummary:
     error: str | None = None
 
     @property
-    def seed(self) -> int | None:
-        return self.settings.get(SEED)
+    def seed(self) -> int | str | float | None:
+        """The seed, of another program's run of any plain type; None where there is none, or it is no single value."""
+        seed = self.settings.get(SEED)
+        return seed if isinstance(seed, (int, str, float)) else None
 
     @property
     def data(self) -> str:

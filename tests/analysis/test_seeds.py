@@ -55,6 +55,14 @@ def test_the_same_run_twice_is_one_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert (line["n"], line["runs"], line["test_accuracy_deviation"]) == (1, ["0001-run"], None)
 
 
+def test_a_seed_that_is_no_single_value_is_unknown(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Tracker(tmp_path, "run", {"seed": [1, 2]}, dataset="letters") as tracker:
+            tracker.scalars(1, {"accuracy/test": 0.5})
+    (section,) = compare.compare(list_runs(tmp_path).runs, group=True)
+    assert section.lines[0].values["n"] == 2
+
+
 def test_runs_without_a_result_are_not_counted(tmp_path: Path) -> None:
     track(tmp_path, 0.1, FIRST)
     with Tracker(tmp_path, "run", {"lr": 0.1, "seed": 9}, dataset="letters"):

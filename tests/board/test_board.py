@@ -304,7 +304,6 @@ def test_ctrl_c_ends_it_and_nothing_stays_behind(number: signal.Signals, logdir:
     wait_until_gone(started)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="how to reach another thread is the system's own")
 def test_ctrl_c_that_reaches_another_thread_ends_it_too(tmp_path: Path) -> None:
     """The kernel may give a signal to any thread that takes it, and that alone wakes none of the others."""
     process, _ = start_board("--logdir", str(tmp_path), "--port", str(free_port()))

@@ -222,16 +222,20 @@ def test_train_module_is_the_command(tmp_path: Path) -> None:
     assert list_run_folders(tmp_path)[0].read_metrics()["status"] == "completed"
 
 
+def in_a_fresh_process(code: str, *arguments: str) -> None:
+    """Some code has no error in a process that has imported nothing yet."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
 def test_help_imports_no_torch(arguments: list[str]) -> None:
-    code = (
+    in_a_fresh_process(
         "import sys\nfrom mnist_tb.cli.main import main\n"
         f"assert main(arguments={arguments!r}) == 0\n"
         "heavy = {'torch', 'torchvision', 'tensorboard', 'sklearn', 'numpy', 'pydantic', 'rich', 'PIL'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path, tmp_path: Path) -> None:
@@ -253,8 +257,7 @@ def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path,
         "--epochs",
         "1",
     ]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    in_a_fresh_process(code, *arguments)
 
 
 LIGHT = (
@@ -267,14 +270,12 @@ LIGHT = (
 
 def test_light_modules_import_no_torch() -> None:
     """One after the other, so that the first one that does is named."""
-    code = (
+    in_a_fresh_process(
         "import importlib, sys\n"
         f"for module in {LIGHT.split()}:\n"
         "    importlib.import_module(f'mnist_tb.{module}')\n"
         "    assert 'torch' not in sys.modules, module"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_configurations_are_listed_and_written_out_to_edit(

@@ -90,8 +90,7 @@ class Board:
     """A running TensorBoard."""
 
     def __init__(self, logdir: Path, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port),

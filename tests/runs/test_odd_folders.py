@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,9 +115,7 @@ def test_one_odd_folder_ends_no_listing(
         ["compare", "--report", report],
         ["export"],
     ):
-        start = time.monotonic()
         code = main(arguments=[*command, "--logdir", str(tmp_path / "runs")])
-        assert time.monotonic() - start < 60, "a hang, not a slow machine"
         out, error = capfd.readouterr()
         assert code in (0, 1), error
         assert "Traceback" not in error
