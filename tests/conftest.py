@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 
-from helpers import processes
+from helpers import killing, processes
 from helpers.zygote import Zygote
 from mnist_tb.cli.main import main
 from mnist_tb.config.schema import Config, Data
@@ -198,6 +198,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = str(REPOSITORY / "configs" / "digits.yaml")
     assert main(arguments=["train", "--config", config, "--logdir", str(logdir), "--epochs", "3"]) == 0
     return list_run_folders(logdir)[-1]
+
+
+@pytest.fixture(scope="session")
+def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing ever happened to, for those that are killed to be compared with. Do not change it."""
+    return killing.complete(zygote, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.board import free_port, get, wait_for_runs
+from helpers.board import get, wait_for_runs
 from helpers.events import read_events
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 from mnist_tb import Tracker
 from mnist_tb.analysis import compare, tables
 from mnist_tb.cli.main import main

@@ -21,20 +21,11 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from helpers.board import (
-    HOSTILE,
-    TRAINING,
-    children,
-    free_port,
-    get,
-    read_address,
-    start_board,
-    wait_for_runs,
-    write_status,
-)
+from helpers.board import HOSTILE, TRAINING, children, get, read_address, start_board, wait_for_runs, write_status
 from helpers.events import read_events
 from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 from helpers.processes import wait_until_gone
 from helpers.zygote import HELD, Forked, Place, Zygote
 from mnist_tb.board import snapshot

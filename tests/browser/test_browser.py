@@ -17,8 +17,9 @@ from urllib.parse import unquote
 import pytest
 from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 
-from helpers.board import HOSTILE, TRAINING, free_port, read_address, start_board, wait_for_runs, write_status
+from helpers.board import HOSTILE, TRAINING, read_address, start_board, wait_for_runs, write_status
 from helpers.fixtures import Open
+from helpers.ports import free_port
 from helpers.zygote import Place, Zygote
 from mnist_tb.config.hyperparameters import hyperparameters
 from mnist_tb.config.load import flat_config, replace_config

@@ -10,9 +10,10 @@ import pytest
 import torch
 from playwright.sync_api import FrameLocator, Page
 
-from helpers.board import free_port, start_board, wait_for_runs
+from helpers.board import start_board, wait_for_runs
 from helpers.drawings import STROKES, paint, stroke
 from helpers.fixtures import Open
+from helpers.ports import free_port
 from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.model import CNN

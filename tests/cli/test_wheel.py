@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.board import free_port, read_address
+from helpers.board import read_address
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 
 CONFIGS = sorted(path.relative_to(REPOSITORY / "configs") for path in (REPOSITORY / "configs").rglob("*.yaml"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import torch
 from helpers.events import read_events, scalars
 from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 from helpers.zygote import Zygote
 from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed, PeerError, _peer_errors, is_main_process
 from mnist_tb.errors import InputError
@@ -47,13 +47,12 @@ def finish(command: list[str], **environment: str) -> str:
 
 def together(zygote: Zygote, processes: int, *command: str, **environment: str) -> tuple[str, str]:
     """What so many processes print, and their errors, that are given the same environment as torchrun tells its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    team = [
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
         zygote.start(*command, **meeting, RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(processes), **environment)
         for i in range(processes)
     ]
-    said = [process.communicate() for process in team]
+    said = [process.communicate() for process in started]
     return "".join(out for out, _ in said), "".join(error for _, error in said)
 
 

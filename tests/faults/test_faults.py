@@ -40,12 +40,6 @@ PLACES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing ever happened to. Do not change it."""
-    return killing.complete(zygote, tmp_path_factory.mktemp("whole"))
-
-
 def test_killed_at_named_places(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """One run, killed at one place after the other."""
     for place in PLACES:

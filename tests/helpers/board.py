@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 from helpers.zygote import Forked
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
@@ -24,11 +24,6 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=2, epochs=3, batch=1,
                   batches=20, step=21, steps=60, loss=0.5, accuracy=0.75, lr=0.001, images_per_second=10.0)  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def get(address: str) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import psycopg
+
+from helpers.ports import free_port
 
 
 def programs() -> Path | None:
@@ -35,8 +36,7 @@ class Server:
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "user": user, "cwd": folder}
         options = ["--auth", "trust", "--username", "postgres", "--no-sync"]
         subprocess.run([bin / "initdb", "--pgdata", data, *options], **quiet)  # type: ignore[call-overload]
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         settings = ("-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F")
         with open(os.devnull, "w") as nothing:
             self.process = subprocess.Popen(

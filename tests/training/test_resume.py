@@ -20,10 +20,11 @@ import pytest
 import torch
 
 from helpers import killing
-from helpers.board import free_port, get, wait_for_runs
+from helpers.board import get, wait_for_runs
 from helpers.events import read_events, scalars
 from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
+from helpers.ports import free_port
 from helpers.zygote import HELD, Place, Zygote
 from mnist_tb.cli.main import main
 from mnist_tb.errors import InputError
@@ -33,12 +34,6 @@ from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint, signals
 from mnist_tb.training.checkpoint import AsyncCheckpointer
 from mnist_tb.training.signals import Interruption
-
-
-@pytest.fixture(scope="module")
-def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing ever happened to. Do not change it."""
-    return killing.complete(zygote, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
