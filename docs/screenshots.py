@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from mnist_tb.events import reader
+from mnist_tb.events import reader, tags
 from mnist_tb.runs.folder import list_run_folders
-from mnist_tb.tracking import charts, figures
+from mnist_tb.tracking import figures
 
 HERE = Path(__file__).parent
 PINNED = ("loss/train", "accuracy/train", "loss/val")
@@ -122,9 +122,9 @@ def shoot_report(browser: BrowserContext, logdir: Path, out: Path, theme: str) -
 def contact_sheet(run: Path, out: Path) -> None:
     """All pictures of a run's result on one sheet."""
     found = reader.read(run).pictures
-    tags = (charts.RESULTS, charts.CONFUSION, charts.MISTAKES, charts.CALIBRATION, charts.UNCERTAIN,
-            charts.FILTERS, charts.FEATURES)  # fmt: skip
-    pictures = [np.asarray(Image.open(io.BytesIO(found[tag][1])).convert("RGB")) for tag in tags]
+    wanted = (tags.RESULTS, tags.CONFUSION, tags.MISTAKES, tags.CALIBRATION, tags.UNCERTAIN,
+              tags.FILTERS, tags.FEATURES)  # fmt: skip
+    pictures = [np.asarray(Image.open(io.BytesIO(found[tag][1])).convert("RGB")) for tag in wanted]
     Image.fromarray(figures.beside(pictures)).save(out / "pictures.png")
 
 

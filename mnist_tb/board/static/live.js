@@ -235,8 +235,8 @@ class Card {
     this.image.hidden = false;
     this.pictured = version;
     const final = run.state === 'completed' && run.test_accuracy != null;
-    setText(this.caption, final ? 'Final result: random test images, and what the best weights take them for'
-      : 'Test images, and what the network takes them for now');
+    setText(this.caption, final ? 'Final result: random test images, with the predictions of the best weights'
+      : 'Test images, with the current predictions');
     this.image.alt = this.caption.textContent;
   }
 }
