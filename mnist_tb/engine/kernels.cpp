@@ -18,7 +18,14 @@
 #include <immintrin.h>
 #endif
 
-constexpr int LANES = 16, TAPS = 9, CLASSES = 10, SIDE = 28, MID = 14, LOW = 7;
+#if defined(__AVX512F__)
+constexpr int LANES = 16;  // floats in a register
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int TAPS = 9, CLASSES = 10, SIDE = 28, MID = 14, LOW = 7;
 constexpr int BLOCKS = 8;  // parts of a batch
 constexpr int GROUP = 8;   // images that are in the cache at once
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import textwrap
@@ -72,6 +73,24 @@ def test_loss_and_gradient_are_autograds(count: int, channels: tuple[int, int, i
     assert num_correct == (expected_logits.argmax(1) == labels).sum()
     assert torch.linalg.vector_norm(gradient - expected) < 1e-5 * torch.linalg.vector_norm(expected)
     assert torch.allclose(gradient, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are registers of x86-64")
+@pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx"])
+@pytest.mark.usefixtures("new_search")
+def test_registers_of_another_width_give_the_same(
+    without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on older processors: vectors are as wide as a register, for GCC computes wider ones many times slower."""
+    monkeypatch.setattr(kernels, "_FLAGS", (*kernels._FLAGS, without))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = models.build((16, 32, 64), 1, CPU)
+    inputs, labels = batch(65)
+    logits, _, gradient, _ = by_kernels(network, inputs, labels)
+    assert len(list(tmp_path.rglob("kernels-*.so"))) == 1
+    expected_logits, _, expected = by_autograd(network, inputs, labels)
+    assert torch.allclose(logits, expected_logits, atol=1e-5)
+    assert torch.linalg.vector_norm(gradient - expected) < 1e-5 * torch.linalg.vector_norm(expected)
 
 
 def test_of_equal_pixels_the_first_takes_the_gradient_as_in_torch() -> None:
