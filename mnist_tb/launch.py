@@ -29,7 +29,8 @@ from mnist_tb.tracking.live import Live
 from mnist_tb.train import train
 from mnist_tb.training.checkpoint import AsyncCheckpointer, save_best
 from mnist_tb.training.context import TrainingContext, always
-from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics, read_to_resume
+from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics
+from mnist_tb.training.resume import ResumeOptions, read_to_resume
 from mnist_tb.training.state import check_checkpoint
 
 
@@ -52,6 +53,7 @@ class TrialContext:
 
 
 _NO_TRIAL = TrialContext()
+_AS_IT_WAS = ResumeOptions()
 
 
 def launch(
@@ -90,26 +92,16 @@ def launch(
     return run
 
 
-def resume(
-    run: Run,
-    terminal: Terminal,
-    epochs: int | None = None,
-    device: str | None = None,
-    data_root: str | None = None,
-    trial: TrialContext = _NO_TRIAL,
-) -> bool:
+def resume(run: Run, terminal: Terminal, options: ResumeOptions = _AS_IT_WAS, trial: TrialContext = _NO_TRIAL) -> bool:
     """Resume a run from its last checkpoint, in its own folder; False where it is complete and nothing was done.
 
-    epochs: how many there are to be in all; more than before extend the run. epochs, device, data_root: None leaves
-    them as they were. The number of processes may be another than before.
+    The number of processes may be another than before.
     Raises as `launch` does, and InputError where the run, its checkpoint or its data are missing, broken or in use.
     """
     with init_distributed() as distributed, run.in_use() if distributed.is_main else nullcontext():
         _tune_process()
         terminal = terminal if distributed.is_main else Silent()
-        config, known, checkpoint = distributed.broadcast_from_main(
-            lambda: read_to_resume(run, epochs, device, data_root)
-        )
+        config, known, checkpoint = distributed.broadcast_from_main(lambda: read_to_resume(run, options))
         complete = known.get("status") == "completed"
         if complete and (checkpoint is None or checkpoint.get("epoch") == config.train.epochs):
             return False

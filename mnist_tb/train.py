@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mnist_tb.config.schema import Config
 from mnist_tb.data import augment
-from mnist_tb.data.datasets import batches, total_steps
+from mnist_tb.data.datasets import batches, schedule_steps, total_steps
 from mnist_tb.engine.optim import learning_rate
 from mnist_tb.errors import Pruned
 from mnist_tb.evaluate import evaluate, predict
@@ -42,7 +42,7 @@ def train(context: TrainingContext, model: CNN, checkpoint: Mapping[str, Any] | 
     """
     config, dataset = context.config, context.dataset
     num_images, batch_size = len(dataset.train), config.train.batch_size
-    steps = total_steps(config, num_images)
+    steps, laid_out = total_steps(config, num_images), schedule_steps(config, num_images)
 
     # All that training changes is in the state. A new one is evaluated untrained, at step 0; a checkpoint restores one.
     state = new_state(config, model, dataset, context.distributed)
@@ -57,7 +57,7 @@ def train(context: TrainingContext, model: CNN, checkpoint: Mapping[str, Any] | 
             # One epoch: every training image once, in a new order; a resumed one goes on where it was.
             shuffled = batches(num_images, batch_size, state.order, dataset.train.labels.device)
             for index in islice(shuffled, state.batch, None):
-                train_step(config, state, index, steps)
+                train_step(config, state, index, laid_out)
                 if state.step % config.tracking.scalars_every == 0 or state.step == steps:
                     log_training(context, state)
                 if control.checkpoint_is_due() and state.batch * batch_size < num_images:
@@ -77,11 +77,11 @@ def train(context: TrainingContext, model: CNN, checkpoint: Mapping[str, Any] | 
 
 
 def train_step(config: Config, state: State, index: Tensor, steps: int) -> None:
-    """One optimiser update, of `steps` in all, on the training images at `index`, int64 [B]."""
+    """One optimiser update on the training images at `index`, int64 [B]. steps: over which the schedule is laid out."""
     # The schedule, and the random transforms of this step's images, are functions of the step alone.
     lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
     transforms = None
-    if state.step < config.augment.until * steps:
+    if state.step < config.augment.until * steps or config.augment.until == 1:
         transforms = augment.sample(config.augment, len(index), config.seed, state.step)
 
     # Forward, backward and optimiser, in one call.

@@ -260,6 +260,8 @@ def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
         "error": run.error,
         "data": run.data,
         "started": None if run.started is None else f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}",
+        "began with": None if run.init_from is None else f"the best weights of {run.init_from}",
+        "segments": _segments(run),
         "epoch": None if run.epochs is None else f"{run.epoch or 0} of {run.epochs}",
         "step": None if run.step is None else f"{run.step:,}",
         "validation": _result(run.val_accuracy, run.val_loss),
@@ -273,6 +275,16 @@ def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
         ("settings", [(key, format_value(value)) for key, value in run.settings.items()]),
         ("files", [(str(path.relative_to(run.path)), f"{path.stat().st_size:,} bytes") for path in files]),
     ]
+
+
+def _segments(run: RunSummary) -> str | None:
+    """The parts of a run whose schedule ends before it does, in words."""
+    names = ("schedule.name", "schedule.epochs", "schedule.after", "train.lr")
+    schedule, epochs, after, peak = (run.settings.get(name) for name in names)
+    if epochs is None or run.epochs is None or run.epochs <= epochs:
+        return None
+    rate = format_value(peak if after is None else after)
+    return f"{epochs} epochs laid out as {schedule}, then {run.epochs - epochs} at the constant learning rate {rate}"
 
 
 def _result(accuracy: float | None, loss: float | None) -> str | None:

@@ -88,17 +88,33 @@ def train_command(
 @click.command("resume")
 @click.argument("run")
 @click.option("--epochs", type=int, help="The epochs that the run is to have in all; more than before extend it.")
+@click.option(
+    "--schedule-from-here",
+    type=click.Choice(["constant"]),
+    help="The learning rate of added epochs, where the run's schedule is laid out over those it has.",
+)
+@click.option("--lr", type=float, help="Its value; by default the run's train.lr.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; by default the run's own.")
 @logdir_option
 @data_root_option
-def resume_command(run: str, epochs: int | None, device: str | None, logdir: Path, data_root: str | None) -> None:
+def resume_command(
+    run: str,
+    epochs: int | None,
+    schedule_from_here: str | None,
+    lr: float | None,
+    device: str | None,
+    logdir: Path,
+    data_root: str | None,
+) -> None:
     """Resume RUN where it stopped: a number, a name, a folder, or `last`."""
     from mnist_tb.launch import resume
     from mnist_tb.runs.folder import find_run
     from mnist_tb.tracking.console import Terminal
+    from mnist_tb.training.resume import ResumeOptions
 
     found = find_run(logdir, run)
-    resumed = resume(found, Terminal(), epochs, device, data_root)
+    options = ResumeOptions(epochs, device, data_root, constant=schedule_from_here is not None, lr=lr)
+    resumed = resume(found, Terminal(), options)
     if not is_main_process():
         return
     if resumed:

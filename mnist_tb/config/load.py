@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def load_config(
 def _named_for_changes(config: Config, before: Mapping[str, Any]) -> Config:
     """A copy whose name says what was changed: `lr3e-3` in place of `default`, `digits-lr3e-3` in place of `digits`."""
     settings = {**hyperparameters(flat_config(config)), SEED: config.seed}
-    defaults = flat_config(Config())
+    defaults = _flat_defaults()
     changes = short_name({key: value for key, value in settings.items() if value != before.get(key, defaults[key])})
     if not changes:
         return config
@@ -77,6 +78,16 @@ def dump_config(config: Config) -> str:
 def flat_config(config: Config) -> dict[str, Any]:
     """Dotted key → value, in the order of the file: `{"train.lr": 0.001, …}`."""
     return flatten(config.model_dump(mode="json"))
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings of an earlier version, with the keys added since then: what they say by default was done before."""
+    return {**_flat_defaults(), **settings}
+
+
+@functools.cache
+def _flat_defaults() -> Mapping[str, Any]:
+    return flat_config(Config())
 
 
 def check_run_name(name: str) -> None:
@@ -104,6 +115,8 @@ def replace_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 def settings_over_total(config: Config) -> list[str]:
     """The settings that are laid out over all updates of a training, so that its length cannot change afterwards."""
+    if config.schedule.epochs is not None:  # they are laid out over these
+        return []
     in_use = {
         "schedule.name": config.schedule.name != "constant",
         "augment.until": config.augment.enabled and config.augment.until < 1,
@@ -157,7 +170,7 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
 
 
 def _suggest(key: str) -> str:
-    keys = list(flat_config(Config()))
+    keys = list(_flat_defaults())
     known = [*keys, *(name for name, field in Config.model_fields.items() if is_group(field.annotation))]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]

@@ -55,10 +55,16 @@ class Optimizer(Group):
 
 
 class Schedule(Group):
-    """How the learning rate changes over the steps: `train.lr` is its highest value."""
+    """How the learning rate changes over the steps: `train.lr` is its highest value.
+
+    epochs: over which the schedule, `augment.until` and `averaging.start` are laid out; None: all of the training.
+    after: the learning rate of later epochs; None: `train.lr`.
+    """
 
     name: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    after: Annotated[float, Field(gt=0)] | None = None
 
 
 class Augment(Group):

@@ -165,6 +165,11 @@ def total_steps(config: Config, num_images: int) -> int:
     return config.train.epochs * math.ceil(num_images / config.train.batch_size)
 
 
+def schedule_steps(config: Config, num_images: int) -> int:
+    """Optimiser updates over which the schedule, and what else is a share of all updates, is laid out."""
+    return (config.schedule.epochs or config.train.epochs) * math.ceil(num_images / config.train.batch_size)
+
+
 def _hold_out(config: Data, classes: tuple[str, ...], train: Split, test: Split, name: str | None = None) -> Dataset:
     """Hold out the last `config.validation` images of a seeded shuffle for validation, but at most one in six."""
     num_held_out = min(config.validation, len(train) // 6)

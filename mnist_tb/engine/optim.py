@@ -70,13 +70,15 @@ class VectorOptimizer:
 
 
 def learning_rate(config: Schedule, peak_lr: float, step: int, steps: int) -> float:
-    """The learning rate of update `step`, 0 to steps - 1.
+    """The learning rate of update `step`, from 0, under a schedule over `steps` updates; then it is constant.
 
     constant: always the peak. cosine: from the peak to 0 along half a cosine (Loshchilov and Hutter 2017,
     https://arxiv.org/abs/1608.03983). one_cycle: up from 1/25 of the peak in the first `warmup` of all updates, then
     down to 1/10,000 of where it began, both along half a cosine (Smith and Topin 2018,
     https://arxiv.org/abs/1708.07120, with the constants of torch's OneCycleLR).
     """
+    if step >= steps:
+        return peak_lr if config.after is None else config.after
     if config.name == "cosine":
         return peak_lr * (1 + math.cos(math.pi * step / steps)) / 2
     if config.name == "one_cycle":

@@ -9,14 +9,12 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, flatten
-from mnist_tb.config.load import flat_config
-from mnist_tb.config.schema import Config
+from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import best_result, find_curves
 from mnist_tb.events.records import Damage, open_regular
@@ -39,7 +37,7 @@ class RunSummary:
     native: whether it has a metrics.json, written by mnist_tb. status: one of `events.status`: a state, killed (its
     metrics.json says running, but no process has it) or unknown. epochs: how many are planned. Accuracies from 0 to 1
     and losses in nats are of the weights with the best validation result. seconds: of training. started: seconds since
-    1970.
+    1970. init_from: the run whose weights it began with.
     """
 
     name: str
@@ -60,6 +58,7 @@ class RunSummary:
     images_per_second: float | None = None
     started: float | None = None
     error: str | None = None
+    init_from: str | None = None
 
     @property
     def seed(self) -> int | str | float | None:
@@ -148,12 +147,12 @@ def _native_run(run: Run, name: str) -> RunSummary:
         raise InputError(f"{run.metrics}: has no settings")
     settings = _plain(metrics["config"])
     if "kind" not in metrics:  # else it is another program's, which has other settings
-        settings = {**_defaults(), **settings}  # a key that was added later had this default before
+        settings = with_defaults(settings)
     status = str(metrics.get("status", UNKNOWN))
     if status == RUNNING and not run.is_in_use():
         status = KILLED
     images, val, test = (_mapping(metrics.get(key)) for key in ("images", "val", "test"))
-    error = metrics.get("error")
+    error, origin = metrics.get("error"), metrics.get("init_from")
     return RunSummary(
         name=name,
         path=run.path,
@@ -173,12 +172,8 @@ def _native_run(run: Run, name: str) -> RunSummary:
         images_per_second=_number(metrics.get("images_per_second")),
         started=_time(metrics.get("started")),
         error=str(error) if status == FAILED and error else None,
+        init_from=str(origin) if origin else None,
     )
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    return flat_config(Config())
 
 
 def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:

@@ -18,6 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_tb.config.hyperparameters import format_value, varying
+from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.sweep.locks import Locks
@@ -175,7 +176,10 @@ class Study:
             if existing is None:
                 self._study.set_user_attr(_ID, uuid.uuid4().hex)
                 self._study.set_user_attr(_PLAN, identity)
-            elif existing != identity:
+                return
+            known = {*existing, *identity}  # of these, what was added to the schema since then had its default
+            existing = {key: value for key, value in with_defaults(existing).items() if key in known}
+            if existing != identity:
                 key = varying([existing, identity])[0]
                 raise InputError(
                     f"sweep {plan.name}: it was started with {key} {format_value(existing.get(key))}, not"

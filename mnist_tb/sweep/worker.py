@@ -25,6 +25,7 @@ from mnist_tb.sweep.storage import storage_errors
 from mnist_tb.sweep.study import ClaimedTrial, Study
 from mnist_tb.tracking.console import Silent, Terminal
 from mnist_tb.training.checkpoint import load as load_checkpoint
+from mnist_tb.training.resume import ResumeOptions
 
 _POLL_SECONDS = 0.5
 """Between two looks for a trial while other workers run the last ones."""
@@ -121,7 +122,7 @@ class Worker:
         if existing is None:
             return launch(self._plan.config(claimed.point, seed), self._task.folder, self._terminal, trial)
         if existing.read_metrics().get("status") != "pruned":  # else its worker ended before it could store that
-            resume(existing, self._terminal, device=self._plan.base.device, trial=trial)
+            resume(existing, self._terminal, ResumeOptions(device=self._plan.base.device), trial=trial)
         return existing
 
     def _load_dataset(self, config: Data, terminal: Terminal) -> Dataset:

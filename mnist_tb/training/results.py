@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from PIL import Image
 
 from mnist_tb import metrics
-from mnist_tb.config.load import flat_config, load_config, settings_over_total, with_data_root
+from mnist_tb.config.load import flat_config, load_config, with_data_root
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
 from mnist_tb.engine.device import resolve_auto
@@ -75,40 +75,20 @@ def check_data(run: Run, known: Mapping[str, object], dataset: Dataset) -> None:
         )
 
 
-def run_config(run: Run, device: str | None, data_root: str | None, epochs: int | None = None) -> Config:
-    """A run's configuration, with another device, folder of data or number of epochs unless these are None.
+def run_config(
+    run: Run, device: str | None, data_root: str | None, changes: Iterable[tuple[str, str, object]] = ()
+) -> Config:
+    """A run's configuration, with another device and folder of data unless these are None.
 
-    Raises InputError, also where the run is another program's.
+    changes: option, key and value, as the options of `load_config`. Raises InputError, also where the run is another
+    program's.
     """
     if "kind" in run.read_metrics():
         raise InputError(f"{run.path}: this run is another program's; only that program can resume or evaluate it")
     options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
     if device is not None:
         options.append(("--device", "device", device))
-    if epochs is not None:
-        options.append(("--epochs", "train.epochs", epochs))
-    return load_config(run.config, options=[*options, *with_data_root(data_root)])
-
-
-def read_to_resume(
-    run: Run, epochs: int | None, device: str | None, data_root: str | None
-) -> tuple[Config, dict[str, Any], dict[str, Any] | None]:
-    """A run's configuration, its metrics, and its last checkpoint if it has one, to resume it.
-
-    epochs, device, data_root: as in `launch.resume`. Raises InputError where the run cannot be resumed so.
-    """
-    known = run.read_metrics()
-    before = run_config(run, device, data_root).train.epochs
-    config = run_config(run, device, data_root, epochs)
-    if config.train.epochs < before:
-        raise InputError(f"--epochs {epochs}: the run has {before} epochs; it can only be extended")
-    laid_out = settings_over_total(config)
-    if config.train.epochs > before and laid_out:
-        raise InputError(
-            f"--epochs {epochs}: {' and '.join(laid_out)} of this run are laid out over its {before} epochs, and would"
-            f" change what has been trained; begin a new run from its weights: mnist-tb train --init-from {run.path}"
-        )
-    return config, known, load(run.last_checkpoint) if run.last_checkpoint.exists() else None
+    return load_config(run.config, options=[*options, *with_data_root(data_root), *changes])
 
 
 def best_model(run: Run, config: Config) -> CNN:

@@ -76,7 +76,8 @@ def test_seeds_are_one_group_and_all_else_is_not() -> None:
     assert group(**{"train.lr": 0.003, "device": "cpu", "precision": "bf16"}) == "lr3e-3 bf16 cpu"
     base = flat_config(Config())
     different = {"optimizer.name": "sgd", "schedule.name": "cosine", "data.name": "kmnist", "device": "cpu",
-                 "precision": "fp32", "averaging.name": "ema", "model.channels": [1, 2, 3]}  # fmt: skip
+                 "precision": "fp32", "schedule.epochs": 7, "schedule.after": 0.5,
+                 "averaging.name": "ema", "model.channels": [1, 2, 3]}  # fmt: skip
     names = [group()]
     for key, value in hyperparameters(base).items():
         other = different.get(key) or (value / 2 or 0.1 if isinstance(value, float) else value + 1)

@@ -81,6 +81,8 @@ WRONG = {
     "optimizer.momentum": ["1", "-0.1", "x"],
     "schedule.name": ["step", "1"],
     "schedule.warmup": ["0", "1", "x"],
+    "schedule.epochs": ["0", "2.5", "x"],
+    "schedule.after": ["0", "-1", "x", ".inf"],
     "train.epochs": ["0", "2.5", "x", "'3'", "1:30", "3_0"],
     "train.batch_size": ["0", "-64", "x"],
     "train.lr": ["0", "-1", "x", ".nan", ".inf", "null"],

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from helpers import killing
 from helpers.board import get, wait_for_runs
@@ -175,7 +176,7 @@ def test_a_folder_that_is_taken_away_is_said(zygote: Zygote, tmp_path: Path) -> 
     process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.end_of_epoch", 2))
     process.until(HELD)
     (run,) = list_run_folders(tmp_path)
-    shutil.rmtree(run.path)
+    run.path.rename(tmp_path / ".taken")  # at once: the saver may be writing the checkpoint of the epoch before
     process.proceed()
     _, error = process.communicate()
     assert process.returncode == 1
@@ -413,7 +414,65 @@ def test_what_is_laid_out_over_all_epochs_forbids_more(
     run = train("--epochs", "1", "--set", "augment.shift=1.0", "--set", "averaging.name=ema", "--set", setting)
     before = run.config.read_text()
     assert resume(run, "--epochs", "2") == 2
-    assert f"--epochs 2: {named} of this run are laid out over its 1 epochs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"--epochs 2: {named} of this run is laid out over its 1 epochs" in said
+    assert "--schedule-from-here constant" in said
+    assert f"mnist-tb train --init-from {run.path}" in said
+    assert run.config.read_text() == before
+
+
+def test_a_schedule_that_has_ended_goes_on_at_a_constant_rate_and_config_yaml_repeats_the_whole(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laid_out = [
+        *("schedule.name=one_cycle", "augment.shift=1.0", "augment.until=0.5"),
+        *("averaging.name=ema", "averaging.decay=0.9", "averaging.start=0.5"),
+    ]
+    run = train("--epochs", "2", *(part for setting in laid_out for part in ("--set", setting)))
+    before = scalars(run)["lr"]
+    assert resume(run, "--epochs", "3", "--schedule-from-here", "constant", "--lr", "2e-4") == 0
+    after = scalars(run)["lr"]
+    assert after[: len(before)] == before
+    assert all(value == pytest.approx(2e-4) for _, value in after[len(before) :])
+    assert len(after) > len(before)
+
+    settings = yaml.safe_load(run.config.read_text())
+    assert (settings["schedule"]["epochs"], settings["schedule"]["after"], settings["train"]["epochs"]) == (2, 2e-4, 3)
+    assert main(arguments=["runs", "show", str(run.path)]) == 0
+    assert "2 epochs laid out as one_cycle, then 1 at the constant learning rate 2e-4" in capsys.readouterr().out
+
+    # The whole again, in one piece, from what it says of itself; and longer still, without a further word.
+    repeated = train("--config", str(run.config))
+    ours, theirs = (checkpoint.load(each.last_checkpoint)["model"] for each in (repeated, run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert resume(run, "--epochs", "4") == 0
+    assert all(value == pytest.approx(2e-4) for _, value in scalars(run)["lr"][len(before) :])
+
+
+@pytest.mark.parametrize(
+    ("setting", "arguments", "sentence"),
+    [
+        ("schedule.name=cosine", ("--lr", "1e-4"), "--lr: is the rate of added epochs, and needs --schedule-from-here"),
+        ("schedule.name=cosine", ("--schedule-from-here", "constant"), "needs --epochs with more than the 1 that"),
+        (
+            "schedule.name=constant",
+            ("--schedule-from-here", "constant", "--epochs", "2"),
+            "no schedule of this run ends here; extend it by --epochs alone",
+        ),
+        (
+            "schedule.name=cosine",
+            ("--schedule-from-here", "constant", "--epochs", "2", "--lr", "0"),
+            "--lr: schedule.after must be greater than 0.0, not 0.0",
+        ),
+    ],
+)
+def test_a_constant_rate_where_it_makes_no_sense_is_one_sentence(
+    setting: str, arguments: tuple[str, ...], sentence: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--epochs", "1", "--set", setting)
+    before = run.config.read_text()
+    assert resume(run, *arguments) == 2
+    assert sentence in capsys.readouterr().err
     assert run.config.read_text() == before
 
 
