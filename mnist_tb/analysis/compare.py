@@ -17,6 +17,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, format_value, hyperparameters, varying
 from mnist_tb.errors import InputError
 from mnist_tb.events.records import open_regular
+from mnist_tb.events.seeds import by_seed
 from mnist_tb.runs.folder import PREDICTION, Run
 from mnist_tb.runs.query import RunSummary
 
@@ -171,16 +172,10 @@ def _over_seeds(members: Sequence[RunSummary], first: Sequence[RunSummary], leve
 
 
 def _by_seed(members: Sequence[RunSummary], metric: str) -> list[float]:
-    """One value for each seed: repeats of a training with the same seed are no new evidence, and are averaged.
-
-    A run whose seed is unknown counts by itself. Runs without the metric are left out.
-    """
-    values: dict[Any, list[float]] = {}
-    for number, run in enumerate(members):
-        value = getattr(run, metric)
-        if value is not None:
-            values.setdefault(("run", number) if run.seed is None else ("seed", run.seed), []).append(value)
-    return [math.fsum(repeats) / len(repeats) for repeats in values.values()]
+    """One value for each seed: its repeats are averaged. Runs without the metric are left out."""
+    known = [run for run in members if getattr(run, metric) is not None]
+    repeats = [[getattr(run, metric) for run in runs] for runs in by_seed(known, lambda run: run.seed)]
+    return [math.fsum(values) / len(values) for values in repeats]
 
 
 def _num_seeds(members: Sequence[RunSummary]) -> int:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import mnist_tb
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
-from mnist_tb.analysis.compare import Section
+from mnist_tb.analysis.compare import Line, Section
 from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader, tags
-from mnist_tb.events.curves import thin
+from mnist_tb.events.curves import by_step, thin
 from mnist_tb.events.reader import Contents
+from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
-_TEMPLATE = Path(__file__).parent / "static" / "report.html"
+_STATIC = Path(__file__).parent / "static"
+_BOARD = Path(mnist_tb.__file__).parent / "board" / "static"
+_PARTS = {
+    "@UPLOT_CSS@": _BOARD / "vendor" / "uPlot.min.css",
+    "@CHARTS_CSS@": _BOARD / "charts.css",
+    "@UPLOT@": _BOARD / "vendor" / "uPlot.iife.min.js",
+    "@CHARTS@": _BOARD / "charts.js",
+    "@REPORT@": _STATIC / "report.js",
+}
+"""What the page is made of: the charts are those of the Live tab."""
 _CURVE_POINTS = 400
 """The most points that are drawn of a curve."""
 _RUNS_WITH_PICTURES = 40
@@ -32,24 +43,41 @@ _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 def write_report(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem]:
     """Write the report; returns what could not be read. Raises InputError where the file cannot be written."""
     problems: list[Problem] = []
-    lines = [line for section in sections for line in section.lines]
-    coloured = [(run, colour) for colour, line in enumerate(lines) for run in line.runs]
-    runs = [_run(run, colour, number < _RUNS_WITH_PICTURES, problems) for number, (run, colour) in enumerate(coloured)]
+    runs: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
+    lines = [(section, line) for section in sections for line in section.lines]
+    for colour, (section, line) in enumerate(lines):
+        contents = {run.name: reader.read(run.path) for run in line.runs}
+        for run in line.runs:
+            runs.append(_run(run, contents[run.name], colour, len(runs) < _RUNS_WITH_PICTURES, problems))
+        if section.grouped:
+            groups.append(_group(tables.line_name(section, line), line, contents, colour))
     about = (
         f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
     )
     about += f", mnist_tb {__version__}"
     if len(runs) > _RUNS_WITH_PICTURES:
         about += f". Pictures of the first {_RUNS_WITH_PICTURES} only."
-    data = {"about": about, "sections": [_section(section) for section in sections], "runs": runs}
+    data = {
+        "about": about,
+        "sections": [_section(section) for section in sections],
+        "runs": runs,
+        "groups": groups,
+        "band": _about_the_band(groups),
+    }
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
     try:
-        path.write_text(
-            _TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text), encoding="utf-8", errors="replace"
-        )
+        path.write_text(_page().replace("@DATA@", text), encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     return problems
+
+
+def _page() -> str:
+    page = (_STATIC / "report.html").read_text(encoding="utf-8")
+    for place, part in _PARTS.items():
+        page = page.replace(place, part.read_text(encoding="utf-8"))
+    return page
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -67,8 +95,9 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _run(run: RunSummary, colour: int, with_pictures: bool, problems: list[Problem]) -> dict[str, Any]:
-    contents = reader.read(run.path)
+def _run(
+    run: RunSummary, contents: Contents, colour: int, with_pictures: bool, problems: list[Problem]
+) -> dict[str, Any]:
     if run.native:  # the others were read for the table, and their problems named there
         problems += damage_problems(run.path, contents.damage)
     return {
@@ -76,22 +105,63 @@ def _run(run: RunSummary, colour: int, with_pictures: bool, problems: list[Probl
         "colour": colour,
         "data": run.data,
         "settings": {key: format_value(value) for key, value in run.settings.items()},
-        "curves": {tag: _thinned(points) for tag, points in _in_order(contents)},
+        "curves": {tag: _curve(points) for tag, points in _shown_curves(contents).items()},
         "pictures": _pictures(contents) if with_pictures else {},
     }
 
 
-def _in_order(contents: Contents) -> list[tuple[str, Any]]:
-    """The curves, those of loss and accuracy first."""
+def _group(name: str, line: Line, contents: Mapping[str, Contents], colour: int) -> dict[str, Any]:
+    """A configuration's seeds as mean curves."""
+    seeds = by_seed(line.runs, lambda run: run.seed)
+    curves = {run.name: _shown_curves(contents[run.name]) for run in line.runs}
+    found = {tag: None for known in curves.values() for tag in known}
+    means = {tag: mean_curve([[curves[run.name].get(tag, []) for run in runs] for runs in seeds]) for tag in found}
+    known = {tag: mean for tag, mean in means.items() if mean is not None}
+    return {
+        "name": name,
+        "colour": colour,
+        "runs": [run.name for run in line.runs],
+        "seeds": len(seeds),
+        "cut": any(mean.is_cut for mean in known.values()),
+        "curves": {tag: _mean(mean) for tag, mean in known.items()},
+    }
+
+
+def _about_the_band(groups: Sequence[Mapping[str, Any]]) -> str:
+    if not groups:
+        return ""
+    cut = [group["name"] for group in groups if group["cut"]]
+    ends = f" Its seeds differ in length, so it ends with the shortest: {', '.join(cut)}." if cut else ""
+    return f"A line is the mean over a configuration's seeds, the band {BAND}.{ends}"
+
+
+def _shown_curves(contents: Contents) -> dict[str, list[tuple[int, float]]]:
+    """Tag → the curve by steps; those of loss and accuracy first."""
     first = ("loss", "acc")
     curves = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]
-    return sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
+    ordered = sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
+    return {tag: by_step((point.step, point.value) for point in points) for tag, points in ordered}
 
 
-def _thinned(points: Sequence[reader.Point]) -> list[tuple[int, float | None]]:
-    """Step and value of evenly spaced points; a value that is not finite is a gap."""
+def _curve(points: Sequence[tuple[int, float]]) -> dict[str, list[Any]]:
+    """Steps and values of evenly spaced points; a value that is not finite is a gap."""
     kept = thin(points, _CURVE_POINTS)
-    return [(p.step, float(f"{p.value:.7g}") if math.isfinite(p.value) else None) for p in kept]
+    return {"steps": [step for step, _ in kept], "values": [_rounded(value) for _, value in kept]}
+
+
+def _mean(mean: MeanCurve) -> dict[str, list[Any]]:
+    kept = thin(range(len(mean.steps)), _CURVE_POINTS)
+    curve: dict[str, list[Any]] = {
+        "steps": [mean.steps[at] for at in kept],
+        "values": [_rounded(mean.mean[at]) for at in kept],
+    }
+    if mean.seeds > 1:
+        curve["deviation"] = [_rounded(mean.deviation[at]) for at in kept]
+    return curve
+
+
+def _rounded(value: float | None) -> float | None:
+    return float(f"{value:.7g}") if value is not None and math.isfinite(value) else None
 
 
 def _pictures(contents: Contents) -> dict[str, str]:

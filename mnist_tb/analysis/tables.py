@@ -96,7 +96,7 @@ def summary(section: Section) -> str:
     """The first two lines in one sentence: how much better the best is, and how sure that is. Empty where unknown."""
     if len(section.lines) < 2 or (difference := section.lines[1].difference) is None or difference.p is None:
         return ""
-    best, second = (_name(section, line) for line in section.lines[:2])
+    best, second = (line_name(section, line) for line in section.lines[:2])
     value, low, high = 100 * -difference.value, 100 * -difference.high, 100 * -difference.low
     interval = f"({LEVEL:.0%}: {low:.2f} to {high:.2f})"
     if difference.significant and value > 0:
@@ -108,7 +108,7 @@ def summary(section: Section) -> str:
     return f"{best} and {second} do not differ significantly: {value:.2f} points {interval}.{more}"
 
 
-def _name(section: Section, line: Line) -> str:
+def line_name(section: Section, line: Line) -> str:
     """What a sentence calls a line: its settings where it is a group, else its run."""
     if not section.grouped:
         return str(line.values["run"])

@@ -50,6 +50,11 @@ def find_curves(tags: Iterable[str]) -> dict[tuple[str, str], str]:
     return found
 
 
+def by_step(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Points in the order of their steps; of several at a step, the one that was written last."""
+    return sorted(dict(points).items())
+
+
 def thin(points: Sequence[T], limit: int) -> Sequence[T]:
     """At most `limit` of some points, evenly spaced, always with the last one."""
     every = max(-(-len(points) // limit), 1)

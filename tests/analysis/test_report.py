@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from playwright.sync_api import Page
 
 from helpers.events import read_events
 from helpers.fixtures import Open, Train
+from helpers.paths import REPOSITORY
 from mnist_tb import Tracker
 from mnist_tb.cli.main import main
 from mnist_tb.events.writer import EventWriter
@@ -68,34 +70,133 @@ def test_all_is_in_it(report: Path, visit: Open) -> None:
     assert "model.channels" in page.locator("#settings tbody tr td:first-child").all_inner_texts()
 
 
+def drawn(page: Page, chart: int) -> list[str]:
+    """The names of the lines in a chart."""
+    names: list[str] = page.locator(".plot").nth(chart).evaluate("one => one.chart.lines.map(line => line.name)")
+    return names
+
+
+def scale(page: Page, chart: int) -> tuple[float, float]:
+    """The least and the largest value that a chart's height spans."""
+    low, high = page.locator(".plot").nth(chart).evaluate("({chart: {plot: {scales: {y}}}}) => [y.min, y.max]")
+    return low, high
+
+
 def test_runs_are_switched_on_and_off(report: Path, visit: Open) -> None:
     page = visit(report.as_uri())
-    loss = page.locator(".chart").nth(1).locator("path")
-    before = loss.count()
-    assert before == 2 * 3 + 1  # train, val, test of two runs, and val of the foreign one
+    before = drawn(page, 1)
+    assert len(before) == 2 * 3 + 1  # train, val, test of two runs, and val of the foreign one
     page.get_by_label("0005-first").uncheck()
-    assert loss.count() < before
+    assert drawn(page, 1) == [name for name in before if not name.startswith("0005-first")]
     assert not page.locator("#pictures .card", has_text="0005-first").is_visible()
     assert not page.locator("#tables tr", has_text="0005-first").is_visible()
     assert page.locator("#tables tr", has_text="0001-digits").is_visible()
     page.get_by_role("button", name="none").click()
-    assert loss.count() == 0
-    assert "nothing is shown" in page.locator(".chart").nth(1).locator("svg").inner_html()
+    assert page.locator(".chart").nth(1).get_by_text("Nothing is shown.").is_visible()
+    assert not page.locator(".plot").nth(1).is_visible()
     page.get_by_role("button", name="all").click()
-    assert loss.count() == before
+    assert drawn(page, 1) == before
+    assert page.locator(".plot").nth(1).is_visible()
 
 
-def test_values_under_the_pointer_and_a_logarithm(report: Path, visit: Open) -> None:
+def test_the_pointer_lists_the_exact_values_of_all_lines(report: Path, visit: Open) -> None:
     page = visit(report.as_uri())
-    chart = page.locator(".chart").nth(1)
-    chart.locator("svg").hover()
-    assert re.match(r"step [\d,]+ ", chart.locator(".tip").inner_text())
-    before = chart.locator("path").first.get_attribute("d")
-    accuracy = page.locator(".chart").first
-    plain = accuracy.locator("path").first.get_attribute("d")
-    accuracy.get_by_label("log").check()
-    assert accuracy.locator("path").first.get_attribute("d") != plain
-    assert before
+    loss = page.locator(".plot").nth(1)
+    loss.hover()
+    rows = loss.locator(".tip div").all_inner_texts()
+    assert len(rows) == len(drawn(page, 1))
+    data = json.loads(re.search(r'id="data">(.*?)</script>', report.read_text(), re.S)[1])  # type: ignore[index]
+    known = {run["name"]: run["curves"] for run in data["runs"]}
+    for row in rows:
+        name, split, value, place = re.fullmatch(r"\s*(\S+) (\w+) (\S+?)(?:, at ([\d,]+))?", row).groups()  # type: ignore[union-attr]
+        curve = known[name][f"loss/{split}"]
+        step = int((place or loss.locator(".tip b").first.inner_text().removeprefix("step ")).replace(",", ""))
+        assert float(value) == pytest.approx(curve["values"][curve["steps"].index(step)], rel=1e-3)
+
+
+def test_scales_zoom_and_smoothing(report: Path, visit: Open) -> None:
+    page = visit(report.as_uri())
+    chart, plot = page.locator(".chart").first, page.locator(".plot").first
+    late = scale(page, 0)
+    chart.get_by_label("from the start").check()
+    whole = scale(page, 0)
+    assert whole[0] < late[0], "an untrained network guesses"
+    ticks = "one => one.chart.plot.axes[1]._values"
+    chart.get_by_role("combobox").select_option("last percent")
+    assert {"90 %", "50 %"} <= set(plot.evaluate(ticks))
+    heights = plot.evaluate("({chart: {plot}}) => [.5, .9, .95].map(v => plot.valToPos(v, 'y'))")
+    assert heights[0] - heights[1] > heights[1] - heights[2] > 0.1 * (heights[0] - heights[1])
+    chart.get_by_role("combobox").select_option("logarithmic")
+    heights = plot.evaluate("({chart: {plot}}) => [.2, .4, .8].map(v => plot.valToPos(v, 'y'))")
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
+
+    over = plot.locator(".u-over").bounding_box()
+    assert over is not None
+    x, y = over["x"], over["y"] + over["height"] / 2
+    page.mouse.move(x + 0.2 * over["width"], y)
+    page.mouse.down()
+    page.mouse.move(x + 0.6 * over["width"], y, steps=5)
+    page.mouse.up()
+    steps = "({chart: {plot: {scales: {x}}}}) => [x.min, x.max]"
+    all_steps = "({chart: {plot: {data}}}) => [data[0][0], data[0].at(-1)]"
+    full = plot.evaluate(all_steps)
+    zoomed = plot.evaluate(steps)
+    assert full[0] < zoomed[0] < zoomed[1] < full[1]
+    page.get_by_label("0005-first").uncheck()
+    assert plot.evaluate(steps) == zoomed, "what is switched off does not move what one looks at"
+    page.mouse.dblclick(x + 0.4 * over["width"], y)
+    assert plot.evaluate(steps) == plot.evaluate(all_steps)
+
+    jagged = """({chart: {lines}}) => {
+      const values = lines.find((line) => line.name.endsWith('train')).values;
+      return values.slice(1).reduce((sum, value, i) => sum + Math.abs(value - values[i]), 0); }"""
+    before = plot.evaluate(jagged)
+    assert "nothing is smoothed" in page.locator("#smoothed").inner_text()
+    page.get_by_label("smoothing", exact=True).fill("0.9")
+    assert plot.evaluate(jagged) < before
+    assert "weight 0.9" in page.locator("#smoothed").inner_text()
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Path:
+    """Two configurations of three seeds, one of them trained twice, and one seed shorter than the others."""
+    for lr in (0.1, 0.2):
+        for seed, shift in ((1, 0.0), (2, 0.02), (3, 0.04), (3, 0.04)):
+            with Tracker(tmp_path / "runs", "run", {"lr": lr, "seed": seed}) as tracker:
+                for step in range(0, 40 if (lr, seed) == (0.2, 2) else 100, 10):
+                    tracker.scalars(step, {"accuracy/val": lr + shift + step / 200, "loss/train": 1 / (1 + step)})
+    return write_report(tmp_path / "runs", "--group")
+
+
+def test_seeds_are_a_mean_with_a_band(grouped: Path, visit: Open) -> None:
+    page = visit(grouped.as_uri())
+    assert boxes(page) == ["lr0.1\n3 seeds", "lr0.2\n3 seeds"]
+    assert drawn(page, 0) == ["lr0.1 val", "lr0.2 val"]
+    lines = page.locator(".plot").first.evaluate("({chart: {lines}}) => lines")
+    assert [line["steps"][-1] for line in lines] == [90, 30], "as far as all of its seeds go"
+    at_20 = [line["steps"].index(20) for line in lines]
+    for line, at, lr in zip(lines, at_20, (0.1, 0.2), strict=True):
+        assert line["values"][at] == pytest.approx(lr + 0.12)
+        assert (line["low"][at], line["high"][at]) == pytest.approx((lr + 0.1, lr + 0.14)), (
+            "the deviation of .0 .02 .04"
+        )
+    about = page.get_by_text("one standard deviation over the seeds").inner_text()
+    assert "ends with the shortest: lr0.2." in about
+    page.locator(".plot").first.hover()
+    assert re.search(r"lr0\.1 val [\d.]+ ± 0\.02", page.locator(".plot").first.locator(".tip").inner_text())
+    page.get_by_label("each seed").check()
+    assert len(drawn(page, 0)) == 2 + 8
+    page.get_by_role("checkbox", name="lr0.1").uncheck()
+    assert len(drawn(page, 0)) == 1 + 4
+
+
+def test_charts_are_of_the_library_that_is_said() -> None:
+    """The vendored files are those of the package, by its checksums, and the report has them in it."""
+    vendor = REPOSITORY / "mnist_tb" / "board" / "static" / "vendor"
+    said = dict(re.findall(r"^\| (uPlot\S+) \| \S+ \| ([0-9a-f]{64}) \|$", (vendor / "README.md").read_text(), re.M))
+    assert said.keys() == {path.name for path in vendor.iterdir()} - {"README.md"}
+    for name, digest in said.items():
+        assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == digest, name
 
 
 def test_it_asks_no_network(report: Path, visit: Open) -> None:
@@ -140,8 +241,8 @@ def test_a_report_of_what_others_wrote(tmp_path: Path, visit: Open) -> None:
     path = write_report(tmp_path / "runs")
     data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
     curve = data["runs"][0]["curves"]["Loss/val"]
-    assert 300 < len(curve) <= 400
-    assert curve[-1] == [999, pytest.approx(0.001)]
+    assert 300 < len(curve["steps"]) <= 400
+    assert (curve["steps"][-1], curve["values"][-1]) == (999, pytest.approx(0.001))
     page = visit(path.as_uri())
     assert boxes(page) == ["others/one"]
     assert "These runs have no pictures." in page.locator("#pictures").inner_text()

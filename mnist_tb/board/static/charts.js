@@ -1,0 +1,219 @@
+// Charts of curves, for the Live tab and the report: uPlot, which the page has loaded, and what both need of it.
+//
+// A line is {name, colour, steps, values, low, high, width, alpha, dots}: numbers, or null where there is a gap; low and
+// high, if it has them, are the edges of a band around it. Lines need not have the same steps.
+
+const COLOURS = ['#2f7ed8', '#e8710a', '#2ca05a', '#d6336c', '#8e5ad7', '#0fa3b1', '#a98307', '#d2483f', '#6f7f8f', '#b0569f'];
+const LISTED = 12;  // lines whose values are listed under the pointer
+const PERCENT = [0, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1];
+
+export const colour = (i) => i < COLOURS.length ? COLOURS[i] : `hsl(${Math.round(i * 137.5) % 360} 60% 52%)`;
+export const count = (n) => Math.round(n).toLocaleString('en');
+export function short(value) {
+  if (value === 0) return '0';
+  const size = Math.abs(value);
+  if (size >= 1e4 && size < 1e7) return count(value);
+  return size >= 1e7 || size < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(4));
+}
+
+// The exponential moving average, begun without a bias towards zero, as TensorBoard's Time Series smooths. A gap stays.
+export function smooth(values, weight) {
+  if (!weight) return values;
+  let mean = 0, share = 1;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = weight * mean + (1 - weight) * value;
+    share *= weight;
+    return mean / (1 - share);
+  });
+}
+
+const faded = (paint, alpha) => paint.startsWith('hsl(')
+  ? paint.replace(')', ` / ${alpha})`)
+  : paint + Math.round(alpha * 255).toString(16).padStart(2, '0');
+
+// How far apart values lie: evenly, by their order of magnitude, or by that of what an accuracy lacks of 100 %.
+const LACK = 2e-4;
+const SCALES = {
+  linear: {distr: 1},
+  log: {distr: 3},
+  percent: {distr: 100, fwd: (v) => -Math.log10(1 + LACK - Math.min(v, 1)), bwd: (v) => 1 + LACK - 10 ** -v},
+};
+
+// The least and the largest value of what is shown from one step to another, with some room.
+function extent(lines, from, to, scale) {
+  let low = Infinity, high = -Infinity;
+  for (const line of lines) {
+    for (let i = 0; i < line.steps.length; i++) {
+      if (line.steps[i] < from(line) || line.steps[i] > to) continue;
+      for (const value of [line.values[i], line.low?.[i] ?? null, line.high?.[i] ?? null]) {
+        if (value === null || (scale === 'log' && value <= 0)) continue;
+        low = Math.min(low, value);
+        high = Math.max(high, value);
+      }
+    }
+  }
+  if (low > high) return [scale === 'log' ? 0.1 : 0, 1];
+  if (scale === 'log') return low === high ? [low / 2, high * 2] : [low / 1.05, high * 1.05];
+  const room = (high - low) * 0.05 || Math.abs(high) * 0.05 || 0.5;
+  return scale === 'percent' ? [Math.max(0, low - room), Math.min(1, high + room)] : [low - room, high + room];
+}
+
+export class Chart {
+  // holder: an element, which the chart fills. name: what it shows. axis: what its steps are, in a word.
+  constructor(holder, name, axis = 'step') {
+    this.holder = holder;
+    this.axis = axis;
+    this.choices = {scale: 'linear', fromStart: false, smoothing: 0};
+    this.lines = [];
+    this.tip = document.createElement('div');
+    this.tip.className = 'tip';
+    holder.setAttribute('role', 'img');
+    holder.setAttribute('aria-label', `${name} by ${axis}`);
+    holder.chart = this;
+    this.resized = new ResizeObserver(() => this.plot?.setSize(this.size()));
+    this.resized.observe(holder);
+    this.theme = matchMedia('(prefers-color-scheme: dark)');
+    this.repaint = () => this.plot?.redraw();
+    this.theme.addEventListener('change', this.repaint);
+  }
+
+  // Show these lines; those that are zoomed into stay so. The first quarter, where all falls steeply, does not decide
+  // the scale, unless `fromStart`.
+  show(lines, choices = {}) {
+    this.choices = {...this.choices, ...choices};
+    this.lines = lines.map((line) => {
+      const smoothed = (values) => values && smooth(values, line.dots ? 0 : this.choices.smoothing);
+      const [values, low, high] = [line.values, line.low, line.high].map(smoothed);
+      if (this.choices.scale !== 'log') return {...line, values, low, high};
+      const positive = (list, instead) => list?.map((value, i) => value === null || value > 0 ? value : instead(i));
+      return {...line, high, values: positive(values, () => null), low: positive(low, (i) => values[i] > 0 ? values[i] / 1e3 : null)};
+    });
+    const kind = JSON.stringify([this.choices.scale, lines.map((l) => [l.name, l.colour, l.width, l.alpha, l.dots, !!l.low])]);
+    const data = this.data();
+    if (this.plot && this.kind === kind) {
+      this.plot.setData(data, !this.zoomed());
+      if (this.zoomed()) this.plot.redraw();
+      return;
+    }
+    const {min, max} = this.zoomed() ? this.plot.scales.x : {};
+    this.plot?.destroy();
+    this.kind = kind;
+    this.whole = [data[0][0] ?? 0, data[0].at(-1) ?? 1];
+    this.plot = new uPlot(this.options(), data, this.holder);
+    this.plot.over.append(this.tip);
+    this.tip.hidden = true;
+    if (min !== undefined) this.plot.setScale('x', {min, max});
+  }
+
+  destroy() {
+    this.resized.disconnect();
+    this.theme.removeEventListener('change', this.repaint);
+    this.plot?.destroy();
+  }
+
+  zoomed() {
+    const data = this.plot?.data[0];
+    return !!data?.length && this.plot.scales.x.min !== null && (this.plot.scales.x.min > data[0] || this.plot.scales.x.max < data.at(-1));
+  }
+
+  size() {
+    return {width: Math.max(200, this.holder.clientWidth), height: 240};
+  }
+
+  data() {  // one row of steps for all; a line has no value at others' steps, and null where it has a gap
+    if (!this.lines.length) return [[]];
+    return uPlot.join(this.lines.map((line) => [line.steps, line.values, ...(line.low ? [line.low, line.high] : [])]));
+  }
+
+  options() {
+    const ink = () => getComputedStyle(this.holder).getPropertyValue('--faint');
+    const grid = {stroke: () => getComputedStyle(this.holder).getPropertyValue('--line'), width: 1};
+    const axis = {stroke: ink, grid, ticks: {show: false}, font: '11px system-ui, sans-serif'};
+    const {scale} = this.choices;
+    const series = [{}], bands = [];
+    for (const line of this.lines) {
+      const show = !!line.dots;
+      series.push({
+        stroke: faded(line.colour, line.alpha ?? 1), width: line.width ?? 1.5, spanGaps: false,
+        points: {show, size: 5 * (line.dots || 1), fill: line.colour, stroke: line.colour}, line,
+      });
+      if (!line.low) continue;
+      series.push({width: 0, points: {show: false}}, {width: 0, points: {show: false}});
+      bands.push({series: [series.length - 1, series.length - 2], fill: faded(line.colour, 0.18)});
+    }
+    return {
+      ...this.size(), series, bands, legend: {show: false}, padding: [10, 12, 0, 0],
+      scales: {
+        x: {time: false, range: (u, min, max) => min === null ? [0, 1] : [min, min === max ? max + 1 : max]},
+        y: {...SCALES[scale], range: (u) => this.range(u)},
+      },
+      axes: [
+        {...axis, size: 28, gap: 4, incrs: [1, 2, 5].flatMap((n) => [...Array(10).keys()].map((p) => n * 10 ** p)).sort((a, b) => a - b),
+          values: (u, steps) => steps.map(count)},
+        {...axis, size: 54, gap: 5, values: (u, values) => values.map((value) => value === null ? null : scale === 'percent' ? `${+(value * 100).toFixed(2)} %` : short(value)),
+          ...(scale === 'percent' ? {splits: (u, i, min, max) => this.percents(min, max), filter: (u, splits) => splits} : {})},
+      ],
+      cursor: {
+        points: {size: 6}, drag: {x: true, y: false, dist: 6},
+        dataIdx: (u, s, i) => this.nearest(u.data[s], i), focus: {prox: -1},
+      },
+      hooks: {setCursor: [(u) => this.point(u)]},
+    };
+  }
+
+  range(u) {
+    const {scale, fromStart} = this.choices;
+    const {min, max} = u.scales.x;
+    const begin = (line) => line.steps[0] + (line.steps.at(-1) - line.steps[0]) / 4;
+    const zoomed = this.zoomed();
+    return extent(this.lines, (line) => zoomed ? min : fromStart ? -Infinity : begin(line), zoomed ? max : Infinity, scale);
+  }
+
+  percents(min, max) {
+    const within = PERCENT.filter((value) => value >= min && value <= max);
+    if (within.length > 2) return within;
+    const step = 10 ** Math.floor(Math.log10((max - min) / 2));
+    const every = [1, 2, 5].map((n) => n * step).find((n) => (max - min) / n <= 6) ?? 10 * step;
+    return Array.from({length: 8}, (_, i) => +((Math.ceil(min / every) + i) * every).toPrecision(12)).filter((v) => v <= max);
+  }
+
+  nearest(values, i) {  // the place of the value nearest to one place, of a line that has none there
+    if (!values || (values[i] ?? null) !== null) return i;
+    for (let away = 1; away < values.length; away++) {
+      if ((values[i - away] ?? null) !== null) return i - away;
+      if ((values[i + away] ?? null) !== null) return i + away;
+    }
+    return null;
+  }
+
+  // The values of all lines under the pointer, in the order in which they lie there.
+  point(u) {
+    const {left, idx} = u.cursor;
+    this.tip.hidden = left < 0 || idx === null || idx === undefined;
+    if (this.tip.hidden) return;
+    const found = [];
+    u.series.forEach((series, s) => {
+      const i = u.cursor.idxs[s];
+      if (series.line && i !== null && i !== undefined && (u.data[s][i] ?? null) !== null) {
+        const spread = series.line.high ? (u.data[s + 2][i] ?? null) : null;
+        found.push({line: series.line, step: u.data[0][i], value: u.data[s][i], spread: spread === null ? null : spread - u.data[s][i]});
+      }
+    });
+    found.sort((a, b) => b.value - a.value);
+    const head = document.createElement('b');
+    head.textContent = `${this.axis} ${count(u.data[0][idx])}`;
+    const rows = found.slice(0, LISTED).map(({line, step, value, spread}) => {
+      const row = document.createElement('div'), mark = document.createElement('i');
+      mark.style.background = line.colour;
+      const at = step === u.data[0][idx] ? '' : `, at ${count(step)}`;
+      row.append(mark, ` ${line.name} `, Object.assign(document.createElement('b'), {textContent: short(value) + (spread === null ? '' : ` ± ${short(+spread.toPrecision(2))}`)}), at);
+      return row;
+    });
+    const rest = found.length - rows.length;
+    this.tip.replaceChildren(head, ...rows, ...(rest > 0 ? [`and ${rest} more`] : []));
+    const right = left > u.over.clientWidth / 2;
+    this.tip.style.left = right ? '' : `${left + 14}px`;
+    this.tip.style.right = right ? `${u.over.clientWidth - left + 14}px` : '';
+  }
+}
