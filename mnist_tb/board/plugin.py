@@ -20,6 +20,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 from werkzeug.exceptions import MethodNotAllowed
 
+from mnist_tb.board.groups import mean_curves
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import find_curves, thin
@@ -31,13 +32,15 @@ _PICTURES = (tags.RESULTS, tags.PREDICTIONS)
 """The final result, or until it is there the newest predictions for the watched images."""
 _READ, _SENT = 5_000, 200
 """How many points of a curve are read, and how many are sent."""
+_MOST_RUNS = 200
+"""How many runs are averaged at once."""
 
 Answer = Callable[[Request], Response]
 Application = Callable[..., Iterable[bytes]]
 
 
 class LivePlugin(base_plugin.TBPlugin):
-    """The tab, and its addresses: runs, curves, picture, weights, and the files in static/."""
+    """The tab, and its addresses: runs, curves, means, picture, weights, and the files in static/."""
 
     plugin_name = status.PLUGIN
 
@@ -48,7 +51,13 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, Application]:
         files = {f"/static/{path.name}": _static(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
-        routes = {"/runs": self._runs, "/curves": self._curves, "/picture": self._picture, "/weights": self._weights}
+        routes = {
+            "/runs": self._runs,
+            "/curves": self._curves,
+            "/picture": self._picture,
+            "/weights": self._weights,
+            "/means": self._means,
+        }
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
     def is_active(self) -> bool:
@@ -78,7 +87,7 @@ class LivePlugin(base_plugin.TBPlugin):
         now, found = time.time(), []
         for run, start in started.items():
             data = series.get(run, {}).get(tags.LIVE_STATUS, ())
-            known = status.status_from_json(_text(data[-1])) if data else None
+            known = status.status_from_series(data)
             entry: dict[str, Any] = {"run": run, "started": start}
             if known is not None:
                 entry |= {**asdict(known), "written": data[-1].wall_time}
@@ -124,6 +133,13 @@ class LivePlugin(base_plugin.TBPlugin):
             curves[kind][split] = [[datum.step, datum.value] for datum in thin(points.get(tag, ()), _SENT)]
         return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
 
+    def _means(self, request: Request) -> Response:
+        """The mean curves of the configurations of some runs, `run=a&run=b`; see `groups.mean_curves`."""
+        runs = list(dict.fromkeys(request.args.getlist("run")))[:_MOST_RUNS]
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        found = mean_curves(self._provider, where, runs, _READ, _SENT)
+        return http_util.Respond(request, found, "application/json")
+
     def _picture(self, request: Request) -> Response:
         """The newest picture of a run, a PNG; an empty answer, 204, where it has none."""
         run = request.args.get("run", "")
@@ -147,17 +163,12 @@ class LivePlugin(base_plugin.TBPlugin):
         data = series.get(run, {}).get(tags.LIVE_WEIGHTS, ())
         if not data:
             return Response(status=204)
-        return http_util.Respond(request, _text(data[-1]), "application/octet-stream")
+        return http_util.Respond(request, status.content(data[-1]), "application/octet-stream")
 
 
 def _shown_curves(series: Iterable[str]) -> dict[tuple[str, str], str]:
     """(kind, split) → tag, of the curves that the tab shows."""
     return {key: tag for key, tag in find_curves(series).items() if key[1] in _SPLITS}
-
-
-def _text(datum: Any) -> bytes:
-    value = datum.numpy.reshape(-1)
-    return bytes(value[0]) if len(value) and isinstance(value[0], bytes) else b""
 
 
 def _experiment(request: Request) -> str:

@@ -64,6 +64,12 @@ def hyperparameters(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _INCIDENTAL}
 
 
+def seed_of(settings: Settings) -> int | str | float | None:
+    """The seed, of whatever program; None where there is none, or it is no single value."""
+    seed = settings.get(SEED)
+    return seed if isinstance(seed, (int, str, float)) else None
+
+
 def differences(settings: Settings, others: Settings) -> dict[str, Any]:
     """The settings whose value differs in `others`, or is missing there."""
     return {key: value for key, value in settings.items() if key not in others or others[key] != value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -23,6 +24,7 @@ class Status:
     """The status of a run. What is not known yet is None.
 
     state: one of STATES. phase: what it is doing, in a word or two.
+    seed: of the training; runs that share it and the settings of HParams are repeats.
     epoch, batch: from 1. step: completed updates. Losses in nats, accuracies from 0 to 1.
     seconds: since the run began. remaining: seconds of training that are left, at the rate so far.
     """
@@ -50,6 +52,7 @@ class Status:
     seconds: float = 0.0
     remaining: float | None = None
     error: str = ""
+    seed: int | float | str | None = None
 
     def to_json(self) -> str:
         """As JSON; numbers that are not finite become null."""
@@ -68,6 +71,17 @@ def status_from_json(text: str | bytes) -> Status | None:
     if not all(_fits(field.type, value) for field, value in known.values()):
         return None
     return Status(**{name: value for name, (_, value) in known.items()})
+
+
+def status_from_series(data: Sequence[Any]) -> Status | None:
+    """The newest Status of a tensor series of TensorBoard's data provider; None where it has none."""
+    return status_from_json(content(data[-1])) if data else None
+
+
+def content(datum: Any) -> bytes:
+    """The bytes of a string tensor of TensorBoard's data provider; empty where it is something else."""
+    value = datum.numpy.reshape(-1)
+    return bytes(value[0]) if len(value) and isinstance(value[0], bytes) else b""
 
 
 def _fits(kind: Any, value: Any) -> bool:

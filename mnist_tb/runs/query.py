@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.hyperparameters import SEED, flatten
+from mnist_tb.config.hyperparameters import flatten, seed_of
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import best_result, find_curves
@@ -62,9 +62,8 @@ class RunSummary:
 
     @property
     def seed(self) -> int | str | float | None:
-        """The seed, of another program's run of any plain type; None where there is none, or it is no single value."""
-        seed = self.settings.get(SEED)
-        return seed if isinstance(seed, (int, str, float)) else None
+        """As `seed_of` its settings."""
+        return seed_of(self.settings)
 
     @property
     def data(self) -> str:

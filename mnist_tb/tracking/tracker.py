@@ -24,7 +24,7 @@ import torch
 import yaml
 from torch import nn
 
-from mnist_tb.config.hyperparameters import flatten, hyperparameters, short_name
+from mnist_tb.config.hyperparameters import flatten, hyperparameters, seed_of, short_name
 from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events import tags
@@ -94,7 +94,8 @@ class Tracker:
         self._step = 0
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
         self._writer = EventWriter(self.run.path, 0)
-        self._live = Live(self._writer, Status(phase="training", dataset=dataset, steps=steps))
+        status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
+        self._live = Live(self._writer, status)
         self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
         self._writer.texts(0, {tags.CONFIG_TEXT: config_text(flat)})
         self._writer.layout(LAYOUT if charts is None else charts)

@@ -215,6 +215,7 @@ def first_status(config: Config, dataset: Dataset) -> Status:
         dataset=dataset.name,
         device=config.device,
         precision=config.precision,
+        seed=config.seed,
         epochs=config.train.epochs,
         batches=steps // config.train.epochs,
         steps=steps,

@@ -21,13 +21,24 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from helpers.board import HOSTILE, TRAINING, children, get, read_address, start_board, wait_for_runs, write_status
+from helpers.board import (
+    HOSTILE,
+    TRAINING,
+    Board,
+    children,
+    get,
+    read_address,
+    start_board,
+    wait_for_runs,
+    write_status,
+)
 from helpers.events import read_events
 from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 from helpers.processes import wait_until_gone
 from helpers.zygote import HELD, Forked, Place, Zygote
+from mnist_tb import Tracker
 from mnist_tb.board import snapshot
 from mnist_tb.board.snapshot import Snapshot
 from mnist_tb.cli.main import main
@@ -222,6 +233,42 @@ def test_curves_are_the_written_ones(address: str, finished: Run) -> None:
     assert get(f"{address}/data/plugin/live/curves?run=../../etc")["curves"] == {"loss": {}, "accuracy": {}}
 
 
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two configurations; of one, three runs with two seeds."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for lr, seed in ((0.1, 1), (0.1, 2), (0.1, 2), (0.2, 1)):
+        with Tracker(folder, "run", {"lr": lr, "seed": seed}) as tracker:
+            for step in (0, 10, 20):
+                tracker.scalars(step, {"loss/val": lr + seed + step / 10, "accuracy/val": 0.5})
+    return folder
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_seeds_are_one_curve(fast: str, seeds: Path) -> None:
+    board = Board(seeds, "--load_fast", fast)
+    try:
+        wait_for_runs(board.url, 4)
+        runs = [path.name for path in sorted(seeds.iterdir())]
+        query = "&".join(f"run={name}" for name in [*runs, runs[0], "nowhere"])
+        answer = get(f"{board.url}/data/plugin/live/means?{query}")
+        assert answer["band"] == "one standard deviation over the seeds to either side"
+        groups = {tuple(group["runs"]): group for group in answer["groups"]}
+        assert groups.keys() == {tuple(runs[:3]), (runs[3],), ("nowhere",)}
+        many, single = groups[tuple(runs[:3])], groups[(runs[3],)]
+        assert (many["seeds"], many["settings"]) == (2, {"lr": 0.1})
+        deviation = pytest.approx(0.5**0.5, abs=1e-6)
+        assert many["curves"]["loss"]["val"] == [
+            [step, pytest.approx(1.6 + step / 10), deviation] for step in (0, 10, 20)
+        ]
+        assert single["curves"]["loss"]["val"] == [[step, pytest.approx(1.2 + step / 10), None] for step in (0, 10, 20)]
+        assert groups[("nowhere",)]["curves"] == {}
+        assert get(f"{board.url}/data/plugin/live/means")["groups"] == []
+    finally:
+        board.process.terminate()
+        board.process.wait(30)
+
+
 def test_the_picture_is_the_final_result(address: str, finished: Run) -> None:
     picture = get(f"{address}/data/plugin/live/picture?run=0001-digits")
     assert picture == read_events(finished).Images("results/test")[-1].encoded_image_string
@@ -233,7 +280,7 @@ def test_no_picture_is_no_error_of_the_server(run: str, address: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-@pytest.mark.parametrize("path", ["runs", "curves", "picture", "static/live.js"])
+@pytest.mark.parametrize("path", ["runs", "curves", "means", "picture", "static/live.js"])
 def test_nothing_but_get(method: str, path: str, address: str) -> None:
     assert code_of(urllib.request.Request(f"{address}/data/plugin/live/{path}", method=method)) == 405
 
