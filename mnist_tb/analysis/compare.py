@@ -80,6 +80,12 @@ def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSumm
     return runs
 
 
+def select(runs: Iterable[RunSummary], conditions: Iterable[str], last: int | None) -> list[RunSummary]:
+    """Of the runs that meet the conditions, as `where` has them, the `last` ones to begin; None: all."""
+    found = where(runs, conditions)
+    return found if last is None else sorted(found, key=lambda run: run.started or 0.0)[-last:]
+
+
 def compare(runs: Sequence[RunSummary], sort: str = "val_accuracy", group: bool = False) -> list[Section]:
     """Runs in sections of the same data, the largest first; in each, the best run first and the others against it."""
     by_data: dict[tuple[str, int | None] | None, list[RunSummary]] = {}

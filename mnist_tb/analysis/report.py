@@ -17,7 +17,7 @@ from mnist_tb.analysis.compare import Line, Section
 from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader, tags
-from mnist_tb.events.curves import by_step, thin
+from mnist_tb.events.curves import Told, by_step, own_tag, thin
 from mnist_tb.events.reader import Contents
 from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
@@ -32,6 +32,7 @@ _PARTS = {
     "@REPORT@": _STATIC / "report.js",
 }
 """What the page is made of: the charts are those of the Live tab."""
+_NOTHING: Told = {}
 _CURVE_POINTS = 400
 """The most points that are drawn of a curve."""
 _RUNS_WITH_PICTURES = 40
@@ -40,8 +41,11 @@ _ORDER = (tags.CONFUSION, tags.RESULTS, tags.MISTAKES, tags.UNCERTAIN, tags.CALI
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
 
-def write_report(path: Path, sections: Sequence[Section], logdir: Path) -> list[Problem]:
-    """Write the report; returns what could not be read. Raises InputError where the file cannot be written."""
+def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: Told = _NOTHING) -> list[Problem]:
+    """Write the report; returns what could not be read. Raises InputError where the file cannot be written.
+
+    told: which curve of another program is which; it is drawn with ours.
+    """
     problems: list[Problem] = []
     runs: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
@@ -49,9 +53,9 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path) -> list[
     for colour, (section, line) in enumerate(lines):
         contents = {run.name: reader.read(run.path) for run in line.runs}
         for run in line.runs:
-            runs.append(_run(run, contents[run.name], colour, len(runs) < _RUNS_WITH_PICTURES, problems))
+            runs.append(_run(run, contents[run.name], told, colour, len(runs) < _RUNS_WITH_PICTURES, problems))
         if section.grouped:
-            groups.append(_group(tables.line_name(section, line), line, contents, colour))
+            groups.append(_group(tables.line_name(section, line), line, contents, told, colour))
     about = (
         f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
     )
@@ -96,7 +100,7 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _run(
-    run: RunSummary, contents: Contents, colour: int, with_pictures: bool, problems: list[Problem]
+    run: RunSummary, contents: Contents, told: Told, colour: int, with_pictures: bool, problems: list[Problem]
 ) -> dict[str, Any]:
     if run.native:  # the others were read for the table, and their problems named there
         problems += damage_problems(run.path, contents.damage)
@@ -105,15 +109,15 @@ def _run(
         "colour": colour,
         "data": run.data,
         "settings": {key: format_value(value) for key, value in run.settings.items()},
-        "curves": {tag: _curve(points) for tag, points in _shown_curves(contents).items()},
+        "curves": {tag: _curve(points) for tag, points in _shown_curves(contents, told).items()},
         "pictures": _pictures(contents) if with_pictures else {},
     }
 
 
-def _group(name: str, line: Line, contents: Mapping[str, Contents], colour: int) -> dict[str, Any]:
+def _group(name: str, line: Line, contents: Mapping[str, Contents], told: Told, colour: int) -> dict[str, Any]:
     """A configuration's seeds as mean curves."""
     seeds = by_seed(line.runs, lambda run: run.seed)
-    curves = {run.name: _shown_curves(contents[run.name]) for run in line.runs}
+    curves = {run.name: _shown_curves(contents[run.name], told) for run in line.runs}
     found = {tag: None for known in curves.values() for tag in known}
     means = {tag: mean_curve([[curves[run.name].get(tag, []) for run in runs] for runs in seeds]) for tag in found}
     known = {tag: mean for tag, mean in means.items() if mean is not None}
@@ -135,10 +139,12 @@ def _about_the_band(groups: Sequence[Mapping[str, Any]]) -> str:
     return f"A line is the mean over a configuration's seeds, the band {BAND}.{ends}"
 
 
-def _shown_curves(contents: Contents) -> dict[str, list[tuple[int, float]]]:
-    """Tag → the curve by steps; those of loss and accuracy first."""
+def _shown_curves(contents: Contents, told: Told) -> dict[str, list[tuple[int, float]]]:
+    """Tag → the curve by steps; those of loss and accuracy first. What was told has the tag that it has here."""
     first = ("loss", "acc")
-    curves = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]
+    named = {tag: own_tag(key) for key, tag in told.items() if own_tag(key) not in contents.curves}
+    shown = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]
+    curves = [(named.get(tag, tag), points) for tag, points in shown]
     ordered = sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
     return {tag: by_step((point.step, point.value) for point in points) for tag, points in ordered}
 

@@ -19,6 +19,7 @@ _WIDE = 200
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mnist_tb.analysis.compare import Section
     from mnist_tb.runs.query import Problem, RunList
 
 
@@ -36,7 +37,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="The output format.",
 )
+@click.option(
+    "--metric",
+    "told",
+    multiple=True,
+    metavar="accuracy/val=TAG",
+    help="Which curve of another program is which; else it is guessed. Repeatable.",
+)
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write one HTML file to mail instead.")
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw a PDF, SVG or PNG instead.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="What --figure draws; else accuracy/val. Repeatable.")
 @logdir_option
 def compare_command(
     run: tuple[str, ...],
@@ -45,7 +55,10 @@ def compare_command(
     last: int | None,
     sort: str,
     form: str,
+    told: tuple[str, ...],
     report: Path | None,
+    figure: Path | None,
+    tags: tuple[str, ...],
     logdir: Path,
 ) -> None:
     """Compare all runs, or each RUN: which is better, and is the difference significant?"""
@@ -53,19 +66,16 @@ def compare_command(
 
     if sort not in compare.SORTS:
         raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")
-    found = _read(logdir, run)
-    runs = compare.where(found.runs, conditions)
-    if last is not None:
-        runs = sorted(runs, key=lambda one: one.started or 0.0)[-last:]
+    if tags and figure is None:
+        raise InputError("--tag: says what a figure draws, and needs --figure FILE")
+    found = _read(logdir, run, told)
+    runs = compare.select(found.runs, conditions, last)
     if not runs:
         raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
     sections = compare.compare(runs, sort, group)
-    if report is not None:
-        from mnist_tb.analysis.report import write_report
-
-        problems = write_report(report, sections, logdir)
-        click.echo(f"The report: {report}")
-        _report_problems([*found.problems, *problems])
+    if report is not None or figure is not None:
+        problems = _draw(sections, logdir, told, report, figure, tags)
+        _report_problems(list(dict.fromkeys([*found.problems, *problems])))
     elif form == "table":
         tables.print_sections(sections, console())
         _report_problems(found.problems)
@@ -73,6 +83,32 @@ def compare_command(
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
         click.echo(forms[form](sections), nl=False)
         _report_problems(found.problems)
+
+
+def _draw(
+    sections: Sequence[Section],
+    logdir: Path,
+    told: Sequence[str],
+    report: Path | None,
+    figure: Path | None,
+    tags: Sequence[str],
+) -> list[Problem]:
+    """Write a report, or a figure, or both. Returns what could not be read."""
+    from mnist_tb.events.curves import read_told
+
+    metrics, problems = read_told(told), []
+    if report is not None:
+        from mnist_tb.analysis.report import write_report
+
+        problems += write_report(report, sections, logdir, metrics)
+        click.echo(f"The report: {report}")
+    if figure is not None:
+        from mnist_tb.analysis.plot import write_figure
+
+        drawn = write_figure(figure, sections, tags, metrics)
+        problems += drawn.problems
+        click.echo(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}")
+    return problems
 
 
 @click.group("runs")
@@ -190,10 +226,12 @@ def export_command(run: tuple[str, ...], form: str, tags: tuple[str, ...], logdi
     _report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
-def _read(logdir: Path, which: Sequence[str]) -> RunList:
+def _read(logdir: Path, which: Sequence[str], told: Sequence[str] = ()) -> RunList:
+    from mnist_tb.events.curves import read_told
     from mnist_tb.runs.query import list_runs, select_runs
 
-    return select_runs(logdir, which) if which else list_runs(logdir)
+    metrics = read_told(told)
+    return select_runs(logdir, which, metrics) if which else list_runs(logdir, metrics)
 
 
 def _report_problems(problems: Sequence[Problem]) -> None:

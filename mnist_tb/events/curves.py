@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from mnist_tb.errors import InputError
 from mnist_tb.events.tags import (
     ACCURACY_TEST,
     ACCURACY_TRAIN,
@@ -18,6 +19,10 @@ from mnist_tb.events.tags import (
 )
 
 T = TypeVar("T")
+Key = tuple[str, str]
+"""The kind and the split of a curve: (`accuracy`, `val`)."""
+Told = Mapping[Key, str]
+"""Which tag is which."""
 _OURS = {
     ("loss", "train"): LOSS_TRAIN,
     ("loss", "val"): LOSS_VAL,
@@ -26,20 +31,26 @@ _OURS = {
     ("accuracy", "val"): ACCURACY_VAL,
     ("accuracy", "test"): ACCURACY_TEST,
 }
+_NOTHING: Told = {}
 _KINDS = {"loss": "loss", "accuracy": "acc"}
 _SPLITS = {"val": "val|dev|eval", "test": "test"}
 
 
-def find_curves(tags: Iterable[str]) -> dict[tuple[str, str], str]:
+def find_curves(tags: Iterable[str], told: Told = _NOTHING) -> dict[Key, str]:
     """(`loss` or `accuracy`, split) → the tag of that curve, of whatever program; splits: `train`, `val`, `test`.
 
-    Where one has another name than here, it is the shortest tag that speaks of the kind and of the split; what speaks
-    of no split is of the training.
+    told: the tags of some, which are not guessed where a run has them. Where a curve has another name than here, it is
+    the shortest tag that speaks of the kind and of the split; what speaks of no split is of the training.
     """
     known = sorted((tag for tag in tags if not tag.startswith(PER_CLASS)), key=lambda tag: (len(tag), tag))
     found = {key: tag for key, tag in _OURS.items() if tag in known}
+    found |= {key: tag for key, tag in told.items() if tag in known}
     for kind, pattern in _KINDS.items():
-        rest = [tag for tag in known if tag not in _OURS.values() and re.search(pattern, tag, re.IGNORECASE)]
+        rest = [
+            tag
+            for tag in known
+            if tag not in [*_OURS.values(), *told.values()] and re.search(pattern, tag, re.IGNORECASE)
+        ]
         for split, words in _SPLITS.items():
             named = [tag for tag in rest if re.search(words, tag, re.IGNORECASE)]
             rest = [tag for tag in rest if tag not in named]
@@ -48,6 +59,32 @@ def find_curves(tags: Iterable[str]) -> dict[tuple[str, str], str]:
         if rest:
             found.setdefault((kind, "train"), rest[0])
     return found
+
+
+def read_told(texts: Iterable[str]) -> dict[Key, str]:
+    """Which tag is which, told as `accuracy/val=valid_acc`. Raises InputError where that is not what a text says."""
+    told: dict[Key, str] = {}
+    keys = {tag: key for key, tag in _OURS.items()}
+    for text in texts:
+        ours, separator, tag = text.partition("=")
+        if not separator or not tag or ours not in keys:
+            raise InputError(
+                f"--metric {text}: write it as {ACCURACY_VAL}=TAG; before the = is one of {', '.join(keys)}"
+            )
+        told[keys[ours]] = tag
+    return told
+
+
+def own_tag(key: Key) -> str:
+    """The tag by which a curve is known here: (`accuracy`, `val`) → `accuracy/val`."""
+    return _OURS[key]
+
+
+def find_tag(tag: str, tags: Iterable[str], told: Told = _NOTHING) -> str | None:
+    """The one of `tags` that is known here as `tag`, such as `accuracy/val`; else `tag` itself, if it is among them."""
+    known = list(tags)
+    meant = next((found for key, found in find_curves(known, told).items() if _OURS[key] == tag), tag)
+    return meant if meant in known else None
 
 
 def by_step(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import flatten, seed_of
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
-from mnist_tb.events.curves import best_result, find_curves
+from mnist_tb.events.curves import Told, best_result, find_curves
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, list_run_folders
@@ -28,6 +28,7 @@ _LARGEST_YAML = 2**20
 """Bytes of a hparams.yaml that are read."""
 _LONGEST_TEXT = 200
 _YEAR_9999 = 253_370_764_800
+_NOTHING: Told = {}
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,27 @@ class RunList:
     problems: list[Problem]
 
 
-def list_runs(logdir: Path) -> RunList:
-    """Every run in a log folder. Raises InputError where there is no such folder."""
+def list_runs(logdir: Path, told: Told = _NOTHING) -> RunList:
+    """Every run in a log folder. Raises InputError where there is no such folder.
+
+    told: which curve of other programs' runs, and of those of a Tracker, is which; the rest is guessed.
+    """
     if not logdir.is_dir():
         raise InputError(f"{logdir}: no such log folder")
     found = RunList([], [])
     numbered = list_run_folders(logdir)
     for run in numbered:
-        _add(found, run, run.name)
+        _add(found, run, run.name, told)
     for name in _foreign_folders(logdir, {run.name for run in numbered}):
-        _add(found, Run(logdir / name), name)
+        _add(found, Run(logdir / name), name, told)
     return found
 
 
-def select_runs(logdir: Path, which: Iterable[str]) -> RunList:
-    """The runs that are named as in `find_run`, or by a path in the log folder. Raises InputError."""
+def select_runs(logdir: Path, which: Iterable[str], told: Told = _NOTHING) -> RunList:
+    """The runs that are named as in `find_run`, or by a path in the log folder. Raises InputError.
+
+    told: as in `list_runs`.
+    """
     found = RunList([], [])
     seen = set()
     for name in which:
@@ -112,13 +119,16 @@ def select_runs(logdir: Path, which: Iterable[str]) -> RunList:
         run = Run(inside) if is_foreign else find_run(logdir, name)
         if (path := run.path.resolve()) not in seen:  # the same run twice is one run
             seen.add(path)
-            _add(found, run, name if is_foreign else run.name)
+            _add(found, run, name if is_foreign else run.name, told)
     return found
 
 
-def _add(found: RunList, run: Run, name: str) -> None:
+def _add(found: RunList, run: Run, name: str, told: Told) -> None:
     try:
-        found.runs.append(_native_run(run, name) if run.metrics.exists() else _foreign_run(run, name, found.problems))
+        if run.metrics.exists():
+            found.runs.append(_native_run(run, name, told, found.problems))
+        else:
+            found.runs.append(_foreign_run(run, name, told, found.problems))
     except (InputError, OSError) as error:
         found.problems.append(Problem(str(error)))
     except Exception as error:  # whatever a file says, it costs its own run only
@@ -140,19 +150,20 @@ def _is_foreign(folder: Path) -> bool:
     return not (folder / "metrics.json").exists() and any(folder.glob("*tfevents*"))
 
 
-def _native_run(run: Run, name: str) -> RunSummary:
+def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> RunSummary:
     metrics = run.read_metrics()
     if not isinstance(metrics.get("config"), dict):
         raise InputError(f"{run.metrics}: has no settings")
     settings = _plain(metrics["config"])
-    if "kind" not in metrics:  # else it is another program's, which has other settings
+    is_own = "kind" not in metrics  # else a Tracker wrote it, for a training with other settings and curves
+    if is_own:
         settings = with_defaults(settings)
     status = str(metrics.get("status", UNKNOWN))
     if status == RUNNING and not run.is_in_use():
         status = KILLED
     images, val, test = (_mapping(metrics.get(key)) for key in ("images", "val", "test"))
     error, origin = metrics.get("error"), metrics.get("init_from")
-    return RunSummary(
+    summary = RunSummary(
         name=name,
         path=run.path,
         native=True,
@@ -173,9 +184,20 @@ def _native_run(run: Run, name: str) -> RunSummary:
         error=str(error) if status == FAILED and error else None,
         init_from=str(origin) if origin else None,
     )
+    return summary if is_own or not told else replace(summary, **_told_results(run, told, problems))
 
 
-def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:
+def _told_results(run: Run, told: Told, problems: list[Problem]) -> dict[str, Any]:
+    """The results that a Tracker's event files hold in the curves that were told."""
+    from mnist_tb.events import reader
+
+    contents = reader.read(run.path)
+    problems += damage_problems(run.path, contents.damage)
+    results = _results(contents, {key: tag for key, tag in told.items() if tag in contents.curves})
+    return {key: value for key, value in results.items() if value is not None}
+
+
+def _foreign_run(run: Run, name: str, told: Told, problems: list[Problem]) -> RunSummary:
     """A run of another program, read from its event files; damage to them is added to the problems."""
     from mnist_tb.events import reader  # slow to import: TensorBoard's protocol buffers
 
@@ -183,9 +205,6 @@ def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:
         raise InputError(f"{run.path}: is not a run: it has neither metrics.json nor event files")
     contents = reader.read(run.path)
     problems += damage_problems(run.path, contents.damage)
-    tags = find_curves(contents.curves)
-    val_accuracy, val_loss = _best(contents, tags, "val")
-    test_accuracy, test_loss = _best(contents, tags, "test")
     steps = [point.step for curve in contents.curves.values() for point in curve]
     lasted = None if contents.first is None or contents.last is None else contents.last - contents.first
     return RunSummary(
@@ -195,10 +214,7 @@ def _foreign_run(run: Run, name: str, problems: list[Problem]) -> RunSummary:
         status=contents.status,
         settings={**_plain(contents.settings), **_yaml_settings(run.path, problems)},
         step=max(steps, default=None),
-        val_accuracy=val_accuracy,
-        val_loss=val_loss,
-        test_accuracy=test_accuracy,
-        test_loss=test_loss,
+        **_results(contents, find_curves(contents.curves, told)),
         seconds=_number(lasted),
         started=_time(contents.first),
     )
@@ -217,10 +233,14 @@ def _problem(path: Path, found: Damage | str) -> Problem:
     return Problem(f"{path}: {' and '.join(parts)}; the rest was read", lost=found.broken > 0)
 
 
-def _best(contents: Contents, tags: Mapping[tuple[str, str], str], split: str) -> tuple[float | None, float | None]:
-    curves = (contents.curves.get(tags.get((kind, split), ""), []) for kind in ("accuracy", "loss"))
-    accuracies, losses = ({point.step: point.value for point in curve} for curve in curves)
-    return best_result(accuracies, losses)
+def _results(contents: Contents, tags: Told) -> dict[str, Any]:
+    """The best validation and test results of the curves that these tags name, by the fields of a summary."""
+    found = {}
+    for split in ("val", "test"):
+        curves = (contents.curves.get(tags.get((kind, split), ""), []) for kind in ("accuracy", "loss"))
+        accuracies, losses = ({point.step: point.value for point in curve} for curve in curves)
+        found[f"{split}_accuracy"], found[f"{split}_loss"] = best_result(accuracies, losses)
+    return found
 
 
 def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:

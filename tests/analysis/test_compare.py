@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from helpers.board import get, wait_for_runs
 from helpers.events import read_events
@@ -214,6 +215,11 @@ def test_which_runs(arguments: list[str], names: list[str], logdir: Path, ask: A
             ["compare", "--where", "speed=1"],
             "--where speed=1: no run has speed; the keys are dataset, lr, name, seed, ",
         ),
+        (
+            ["compare", "--metric", "accuracy/val"],
+            "--metric accuracy/val: write it as accuracy/val=TAG; before the = is",
+        ),
+        (["compare", "--metric", "acc=x"], "is one of loss/train, loss/val, loss/test, accuracy/train, accuracy/val, "),
         (["compare", "--where", "lr=7"], "no run to compare that meets all --where"),
         (["compare", "--where", "lr=[1"], "--where lr=[1: not valid YAML"),
         (["compare", "--sort", "beauty"], "--sort beauty: sort by one of val_accuracy, "),
@@ -394,6 +400,38 @@ def test_runs_of_others(others: Path, ask: Answer) -> None:
     assert error == ""
     out, _ = ask("compare", "lit/version_0", "x", "--logdir", others, "--format", "csv")
     assert [line["run"] for line in csv.DictReader(io.StringIO(out))] == ["lit/version_0", "x"]
+
+
+def test_which_curve_is_which_may_be_told(tmp_path: Path, ask: Answer) -> None:
+    """Else it is guessed: of two curves that may be the validation's, the shorter name."""
+    with SummaryWriter(str(tmp_path / "theirs")) as writer:
+        for step in (1, 2):
+            writer.add_scalar("valid_acc", 0.25 * step, step)
+            writer.add_scalar("top5/valid_acc", 0.4 * step, step)
+            writer.add_scalar("holdout", 0.125 * step, step)
+    with Tracker(tmp_path, "tracked") as tracker:
+        tracker.scalars(1, {"top5/valid_acc": 0.75, "loss/val": 0.5})
+
+    def told(*metrics: str) -> dict[str, tuple[float | None, ...]]:
+        arguments = [part for metric in metrics for part in ("--metric", metric)]
+        out, error = ask("compare", *arguments, "--logdir", tmp_path, "--format", "json")
+        assert error == ""
+        lines = [line for section in json.loads(out) for line in section["lines"]]
+        keys = ("val_accuracy", "test_accuracy", "val_loss")
+        return {line["run"]: tuple(line[key] for key in keys) for line in lines}
+
+    assert told() == {"theirs": (0.5, None, None), "0001-tracked": (None, None, 0.5)}
+    top5 = told("accuracy/val=top5/valid_acc", "accuracy/test=holdout")
+    assert top5["theirs"] == pytest.approx((0.8, 0.25, None), nan_ok=True)
+    assert top5["0001-tracked"] == pytest.approx((0.75, None, 0.5)), "what a Tracker wrote under another name too"
+    assert told("accuracy/val=nobody/has/this") == told(), "a run without the curve is read as before"
+
+    report = tmp_path.parent / "told.html"
+    ask("compare", "--metric", "accuracy/val=top5/valid_acc", "--logdir", tmp_path, "--report", report)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', report.read_text(), re.S)[1])  # type: ignore[index]
+    curves = {run["name"]: set(run["curves"]) for run in data["runs"]}
+    assert curves["theirs"] == {"accuracy/val", "valid_acc", "holdout"}
+    assert curves["0001-tracked"] == {"accuracy/val", "loss/val"}
 
 
 def test_exact_values_of_others(others: Path, ask: Answer) -> None:

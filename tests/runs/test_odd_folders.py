@@ -105,21 +105,22 @@ def test_one_odd_folder_ends_no_listing(
 ) -> None:
     shutil.copytree(finished.path, tmp_path / "runs" / "0001-healthy")
     ODD[odd](tmp_path / "runs" / "0002-odd")
-    report = str(tmp_path / "report.html")
+    report, figure = str(tmp_path / "report.html"), str(tmp_path / "figure.pdf")
     for command in (
         ["runs", "list"],
         ["compare"],
         ["compare", "--group"],
         ["compare", "--format", "json"],
         ["compare", "--format", "csv"],
-        ["compare", "--report", report],
+        ["compare", "--group", "--report", report],
+        ["compare", "--group", "--figure", figure, "--tag", "loss/val"],
         ["export"],
     ):
         code = main(arguments=[*command, "--logdir", str(tmp_path / "runs")])
         out, error = capfd.readouterr()
         assert code in (0, 1), error
         assert "Traceback" not in error
-        if "--report" not in command:
+        if not {"--report", "--figure"} & {*command}:
             assert "healthy" in out or command[0] == "compare", out
         if command[-1] == "json":
             json.loads(out, parse_constant=pytest.fail)
