@@ -34,13 +34,18 @@ def serve(
     """
     from tensorboard import program  # takes a second to import
 
+    fast = _has_fast_loader()
+    if not fast:
+        from mnist_tb.board import python_loader
+
+        python_loader.restrict()
     free = _free_port(host, port)
     board = program.TensorBoard(plugins=_plugins(), assets_zip_provider=_assets)
     board.configure(
         logdir=str(logdir),
         host=host,
         port=free,
-        load_fast="true" if _has_fast_loader() else "false",
+        load_fast="true" if fast else "false",
         reload_interval=_RELOAD_SECONDS,
         samples_per_plugin=_SAMPLES,
     )

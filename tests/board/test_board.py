@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from helpers import odd
 from helpers.board import (
     HOSTILE,
     TRAINING,
@@ -302,6 +304,46 @@ def test_the_page_is_as_strict_as_tensorboards_own(address: str) -> None:
     ours, theirs = policy("data/plugin_entry.html?name=live"), policy("")
     assert [rule for rule in ours if "script" not in rule] == [rule for rule in theirs if "script" not in rule]
     assert "'unsafe-inline'" not in next(rule for rule in ours if rule.startswith("script-src"))
+
+
+# ---- Over whatever lies in a log folder
+
+PYTHON_LOADER = "import sys; sys.modules['tensorboard_data_server'] = None; from mnist_tb.cli.main import main; main()"
+
+
+@pytest.mark.parametrize("loader", ["fast loader", "Python loader"])
+def test_odd_folders_hide_no_run_and_stop_no_answer(loader: str, finished: Run, tmp_path: Path, seed: int) -> None:
+    for name in ("0001-healthy", "0900-healthy"):
+        shutil.copytree(finished.path, tmp_path / name)
+    for number, make in enumerate(odd.ODD.values()):
+        make(tmp_path / f"{number + 2:04}-odd")
+    odd.write(tmp_path, odd.some(finished, seed, 40))
+    (tmp_path / "circle").mkdir()
+    for name in ("one", "other"):  # two links to their own folder are 2^40 ways through it
+        (tmp_path / "circle" / name).symlink_to(".")
+    command = ["-m", "mnist_tb"] if loader == "fast loader" else ["-c", PYTHON_LOADER]
+    arguments = ("--logdir", str(tmp_path), "--port", str(free_port()))
+    process, address = start_board(*arguments, command=command, stderr=subprocess.DEVNULL)  # it warns every second
+    try:
+        wait_for_runs(address.rstrip("/"), 2)
+        live = f"{address}data/plugin/live"
+        end = time.monotonic() + 60
+        while not {"0001-healthy", "0900-healthy"} <= {*get(f"{live}/runs")["names"]}:
+            assert time.monotonic() < end, "a run is hidden by what lies beside it"
+            time.sleep(0.3)
+        states = {run["run"]: run["state"] for run in get(f"{live}/runs")["runs"]}
+        assert states["0001-healthy"] == states["0900-healthy"] == "completed"
+        for run in states:
+            get(f"{live}/curves?run={urllib.parse.quote(run)}")
+            get(f"{live}/picture?run={urllib.parse.quote(run)}")
+        query = "&".join(f"run={urllib.parse.quote(run)}" for run in states)
+        groups = get(f"{live}/means?{query}")["groups"]
+        healthy = next(group for group in groups if "0001-healthy" in group["runs"])
+        assert healthy["curves"]["loss"]["val"]
+        assert "loss/val" in get(f"{address}data/plugin/scalars/tags")["0900-healthy"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 # ---- Imports

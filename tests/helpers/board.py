@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,12 @@ def wait_for_runs(address: str, count: int) -> None:
     raise AssertionError(f"{count} runs were not there within a minute")
 
 
-def start_board(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+def start_board(
+    *arguments: str, command: Sequence[str] = ("-m", "mnist_tb"), stderr: int = subprocess.PIPE
+) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_tb", "board", "--no-browser", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        [sys.executable, *command, "board", "--no-browser", *arguments],
+        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     return process, read_address(process)
 

@@ -4,107 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 
+from helpers import odd
 from mnist_tb.cli.main import main
 from mnist_tb.errors import InUseError
 from mnist_tb.runs import folder as run_folder
 from mnist_tb.runs.folder import Run, create_run
 from mnist_tb.runs.query import list_runs
 
-Odd = Callable[[Path], None]
 
-
-def metrics(text: str) -> Odd:
-    """A run whose metrics.json has this text."""
-
-    def make(path: Path) -> None:
-        path.mkdir()
-        (path / "metrics.json").write_text(text)
-
-    return make
-
-
-def hparams(text: str) -> Odd:
-    """A run of another program, with this hparams.yaml."""
-
-    def make(path: Path) -> None:
-        path.mkdir()
-        (path / "events.out.tfevents.1.x").write_bytes(b"")
-        (path / "hparams.yaml").write_text(text)
-
-    return make
-
-
-def pipe(name: str) -> Odd:
-    def make(path: Path) -> None:
-        path.mkdir()
-        os.mkfifo(path / name)
-
-    return make
-
-
-def predictions_pipe(path: Path) -> None:
-    """Of the same data as the healthy run, so that the two are tested against each other."""
-    known = {"config": {}, "dataset": "digits", "images": {"test": 299}, "test": {"accuracy": 0.5}}
-    metrics(json.dumps(known))(path)
-    os.mkfifo(path / "predictions.npy")
-
-
-def listening(path: Path) -> None:
-    path.mkdir()
-    here = os.getcwd()
-    os.chdir(path)  # the path of a socket is short
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind("metrics.json")
-    finally:
-        os.chdir(here)
-
-
-def dangling(path: Path) -> None:
-    path.mkdir()
-    (path / "events.out.tfevents.1.x").symlink_to("nowhere")
-
-
-def binary_name(path: Path) -> None:
-    os.mkdir(os.fsencode(path) + b"\xff\xfe")
-    with open(os.fsencode(path) + b"\xff\xfe/events.out.tfevents.1.x", "wb"):
-        pass
-
-
-BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
-ODD: dict[str, Odd] = {
-    "recursive YAML": hparams("a: &a\n  b: *a\n"),
-    "exponential YAML": hparams(BOMB),
-    "deep YAML": hparams("[" * 5_000),
-    "deep JSON": metrics('{"config": ' + "[" * 200_000 + "]" * 200_000 + "}"),
-    "far away in time": metrics('{"config": {}, "started": 1e300}'),
-    "infinite settings": metrics('{"config": {"lr": Infinity, "decay": NaN}, "test": {"accuracy": NaN}}'),
-    "settings that are none": metrics('{"config": {"a": {"b": [[1], {"c": 2}]}, "d": [null]}}'),
-    "a number of a thousand digits": metrics('{"config": {"n": ' + "9" * 1_000 + '}, "epoch": ' + "9" * 1_000 + "}"),
-    "a pipe for metrics": pipe("metrics.json"),
-    "a pipe for events": pipe("events.out.tfevents.1.x"),
-    "a pipe for predictions": predictions_pipe,
-    "a socket": listening,
-    "a dangling link": dangling,
-    "a name of any bytes": binary_name,
-}
-
-
-@pytest.mark.parametrize("odd", list(ODD))
+@pytest.mark.parametrize("kind", list(odd.ODD))
 def test_one_odd_folder_ends_no_listing(
-    odd: str, finished: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    kind: str, finished: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished.path, tmp_path / "runs" / "0001-healthy")
-    ODD[odd](tmp_path / "runs" / "0002-odd")
+    odd.ODD[kind](tmp_path / "runs" / "0002-odd")
     report, figure = str(tmp_path / "report.html"), str(tmp_path / "figure.pdf")
     for command in (
         ["runs", "list"],
@@ -128,44 +54,77 @@ def test_one_odd_folder_ends_no_listing(
     assert "0001-healthy" in [run.name for run in list_runs(tmp_path / "runs").runs]
 
 
-SHAPES = ("[]", "null", "0", '"x"', '{"config": 3}', '{"config": {"x": [[]]}, "val": 1e999}', "{" * 999)
+def test_folders_of_random_rubbish(finished: Run, tmp_path: Path, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ten a log folder, 50 log folders unless MNIST_TB_TEST_RUBBISH says how many; the healthy run is always there.
+
+    While they are read, one of the folders vanishes and comes back. With -s it says which answer took longest.
+    """
+    slowest = ("", 0.0)
+
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=int(os.environ.get("MNIST_TB_TEST_RUBBISH", "50")),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(odd.folders(finished))
+    def read(made: dict[bytes, dict[str, Any]]) -> None:
+        nonlocal slowest
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            logdir = Path(folder) / "runs"
+            shutil.copytree(finished.path, logdir / "0001-healthy")
+            odd.write(logdir, made)
+            with vanishing(logdir, finished):
+                for command in commands(Path(folder)):
+                    begin = time.perf_counter()
+                    code = main(arguments=[*command, "--logdir", str(logdir)])
+                    slowest = max(slowest, (" ".join(command), time.perf_counter() - begin), key=lambda one: one[1])
+                    out, error = capfd.readouterr()
+                    assert code in (0, 1), error
+                    assert "Traceback" not in error
+                    assert (
+                        "healthy" in out or {"--report", "--figure"} & {*command} or command == ["compare", "--group"]
+                    )
+            assert "0001-healthy" in (Path(folder) / "report.html").read_text(errors="replace")
+            assert "0001-healthy" in [run.name for run in list_runs(logdir).runs]
+
+    read()
+    with capfd.disabled():
+        if "MNIST_TB_TEST_RUBBISH" in os.environ:
+            print(f"\nthe slowest answer: {slowest[1]:.2f} s, {slowest[0]}")
 
 
-def rubbish(random: random.Random, path: Path, healthy: Run) -> None:
-    """A folder of anything: files of a real run, changed, cut or replaced, and things that are no files."""
-    path.mkdir()
-    events = [each.name for each in healthy.path.glob("*tfevents*")]
-    for file in ("metrics.json", "config.yaml", "predictions.npy", "hparams.yaml", *events):
-        source = healthy.path / file
-        content = bytearray(source.read_bytes() if source.exists() else b"a: {b: [1, 2.5, null]}\n")
-        content = content[: random.choice([40, 400, 4_000, 10**7])]
-        for _ in range(random.choice([0, 1, 1, 20])):
-            content[random.randrange(len(content))] = random.randrange(256)
-        kind = random.randrange(9)
-        if kind == 0:
-            os.mkfifo(path / file)
-        elif kind == 1:
-            (path / file).symlink_to(random.choice(["nowhere", ".", file, "/dev/zero", "/proc/self/mem"]))
-        elif kind == 2:
-            (path / file).mkdir()
-        elif kind == 3:
-            (path / file).write_text(random.choice(SHAPES))
-        elif kind > 4:
-            (path / file).write_bytes(content)
+def commands(folder: Path) -> list[list[str]]:
+    return [
+        ["runs", "list"],
+        ["compare", "--format", "json"],
+        ["compare", "--group"],
+        ["compare", "--report", str(folder / "report.html")],
+        ["export", "--tag", "loss/val"],
+    ]
 
 
-def test_folders_of_random_rubbish(seed: int, finished: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """MNIST_TB_TEST_RUBBISH folders, 60 unless it says how many; the healthy one is always there."""
-    source = random.Random(seed)
-    runs = tmp_path / "runs"
-    shutil.copytree(finished.path, runs / "0001-healthy")
-    for number in range(int(os.environ.get("MNIST_TB_TEST_RUBBISH", "60"))):
-        rubbish(source, runs / (f"{number + 2:04d}-odd" if source.random() < 0.7 else f"odd{number}"), finished)
-    for command in (["runs", "list"], ["compare", "--format", "json"], ["export", "--tag", "loss/val"]):
-        assert main(arguments=[*command, "--logdir", str(runs)]) in (0, 1)
-        out, error = capfd.readouterr()
-        assert "Traceback" not in error
-        assert "0001-healthy" in out
+@contextmanager
+def vanishing(logdir: Path, healthy: Run) -> Iterator[None]:
+    """Meanwhile, a healthy run and one of another program come and go."""
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.wait(0.001):
+            shutil.copytree(healthy.path, logdir / "0777-comes", dirs_exist_ok=True)
+            (logdir / "0777-comes").rename(logdir / "goes")
+            (logdir / "goes" / "metrics.json").unlink()
+            shutil.rmtree(logdir / "goes")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 # ---- In use, or not
