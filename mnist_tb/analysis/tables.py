@@ -41,7 +41,7 @@ _TITLES = {
 
 def header(section: Section) -> dict[str, str]:
     """Column → its title, results first and settings after: these by the last part of their name where it suffices."""
-    ends = [key.rpartition(".")[2] for key in section.varying]
+    ends = [key.removesuffix(".name").rpartition(".")[2] for key in section.varying]
     settings = {key: end if ends.count(end) == 1 else key for key, end in zip(section.varying, ends, strict=True)}
     left_out = {"status", "epochs"} if section.grouped else set()
     for key in ("epochs", "seconds", "images_per_second", *METRICS):

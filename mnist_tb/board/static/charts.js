@@ -12,7 +12,7 @@ export const count = (n) => Math.round(n).toLocaleString('en');
 export function short(value) {
   if (value === 0) return '0';
   const size = Math.abs(value);
-  if (size >= 1e4 && size < 1e7) return count(value);
+  if (size >= 1e3 && size < 1e7) return count(value);
   return size >= 1e7 || size < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(4));
 }
 
