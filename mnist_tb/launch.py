@@ -21,7 +21,7 @@ from mnist_tb.engine.distributed import Distributed, PeerError, init_distributed
 from mnist_tb.errors import InputError, Pruned, TrainingError
 from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.model import CNN, build, in_precision
+from mnist_tb.model import CNN, build, in_precision, parameter_count
 from mnist_tb.runs.folder import Run, create_run, write_atomically
 from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Silent, Terminal
@@ -186,6 +186,7 @@ def _train_and_finish(
                 live.update(step, now=True)
                 if checkpoint is None:
                     charts.beginning(writer, config, dataset, model)
+                    _say_what_is_not_tracked(config, model, terminal)
                 terminal.begin(total_steps(config, len(dataset.train)))
 
                 # The training, and the result of its best weights.
@@ -195,6 +196,14 @@ def _train_and_finish(
                 trained = train(context, model, checkpoint)
                 checkpointer.wait()
                 finish(context, model, trained)
+
+
+def _say_what_is_not_tracked(config: Config, model: CNN, terminal: Terminal) -> None:
+    if config.tracking.enabled and config.tracking.weights_every and not charts.epochs_between_weights(config, model):
+        terminal.say(
+            f"Its {parameter_count(model):,} parameters are too many to keep each epoch's for the Live tab:"
+            f" {charts.LARGEST_NETWORK:,} are the most"
+        )
 
 
 def _rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:

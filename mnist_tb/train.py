@@ -103,7 +103,8 @@ def end_of_epoch(context: TrainingContext, state: State, control: LoopControl) -
     state.metrics_update |= {"epoch": state.epoch, "step": state.step}
     master_model, compute_model = state.eval_model()
 
-    # Log: histograms of the weights, and the watched test images as the network sees them now.
+    # Log: the weights and their histograms, and the watched test images as the network sees them now.
+    log_weights(context, state, master_model)
     log_pictures(context, state, compute_model)
 
     # Validate, and keep the best weights. A sweep hears of the accuracy, and may prune.
@@ -180,6 +181,15 @@ def log_pending_point(context: TrainingContext, state: State) -> None:
         images_per_second=window.images_per_second,
     )
     context.terminal.trained(point.epoch, point.batch, point.step, window)
+
+
+def log_weights(context: TrainingContext, state: State, master_model: CNN) -> None:
+    """Log the weights that are evaluated, where they are due: the Live tab shows what each epoch's network saw."""
+    config, writer, dataset = context.config, context.writer, context.dataset
+    every = charts.epochs_between_weights(config, master_model)
+    is_last = state.epoch == config.train.epochs and every > 0
+    if writer.enabled and (is_last or _is_due(state.epoch, every)):
+        charts.epoch_weights(writer, state.step, state.epoch, dataset, context.watched, master_model)
 
 
 def log_pictures(context: TrainingContext, state: State, compute_model: CNN) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _KINDS, _SPLITS = ("loss", "accuracy"), ("train", "val")
 _PICTURES = (tags.RESULTS, tags.PREDICTIONS)
 """The final result, or until it is there the newest predictions for the watched images."""
-_READ, _SENT = 5_000, 200
+_READ, _SENT = 5_000, 400
 """How many points of a curve are read, and how many are sent."""
 _MOST_RUNS = 200
 """How many runs are averaged at once."""
@@ -40,7 +41,7 @@ Application = Callable[..., Iterable[bytes]]
 
 
 class LivePlugin(base_plugin.TBPlugin):
-    """The tab, and its addresses: runs, curves, means, picture, weights, and the files in static/."""
+    """The tab, and its addresses: of runs, their curves, pictures and weights, and of the files in static/."""
 
     plugin_name = status.PLUGIN
 
@@ -50,13 +51,16 @@ class LivePlugin(base_plugin.TBPlugin):
         self._lock = threading.Lock()
 
     def get_plugin_apps(self) -> dict[str, Application]:
-        files = {f"/static/{path.name}": _static(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
+        served = [path for path in _STATIC.rglob("*") if path.suffix in _TYPES]
+        files = {f"/static/{path.relative_to(_STATIC).as_posix()}": _static(path) for path in served}
         routes = {
             "/runs": self._runs,
             "/curves": self._curves,
             "/picture": self._picture,
             "/weights": self._weights,
             "/means": self._means,
+            "/epochs": self._epochs,
+            "/samples": self._samples,
         }
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
@@ -117,7 +121,7 @@ class LivePlugin(base_plugin.TBPlugin):
                 entry[kind if split == "train" else f"val_{kind}"] = None if is_nan else value
 
     def _curves(self, request: Request) -> Response:
-        """The curves of a run: kind → split → [step, value] pairs."""
+        """The curves of a run: kind → split → [step, value, seconds since its first event]."""
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         only = provider.RunTagFilter(runs=[run])
@@ -128,9 +132,11 @@ class LivePlugin(base_plugin.TBPlugin):
             these = provider.RunTagFilter(runs=[run], tags=list(shown.values()))
             read = self._provider.read_scalars(**where, plugin_name="scalars", downsample=_READ, run_tag_filter=these)
             points = read.get(run, {})
+        start = next((one.start_time for one in self._provider.list_runs(**where) if one.run_name == run), None)
         curves: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
         for (kind, split), tag in shown.items():
-            curves[kind][split] = [[datum.step, datum.value] for datum in thin(points.get(tag, ()), _SENT)]
+            kept = thin(points.get(tag, ()), _SENT)
+            curves[kind][split] = [[one.step, one.value, round(one.wall_time - (start or 0.0), 3)] for one in kept]
         return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
 
     def _means(self, request: Request) -> Response:
@@ -149,21 +155,40 @@ class LivePlugin(base_plugin.TBPlugin):
         for tag in _PICTURES:
             data = read.get(run, {}).get(tag, ())
             if data and len(data[-1].values) > 2:  # width, height, the picture
-                blob = self._provider.read_blob(ctx=where["ctx"], blob_key=data[-1].values[2].blob_key)
-                if blob.startswith(b"\x89PNG"):
-                    return http_util.Respond(request, blob, "image/png")
+                with suppress(errors.PublicError):  # the file is damaged here, or the run has just gone
+                    blob = self._provider.read_blob(ctx=where["ctx"], blob_key=data[-1].values[2].blob_key)
+                    if blob.startswith(b"\x89PNG"):
+                        return http_util.Respond(request, blob, "image/png")
         return Response(status=204)  # a 404 would be an error in the browser's console
 
     def _weights(self, request: Request) -> Response:
-        """The best weights of a run, as encoded by `weights_export`; an empty answer, 204, where it has none."""
+        """The weights of a run, the best or `epoch`'s, as encoded by `weights_export`; 204 where it has none."""
+        epoch = request.args.get("epoch")
+        return self._binary(request, tags.LIVE_WEIGHTS if epoch is None else f"{tags.LIVE_EPOCH}{epoch}")
+
+    def _samples(self, request: Request) -> Response:
+        """The watched test images of a run, as encoded by `weights_export`; 204 where it has none."""
+        return self._binary(request, tags.LIVE_SAMPLES)
+
+    def _binary(self, request: Request, tag: str) -> Response:
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
-        only = provider.RunTagFilter(runs=[run], tags=[tags.LIVE_WEIGHTS])
+        only = provider.RunTagFilter(runs=[run], tags=[tag])
         series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only)
-        data = series.get(run, {}).get(tags.LIVE_WEIGHTS, ())
+        data = series.get(run, {}).get(tag, ())
         if not data:
             return Response(status=204)
         return http_util.Respond(request, status.content(data[-1]), "application/octet-stream")
+
+    def _epochs(self, request: Request) -> Response:
+        """The epochs of a run whose weights there are, ascending, each with its step: `{"epochs": [[0, 0], …]}`."""
+        run = request.args.get("run", "")
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        only = provider.RunTagFilter(runs=[run])
+        known = self._provider.list_tensors(**where, plugin_name=status.PLUGIN, run_tag_filter=only).get(run, {})
+        numbers = {tag.removeprefix(tags.LIVE_EPOCH): series.max_step for tag, series in known.items()}
+        epochs = sorted((int(epoch), step) for epoch, step in numbers.items() if epoch.isdecimal())
+        return http_util.Respond(request, {"epochs": epochs}, "application/json")
 
 
 def _shown_curves(series: Iterable[str]) -> dict[tuple[str, str], str]:

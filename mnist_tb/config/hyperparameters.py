@@ -24,6 +24,7 @@ _INCIDENTAL = {
     "tracking.scalars_every",
     "tracking.histograms_every",
     "tracking.images_every",
+    "tracking.weights_every",
     "tracking.projector",
     "tracking.checkpoint_seconds",
 }

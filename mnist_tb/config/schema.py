@@ -107,6 +107,7 @@ class Tracking(Group):
     scalars_every: Annotated[int, Field(ge=1)] = 10
     histograms_every: Annotated[int, Field(ge=0)] = 1
     images_every: Annotated[int, Field(ge=0)] = 1
+    weights_every: Annotated[int, Field(ge=0)] = 1
     projector: bool = True
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
 

@@ -52,7 +52,7 @@ class Contents:
 def read(folder: Path) -> Contents:
     """The contents of all of a run's event files, as far as they can be read."""
     found = Contents()
-    for name in records.sizes(folder):
+    for name in _files(folder, found.damage):
         for event in _events(folder / name, found.damage):
             if event.wall_time > 0:
                 found.first = min(event.wall_time, found.first or event.wall_time)
@@ -64,12 +64,21 @@ def read(folder: Path) -> Contents:
 
 def points(folder: Path, damage: dict[str, Damage | str]) -> Iterator[Point]:
     """Every scalar of a run's event files, one at a time, without keeping them. damage: as in `Contents`."""
-    for name in records.sizes(folder):
+    for name in _files(folder, damage):
         for event in _events(folder / name, damage):
             for value in event.summary.value:
                 number = _scalar(value)
                 if number is not None:
                     yield Point(value.tag, event.step, event.wall_time, number)
+
+
+def _files(folder: Path, damage: dict[str, Damage | str]) -> list[str]:
+    """The names of the event files in a folder; none where it cannot be listed, as when it was just removed."""
+    try:
+        return list(records.sizes(folder))
+    except OSError as error:
+        damage["."] = error.strerror or str(error)
+        return []
 
 
 def _events(path: Path, damage: dict[str, Damage | str]) -> Iterator[Any]:

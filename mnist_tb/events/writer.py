@@ -134,9 +134,14 @@ class EventWriter:
         self._last_status, self._last_status_time = (step, text), time.monotonic()
         self._enqueue(step, lambda: _status_event(text))
 
-    def weights(self, step: int, content: bytes) -> None:
-        """A network for the Live tab to try drawings on, from `weights_export.encode`."""
-        self._enqueue_summary(step, lambda: [summaries.live(tags.LIVE_WEIGHTS, content)])
+    def weights(self, step: int, content: bytes, epoch: int | None = None) -> None:
+        """A network for the Live tab to try images on, from `weights_export.encode`: the best one, or an epoch's."""
+        tag = tags.LIVE_WEIGHTS if epoch is None else f"{tags.LIVE_EPOCH}{epoch}"
+        self._enqueue_summary(step, lambda: [summaries.live(tag, content)])
+
+    def samples(self, step: int, content: bytes) -> None:
+        """The watched test images for the Live tab, from `weights_export.encode_samples`."""
+        self._enqueue_summary(step, lambda: [summaries.live(tags.LIVE_SAMPLES, content)])
 
     def mark(self) -> Callable[[], dict[str, int]]:
         """Mark this place in what is written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -41,7 +42,7 @@ from mnist_tb.events.tags import (
 )
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation, WindowMetrics
-from mnist_tb.tracking import figures, graph
+from mnist_tb.tracking import figures, graph, weights_export
 from mnist_tb.tracking.texts import config_text, escape, group_name, table
 
 LAYOUT = {
@@ -59,6 +60,9 @@ LAYOUT = {
 
 CONFUSED_PAIRS = 8
 """Pairs of classes that are listed as most often confused."""
+LARGEST_NETWORK = 250_000
+"""Parameters of the largest network whose weights are written each epoch: half a megabyte."""
+_MOST_COPIES = 100
 SAMPLES = 18
 """Images in a grid of predictions."""
 
@@ -111,6 +115,24 @@ def predictions(writer: EventWriter, step: int, dataset: Dataset, samples: Split
         figures.predictions, samples.images.cpu(), samples.labels.cpu(), probabilities.cpu(), dataset.classes
     )
     writer.images(step, {PREDICTIONS: draw})
+
+
+def epoch_weights(
+    writer: EventWriter, step: int, epoch: int, dataset: Dataset, samples: Split, model: nn.Module
+) -> None:
+    """The weights after an epoch, for the Live tab's time machine; with the first ones, the watched images."""
+    if epoch == 0:
+        writer.samples(step, weights_export.encode_samples(samples))
+    content = weights_export.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std, half=True)
+    writer.weights(step, content, epoch)
+
+
+def epochs_between_weights(config: Config, model: nn.Module) -> int:
+    """Epochs between two copies of the weights: at most a hundred a run; 0 for none, as of a network that is large."""
+    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST_NETWORK:
+        return 0
+    every = config.tracking.weights_every
+    return every and max(every, math.ceil(config.train.epochs / _MOST_COPIES))
 
 
 def result_pictures(

@@ -14,13 +14,17 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensorboard import errors
 from torch.utils.tensorboard import SummaryWriter
+from werkzeug.test import Client
 
 from helpers import odd
 from helpers.board import (
@@ -228,7 +232,12 @@ def test_curves_are_the_written_ones(address: str, finished: Run) -> None:
     curves = get(f"{address}/data/plugin/live/curves?run=0001-digits")["curves"]
     for kind in ("loss", "accuracy"):
         for line in ("train", "val"):
-            written = [[e.step, pytest.approx(e.value)] for e in read_events(finished).Scalars(f"{kind}/{line}")]
+            events = read_events(finished)
+            start = events.FirstEventTimestamp()
+            written = [
+                [e.step, pytest.approx(e.value), pytest.approx(e.wall_time - start, abs=0.01)]
+                for e in events.Scalars(f"{kind}/{line}")
+            ]
             assert curves[kind][line] == written
     foreign = get(f"{address}/data/plugin/live/curves?run=elsewhere")["curves"]
     assert len(foreign["loss"]["train"]) == len(foreign["accuracy"]["val"]) == 30
@@ -281,6 +290,24 @@ def test_no_picture_is_no_error_of_the_server(run: str, address: str) -> None:
     assert get(f"{address}/data/plugin/live/picture?run={run}") == b""
 
 
+def test_a_picture_in_a_damaged_part_of_a_file_is_no_error_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast loader lists it, and says that the argument is invalid when it is asked for."""
+
+    class Source:
+        def read_blob_sequences(self, **asked: object) -> Any:
+            value = SimpleNamespace(blob_key="x")
+            return {"a": {"results/test": [SimpleNamespace(values=[value, value, value])]}}
+
+        def read_blob(self, **asked: object) -> bytes:
+            raise errors.InvalidArgumentError("broken")
+
+    with warnings.catch_warnings(action="ignore"):  # of what TensorBoard bundles
+        from mnist_tb.board.plugin import LivePlugin
+    plugin = LivePlugin(SimpleNamespace(data_provider=Source()))  # type: ignore[arg-type]
+    answer = Client(plugin.get_plugin_apps()["/picture"]).get("/picture?run=a")
+    assert (answer.status_code, answer.data) == (204, b"")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["runs", "curves", "means", "picture", "static/live.js"])
 def test_nothing_but_get(method: str, path: str, address: str) -> None:
@@ -316,7 +343,7 @@ def test_odd_folders_hide_no_run_and_stop_no_answer(loader: str, finished: Run, 
     for name in ("0001-healthy", "0900-healthy"):
         shutil.copytree(finished.path, tmp_path / name)
     for number, make in enumerate(odd.ODD.values()):
-        make(tmp_path / f"{number + 2:04}-odd")
+        make(tmp_path / f"odd-{number}")
     odd.write(tmp_path, odd.some(finished, seed, 40))
     (tmp_path / "circle").mkdir()
     for name in ("one", "other"):  # two links to their own folder are 2^40 ways through it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 import threading
@@ -100,7 +101,11 @@ def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], v
     for word in ("epoch", "batch", "learning rate", "images/s", "elapsed", "remaining", "mnist", "cpu"):
         assert word in text
     for chart in ("loss", "accuracy"):
-        assert card.get_by_role("img", name=f"{chart} over steps").locator("path.train").count() == 1
+        plot = card.get_by_role("img", name=re.compile(f"{chart} of .* by step"))
+        assert {"training", "validation"} >= {*plot.evaluate("({chart: {lines}}) => lines.map(line => line.name)")}
+    loss = card.get_by_role("img", name=re.compile("loss of .* by step"))
+    last_step = "({chart: {plot: {data: [steps]}}}) => String(steps.at(-1))"
+    assert changes(lambda: str(loss.evaluate(last_step))), "it grows by itself"
     picture = card.locator(".picture img")
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 500
@@ -242,7 +247,7 @@ def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> No
 def test_chosen_runs_are_the_only_ones_in_time_series(crowd: str, visit: Open) -> None:
     page = visit(crowd)
     for name in ("0001-digits", "0002.b(r)+"):
-        card_of(page, name).locator("input").check(timeout=30_000)
+        card_of(page, name).locator(".row input").check(timeout=30_000)
     link = live(page).get_by_role("link", name="Compare 2 in Time Series")
     assert "runFilter" in unquote(str(link.get_attribute("href")))
     link.click()
@@ -261,9 +266,9 @@ def test_with_the_keyboard_alone(crowd: str, visit: Open) -> None:
     name = first.locator("button.name")
     name.wait_for(timeout=30_000)
     assert name.get_attribute("aria-expanded") == "true", "the newest run is open at first"
-    first.locator("input").focus()
+    first.locator(".row input").focus()
     page.keyboard.press("Space")
-    assert first.locator("input").is_checked()
+    assert first.locator(".row input").is_checked()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert name.get_attribute("aria-expanded") == "false"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +15,18 @@ from playwright.sync_api import FrameLocator, Page
 
 from helpers.board import start_board, wait_for_runs
 from helpers.drawings import STROKES, paint, stroke
-from helpers.fixtures import Open
+from helpers.events import read_events
+from helpers.fixtures import Open, Train
 from helpers.ports import free_port
+from helpers.zygote import HELD, Place, Zygote
+from mnist_tb import evaluate
+from mnist_tb.config.load import replace_config
+from mnist_tb.config.schema import Config
 from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
-from mnist_tb.tracking import weights_export
+from mnist_tb.tracking import charts, weights_export
 from mnist_tb.training import checkpoint
 
 NETWORK = "data/plugin/live/static/network.js"
@@ -58,6 +66,88 @@ def test_the_browser_computes_what_the_network_does(address: str, finished: Run,
         expected = best(finished)(digits.inputs(images)).softmax(1)
     torch.testing.assert_close(torch.tensor(shares), expected, rtol=0, atol=1e-3)
     assert np.abs(np.array(shares) - expected.numpy()).max() < 1e-5, "far better, in fact"
+
+
+def test_every_layer_of_every_epoch_is_torchs(address: str, finished: Run, digits: Dataset, visit: Open) -> None:
+    """Weights in 16 bit, in the browser, against torch with the same weights; to 1e-3, which is asked for."""
+    page = visit(address)
+    images = digits.test.images[:20]
+    found = page.evaluate(
+        """async ([address, run, images]) => {
+          const {evidence, forward, parse} = await import(address + 'data/plugin/live/static/network.js');
+          const base = `${address}data/plugin/live/`;
+          const {epochs} = await (await fetch(`${base}epochs?run=${run}`)).json();
+          const made = [];
+          for (const [epoch] of epochs) {
+            const network = parse(await (await fetch(`${base}weights?run=${run}&epoch=${epoch}`)).arrayBuffer());
+            const seen = images.map(pixels => forward(network, pixels));
+            made.push({
+              first: Array.from(network.layers['conv1.weight'].values),
+              probabilities: seen.map(({probabilities}) => probabilities),
+              layers: [1, 2, 3].map(at => seen.map(({layers}) => layers[at].maps.map(map => Array.from(map)))),
+              evidence: Array.from(evidence(network, seen[0].layers[3].maps, 7)), logit: seen[0].logits[7],
+            });
+          }
+          return {epochs, made};
+        }""",
+        [address, finished.name, images.flatten(1).tolist()],
+    )
+    assert found["epochs"] == [[0, 0], [1, 20], [2, 40], [3, 60]]
+    weights = {event.step: event for event in read_events(finished).Tensors("weights/conv1.weight")}
+    assert weights.keys() == {0, 20, 40, 60}
+    for (epoch, _), made in zip(found["epochs"], found["made"], strict=True):
+        model = CNN()
+        model.load_state_dict(epoch_weights(finished, epoch))
+        with torch.inference_mode():
+            inputs = digits.inputs(images)
+            expected = model(inputs).softmax(1)
+            layers = evaluate.features(model, digits, images)
+        torch.testing.assert_close(torch.tensor(made["probabilities"]), expected, rtol=0, atol=1e-3)
+        for ours, theirs in zip(made["layers"], layers, strict=True):
+            torch.testing.assert_close(torch.tensor(ours).view_as(theirs), theirs, rtol=1e-3, atol=1e-3)
+        assert sum(made["evidence"]) + model.linear.bias[7].item() == pytest.approx(made["logit"], abs=1e-4)
+    first, last = (torch.tensor(each["first"]) for each in (found["made"][0], found["made"][-1]))
+    assert not torch.allclose(first, last)
+    trained = checkpoint.load(finished.last_checkpoint)["model"]["conv1.weight"].flatten()
+    torch.testing.assert_close(last, trained, rtol=1e-3, atol=1e-4)
+
+
+def epoch_weights(run: Run, epoch: int) -> dict[str, torch.Tensor]:
+    """The weights in a run's event file, decoded with numpy."""
+    (event,) = read_events(run).Tensors(f"live/epoch/{epoch}")
+    header, _, values = event.tensor_proto.string_val[0].partition(b"\n")
+    flat = torch.from_numpy(np.frombuffer(values, "<f2").astype(np.float32))
+    shapes = json.loads(header)["shapes"]
+    parts = flat.split([math.prod(shape) for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def test_weights_of_every_epoch_cost_little_and_can_be_left_out(train: Train) -> None:
+    on = train("--epochs", "3")
+    off = train("--epochs", "3", "--set", "tracking.weights_every=0")
+    tags = {tag for tag in read_events(off).Tags()["tensors"] if tag.startswith("live/")}
+    assert tags == {"live/status", "live/weights"}
+    size = [sum(path.stat().st_size for path in run.path.glob("*tfevents*")) for run in (on, off)]
+    assert (size[0] - size[1]) / 4 < 130_000, "bytes an epoch, the watched images included"
+    second = train("--epochs", "3", "--set", "tracking.weights_every=2")
+    kept = {tag for tag in read_events(second).Tags()["tensors"] if tag.startswith("live/epoch/")}
+    assert kept == {"live/epoch/0", "live/epoch/2", "live/epoch/3"}, "and the last one"
+
+
+def test_a_large_networks_weights_are_not_kept_and_that_is_said(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--epochs", "1", "--set", "model.channels=[64,96,160]")
+    assert "Its 272,842 parameters are too many to keep each epoch's for the Live tab: 250,000 are the" in (
+        capsys.readouterr().out
+    )
+    assert not any(tag.startswith("live/epoch/") for tag in read_events(run).Tags()["tensors"])
+
+
+def test_of_many_epochs_a_hundred_are_kept() -> None:
+    config = replace_config(Config(), {"train.epochs": 1_000})
+    assert charts.epochs_between_weights(config, CNN()) == 10
+    assert charts.epochs_between_weights(replace_config(config, {"tracking.weights_every": 0}), CNN()) == 0
 
 
 def test_what_is_exported(finished: Run, digits: Dataset) -> None:
@@ -102,20 +192,101 @@ def open_pad(page: Page) -> FrameLocator:
     return frame
 
 
+def draw(page: Page, frame: FrameLocator, digit: str) -> None:
+    frame.locator(".pad .paper").scroll_into_view_if_needed()
+    box = frame.locator(".pad .paper").bounding_box()
+    assert box is not None
+    points = [(box["x"] + 112 + 60 * x, box["y"] + 112 + 80 * y) for x, y in STROKES[digit]]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for x, y in points:
+        page.mouse.move(x, y)
+    page.mouse.up()
+
+
+def test_a_digit_drawn_early_is_watched_as_the_training_goes_on(zygote: Zygote, tmp_path: Path, visit: Open) -> None:
+    """Drawn before the first epoch has ended, its curve has one more point after each epoch, without a click."""
+    command = ["train", "--config", "digits", "--epochs", "3", "--logdir", str(tmp_path), "--seed", "1"]
+    process = zygote.start(*command, hold=Place("mnist_tb.train.train_step", 5))
+    process.until(HELD)
+    board, address = start_board("--logdir", str(tmp_path), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), 1)
+        page = visit(address)
+        frame = page.frame_locator("iframe")
+        frame.locator(".pad").wait_for(state="visible", timeout=30_000)
+        assert "untrained, step 0" in frame.locator(".time output").inner_text()
+        draw(page, frame, "3")
+        frame.locator(".pad li.best").wait_for()
+        assert not frame.locator(".pad .plot").is_visible(), "a single point is no curve"
+        process.proceed()
+        process.communicate()
+        frame.locator(".time output", has_text="the best weights").wait_for(timeout=30_000)
+        course = frame.locator(".pad .plot")
+        course.wait_for(state="visible")
+        page.frames[1].wait_for_function(
+            "() => document.querySelector('.pad .plot').chart.lines[0].steps.length === 4", timeout=30_000
+        )
+        lines = course.evaluate("({chart: {lines}}) => lines.map(({name, steps, values}) => [name, steps, values])")
+        assert [name for name, _, _ in lines] == [str(k) for k in range(10)]
+        assert all(steps == [0, 1, 2, 3] for _, steps, _ in lines)
+        for epoch in range(4):
+            assert sum(values[epoch] for _, _, values in lines) == pytest.approx(1, abs=1e-5)
+        assert all(0.05 < values[0] < 0.2 for _, _, values in lines), "an untrained network does not know"
+    finally:
+        board.terminate()
+        board.communicate(timeout=60)
+
+
+def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
+    page = visit(address)
+    frame = open_pad(page)
+    samples = frame.locator(".strip button")
+    assert samples.count() == 18
+    shares = frame.locator(".pad li span")
+    samples.nth(2).click()
+    frame.locator(".pad li.best").wait_for()
+    assert samples.nth(2).locator("span").inner_text().split("→")[0] in "0123456789"
+    now = shares.all_inner_texts()
+    slider = frame.get_by_role("slider", name="epoch", exact=True)
+    assert frame.locator(".time output").inner_text() == "the best weights"
+    slider.focus()
+    page.keyboard.press("Home")
+    frame.locator(".time output", has_text="untrained, step 0").wait_for()
+    assert max(float(text.removesuffix(" %")) for text in shares.all_inner_texts()) < 20
+    frame.locator(".strip .wrong").nth(8).wait_for(), "it guesses"
+    page.keyboard.press("ArrowRight")
+    frame.locator(".time output", has_text="after epoch 1, step 20").wait_for()
+    frame.get_by_role("button", name="play the epochs").click()
+    frame.locator(".time output", has_text="the best weights").wait_for(timeout=10_000)
+    frame.get_by_role("button", name="play the epochs").wait_for()
+    assert shares.all_inner_texts() == now
+    titles = frame.locator(".panel small").all_inner_texts()
+    assert titles[:4] == [
+        "first layer: 16 filters",
+        "first layer: 16 maps",
+        "second layer: 32 maps",
+        "third layer: 64 maps",
+    ]
+    assert titles[4].startswith("for (blue) and against (red)")
+    frame.locator(".panel.conv2 canvas").hover(position={"x": 12, "y": 12})
+    assert frame.locator(".lens").inner_text().startswith("map 1: ")
+    assert frame.locator(".lens canvas").count() == 2
+    page.mouse.move(0, 0)
+    frame.locator(".lens").wait_for(state="hidden")
+    frame.locator(".pad li", has_text="7").first.click()
+    assert titles[4].rsplit(" ", 1)[0] + " 7" == frame.locator(".panel.evidence small").inner_text()
+
+
 def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
     rows = frame.locator(".pad li")
     assert rows.count() == 10
     assert frame.locator(".pad li.best").count() == 0
+    draw(page, frame, "0")
     box = frame.locator(".pad .paper").bounding_box()
     assert box is not None
-    points = [(box["x"] + 112 + 60 * x, box["y"] + 112 + 80 * y) for x, y in STROKES["0"]]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for x, y in points:
-        page.mouse.move(x, y)
-    page.mouse.up()
     frame.locator(".pad li.best").wait_for()
     assert frame.locator(".pad li.best b").inner_text() in "0123456789"
     shares = [float(text.removesuffix(" %")) for text in frame.locator(".pad li span").all_inner_texts()]

@@ -101,6 +101,7 @@ WRONG = {
     "averaging.decay": ["0", "1", "x"],
     "averaging.start": ["-0.1", "1", "x"],
     "train.label_smoothing": ["-0.1", "1", "x"],
+    "tracking.weights_every": ["-1", "x", "null"],
     "tracking.projector": ["1", "x", "null"],
     "tracking.checkpoint_seconds": ["0", "-1", "x", ".inf"],
 }

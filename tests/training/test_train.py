@@ -47,6 +47,8 @@ def test_exact_set_of_tags(finished: Run) -> None:
         "custom_scalars__config__",
         "live/status",
         "live/weights",
+        "live/samples",
+        *(f"live/epoch/{epoch}" for epoch in range(4)),
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }

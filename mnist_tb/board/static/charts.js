@@ -32,6 +32,18 @@ const faded = (paint, alpha) => paint.startsWith('hsl(')
   ? paint.replace(')', ` / ${alpha})`)
   : paint + Math.round(alpha * 255).toString(16).padStart(2, '0');
 
+// What lies on the horizontal axis: its word, how its numbers are written, and which are round.
+const decimal = [1, 2, 5].flatMap((n) => [...Array(10).keys()].map((p) => n * 10 ** p)).sort((a, b) => a - b);
+const MINUTE = 60, HOUR = 3600, DAY = 86400;
+const clock = (seconds) => seconds < MINUTE ? `${+seconds.toFixed(1)} s`
+  : seconds < HOUR ? `${Math.floor(seconds / MINUTE)}:${String(Math.floor(seconds % MINUTE)).padStart(2, '0')} min`
+    : `${+(seconds / HOUR).toFixed(2)} h`;
+const AXES = {
+  step: {word: 'step', write: count, rounds: decimal},
+  epoch: {word: 'epoch', write: (epoch) => String(+epoch.toFixed(2)), rounds: [0.1, 0.2, 0.5, ...decimal]},
+  time: {word: 'after', write: clock, rounds: [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, ...[1, 2, 5, 10, 15, 30].map((n) => n * MINUTE), ...[1, 2, 3, 6, 12].map((n) => n * HOUR), ...[1, 2, 5, 10].map((n) => n * DAY)]},
+};
+
 // How far apart values lie: evenly, by their order of magnitude, or by that of what an accuracy lacks of 100 %.
 const LACK = 2e-4;
 const SCALES = {
@@ -60,16 +72,15 @@ function extent(lines, from, to, scale) {
 }
 
 export class Chart {
-  // holder: an element, which the chart fills. name: what it shows. axis: what its steps are, in a word.
-  constructor(holder, name, axis = 'step') {
+  // holder: an element, which the chart fills. name: what it shows.
+  constructor(holder, name) {
     this.holder = holder;
-    this.axis = axis;
-    this.choices = {scale: 'linear', fromStart: false, smoothing: 0};
+    this.choices = {scale: 'linear', axis: 'step', fromStart: false, smoothing: 0};
     this.lines = [];
     this.tip = document.createElement('div');
     this.tip.className = 'tip';
     holder.setAttribute('role', 'img');
-    holder.setAttribute('aria-label', `${name} by ${axis}`);
+    holder.setAttribute('aria-label', `${name} by step`);
     holder.chart = this;
     this.resized = new ResizeObserver(() => this.plot?.setSize(this.size()));
     this.resized.observe(holder);
@@ -89,17 +100,18 @@ export class Chart {
       const positive = (list, instead) => list?.map((value, i) => value === null || value > 0 ? value : instead(i));
       return {...line, high, values: positive(values, () => null), low: positive(low, (i) => values[i] > 0 ? values[i] / 1e3 : null)};
     });
-    const kind = JSON.stringify([this.choices.scale, lines.map((l) => [l.name, l.colour, l.width, l.alpha, l.dots, !!l.low])]);
+    const kind = JSON.stringify([this.choices.scale, this.choices.axis, lines.map((l) => [l.name, l.colour, l.width, l.alpha, l.dots, !!l.low])]);
     const data = this.data();
     if (this.plot && this.kind === kind) {
-      this.plot.setData(data, !this.zoomed());
-      if (this.zoomed()) this.plot.redraw();
+      const zoomed = this.zoomed();
+      this.plot.setData(data, !zoomed);
+      if (zoomed) this.plot.redraw();
       return;
     }
-    const {min, max} = this.zoomed() ? this.plot.scales.x : {};
+    const {min, max} = this.zoomed() && this.drawnBy === this.choices.axis ? this.plot.scales.x : {};
+    this.drawnBy = this.choices.axis;
     this.plot?.destroy();
     this.kind = kind;
-    this.whole = [data[0][0] ?? 0, data[0].at(-1) ?? 1];
     this.plot = new uPlot(this.options(), data, this.holder);
     this.plot.over.append(this.tip);
     this.tip.hidden = true;
@@ -149,10 +161,9 @@ export class Chart {
         y: {...SCALES[scale], range: (u) => this.range(u)},
       },
       axes: [
-        {...axis, size: 28, gap: 4, incrs: [1, 2, 5].flatMap((n) => [...Array(10).keys()].map((p) => n * 10 ** p)).sort((a, b) => a - b),
-          values: (u, steps) => steps.map(count)},
+        {...axis, size: 28, gap: 4, incrs: AXES[this.choices.axis].rounds, values: (u, steps) => steps.map(AXES[this.choices.axis].write)},
         {...axis, size: 54, gap: 5, values: (u, values) => values.map((value) => value === null ? null : scale === 'percent' ? `${+(value * 100).toFixed(2)} %` : short(value)),
-          ...(scale === 'percent' ? {splits: (u, i, min, max) => this.percents(min, max), filter: (u, splits) => splits} : {})},
+          ...(scale === 'percent' ? {splits: (u, i, min, max) => this.percents(min, max), filter: (u, splits) => this.apart(u, splits)} : {})},
       ],
       cursor: {
         points: {size: 6}, drag: {x: true, y: false, dist: 6},
@@ -176,6 +187,16 @@ export class Chart {
     const step = 10 ** Math.floor(Math.log10((max - min) / 2));
     const every = [1, 2, 5].map((n) => n * step).find((n) => (max - min) / n <= 6) ?? 10 * step;
     return Array.from({length: 8}, (_, i) => +((Math.ceil(min / every) + i) * every).toPrecision(12)).filter((v) => v <= max);
+  }
+
+  apart(u, values) {  // those that have room for their label; the last ones, 99 % and above, first
+    let above = -Infinity;
+    return [...values].reverse().map((value) => {
+      const at = u.valToPos(value, 'y');
+      if (at - above < 14) return null;
+      above = at;
+      return value;
+    }).reverse();
   }
 
   nearest(values, i) {  // the place of the value nearest to one place, of a line that has none there
@@ -202,11 +223,12 @@ export class Chart {
     });
     found.sort((a, b) => b.value - a.value);
     const head = document.createElement('b');
-    head.textContent = `${this.axis} ${count(u.data[0][idx])}`;
+    const {word, write} = AXES[this.choices.axis];
+    head.textContent = `${word} ${write(u.data[0][idx])}`;
     const rows = found.slice(0, LISTED).map(({line, step, value, spread}) => {
       const row = document.createElement('div'), mark = document.createElement('i');
       mark.style.background = line.colour;
-      const at = step === u.data[0][idx] ? '' : `, at ${count(step)}`;
+      const at = step === u.data[0][idx] ? '' : `, at ${write(step)}`;
       row.append(mark, ` ${line.name} `, Object.assign(document.createElement('b'), {textContent: short(value) + (spread === null ? '' : ` ± ${short(+spread.toPrecision(2))}`)}), at);
       return row;
     });

@@ -1,63 +1,45 @@
-// A place to draw a digit, and what a run's best weights take it for, at once.
+// A place to draw a digit with the mouse, a finger or a pen.
 
-import {parse, prepare, probabilities} from './network.js';
+import {prepare} from './network.js';
 
 const SIDE = 224, PEN = 18;
 
 export class Pad {
-  /** load: gives the exported weights, an ArrayBuffer; null where the run has none. */
-  constructor(name, load) {
-    this.load = load;
-    this.paper = canvas(SIDE, `draw for ${name}`, 'paper');
-    this.seen = canvas(28, 'what the network sees', 'seen');
+  /** drawn: receives what was drawn as the network sees it, 784 grey levels; null for nothing. */
+  constructor(name, drawn) {
+    this.drawn = drawn;
+    this.paper = Object.assign(document.createElement('canvas'), {width: SIDE, height: SIDE, className: 'paper'});
+    this.paper.setAttribute('role', 'img');
+    this.paper.setAttribute('aria-label', `draw for ${name}`);
     this.clear = Object.assign(document.createElement('button'), {textContent: 'Clear', type: 'button'});
     this.clear.addEventListener('click', () => this.wipe());
-    this.bars = document.createElement('ol');
-    this.bars.setAttribute('aria-live', 'polite');
-    this.caption = document.createElement('figcaption');
-    const sees = document.createElement('div');
-    sees.className = 'sees';
-    sees.append(this.seen, this.clear);
-    this.root = document.createElement('figure');
-    this.root.className = 'pad';
-    this.root.hidden = true;
-    this.root.append(this.caption, this.paper, sees, this.bars);
     this.pen = this.paper.getContext('2d', {willReadFrequently: true});
     this.paper.addEventListener('pointerdown', event => this.begin(event));
     this.paper.addEventListener('pointermove', event => this.move(event));
     for (const end of ['pointerup', 'pointercancel']) this.paper.addEventListener(end, () => { this.last = null; });
+    this.wipe(false);
   }
 
-  /** Fetches the weights, once; the pad is there as soon as they are. */
-  async show() {
-    if (this.network || this.asking) return;
-    this.asking = true;
-    try {
-      const content = await this.load();
-      if (!content) return;
-      this.network = parse(content);
-      const kind = this.network.classes.every(name => /^\d$/.test(name)) ? 'a digit' : 'one of these';
-      this.caption.textContent = `Draw ${kind}: what the best weights take it for`;
-      this.bars.replaceChildren(...this.network.classes.map(name => {
-        const row = document.createElement('li'), bar = document.createElement('i'), share = document.createElement('span');
-        row.append(Object.assign(document.createElement('b'), {textContent: name}), bar, share);
-        return row;
-      }));
-      this.wipe();
-      this.root.hidden = false;
-    } finally {
-      this.asking = false;
-    }
-  }
-
-  wipe() {
+  wipe(tell = true) {
     this.pen.fillStyle = '#000';
     this.pen.fillRect(0, 0, SIDE, SIDE);
-    this.answer();
+    if (tell) this.drawn(null);
+  }
+
+  /** Show an image, 784 grey levels, as if it had been drawn. */
+  show(pixels) {
+    const image = new ImageData(28, 28), small = new OffscreenCanvas(28, 28);
+    pixels.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+    small.getContext('2d').putImageData(image, 0, 0);
+    this.pen.imageSmoothingEnabled = false;
+    this.pen.drawImage(small, 0, 0, SIDE, SIDE);
+    this.isImage = true;
   }
 
   begin(event) {
     event.preventDefault();
+    if (this.isImage) this.wipe(false);  // a new drawing, not a change of the image
+    this.isImage = false;
     this.paper.setPointerCapture(event.pointerId);
     this.last = this.place(event);
     this.stroke(this.last);
@@ -83,33 +65,8 @@ export class Pad {
     this.pen.stroke();
     this.due ??= requestAnimationFrame(() => {
       this.due = undefined;
-      this.answer();
+      const {data} = this.pen.getImageData(0, 0, SIDE, SIDE);
+      this.drawn(prepare(Uint8Array.from({length: SIDE * SIDE}, (_, i) => data[4 * i]), SIDE));
     });
   }
-
-  answer() {
-    const {data} = this.pen.getImageData(0, 0, SIDE, SIDE);
-    const pixels = prepare(Uint8Array.from({length: SIDE * SIDE}, (_, i) => data[4 * i]), SIDE);
-    const shares = pixels ? probabilities(this.network, pixels) : null;
-    this.look(pixels ?? new Uint8Array(784));
-    const best = shares ? shares.indexOf(Math.max(...shares)) : -1;
-    [...this.bars.children].forEach((row, i) => {
-      row.classList.toggle('best', i === best);
-      row.children[1].style.setProperty('--share', shares ? shares[i] : 0);
-      row.children[2].textContent = shares ? `${(100 * shares[i]).toFixed(1)} %` : '';
-    });
-  }
-
-  look(pixels) {
-    const image = new ImageData(28, 28);
-    pixels.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
-    this.seen.getContext('2d').putImageData(image, 0, 0);
-  }
-}
-
-function canvas(side, label, className) {
-  const made = Object.assign(document.createElement('canvas'), {width: side, height: side, className});
-  made.setAttribute('role', 'img');
-  made.setAttribute('aria-label', label);
-  return made;
 }

@@ -1,11 +1,13 @@
 // The Live tab: asks twice a second for the runs that have changed, and draws those that can be seen.
 // Whatever comes from a run is put into the page as text, never as markup.
 
-import {Pad} from './draw.js';
+import {Chart, count} from './charts.js';
+import {Machine} from './machine.js';
 
 const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
+const SPLITS = {train: 'training', val: 'validation'};
 const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
   failed: 'failed', silent: 'silent', foreign: 'no status'};
 const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
@@ -18,13 +20,17 @@ let number = 0, server = null, top, list, trouble;
 export function render() {
   document.title = 'Live';
   document.documentElement.lang = 'en';
-  document.head.append(element('link', {rel: 'stylesheet', href: 'static/live.css'}));
+  for (const file of ['live.css', 'charts.css', 'vendor/uPlot.min.css']) {
+    document.head.append(element('link', {rel: 'stylesheet', href: `static/${file}`}));
+  }
+  const library = element('script', {src: 'static/vendor/uPlot.iife.min.js'});
+  library.addEventListener('load', () => poll());
+  document.head.append(library);
   top = element('div', {className: 'top'});
   trouble = element('p', {className: 'trouble', role: 'status'});
   list = element('div');
   document.body.append(element('main', {}, top, trouble, list));
   followTheme();
-  poll();
 }
 
 async function poll() {
@@ -54,6 +60,8 @@ async function ask(address) {
 
 function show({names, runs, now}) {
   for (const name of [...cards.keys()].filter(name => !names.includes(name))) {
+    cards.get(name).curves?.destroy();
+    cards.get(name).machine?.destroy();
     cards.get(name).root.remove();
     cards.delete(name);
   }
@@ -157,14 +165,13 @@ class Card {
     this.name.setAttribute('aria-expanded', open);
     if (open && !this.detail) {
       this.facts = element('dl', {className: 'facts'});
-      this.charts = {loss: new Chart('loss', (value, range) => fixed(value, range < 0.2 ? 3 : 2)),
-        accuracy: new Chart('accuracy', (value, range) => percent(value, range < 0.3 ? 1 : 0))};
+      this.curves = new Curves(this.run.run);
       this.image = element('img', {alt: '', hidden: true});
       this.caption = element('figcaption');
       this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
-      this.pad = new Pad(this.run.run, () => this.weights());
-      this.detail = element('div', {className: 'detail'}, this.facts, this.charts.loss.root, this.charts.accuracy.root,
-        this.picture, this.pad.root);
+      this.machine = new Machine(this.run.run, ask);
+      this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
+        this.picture);
     }
     if (open) this.root.append(this.detail);
     else this.detail?.remove();
@@ -182,9 +189,9 @@ class Card {
       const {curves} = await (await ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
       sparkline(this.spark, curves.accuracy ?? {});
       if (this.isOpen) {
-        for (const [kind, chart] of Object.entries(this.charts)) chart.draw(curves[kind] ?? {});
+        this.curves.draw(curves, this.run.batches);
         await this.look();
-        if (this.run.test_accuracy != null) await this.pad.show();
+        await this.machine.update(this.run);
       }
     } catch (error) {
       this.stale = true;
@@ -210,18 +217,11 @@ class Card {
       ['remaining', run.state === 'running' && run.remaining != null ? duration(run.remaining) : null],
       ['dataset', run.dataset],
       ['device', run.device ? `${run.device}, ${run.precision}` : null],
-      ['last word', this.age == null ? null : run.state === 'running' ? null
-        : new Date(run.written * 1000).toLocaleString()],
+      ['written', this.age == null ? null : `${duration(Math.max(0, this.age))} ago`],
     ].filter(([, value]) => value && value !== '–');
     const shown = rows.map(([label, value, kind]) => [element('dt', {textContent: label}),
       element('dd', {textContent: value, className: kind ?? ''})]);
     this.facts.replaceChildren(...shown.flat());
-  }
-
-  /** The run's best weights; null where it has left none. */
-  async weights() {
-    const answer = await ask(`weights?run=${encodeURIComponent(this.run.run)}`);
-    return answer.status === 200 ? answer.arrayBuffer() : null;
   }
 
   async look() {
@@ -250,34 +250,55 @@ const visibility = new IntersectionObserver(entries => {
   }
 }, {rootMargin: '100px'});
 
-class Chart {
-  constructor(title, format) {
-    this.format = format;
-    this.legend = {train: element('span', {className: 'train'}), val: element('span', {className: 'val'})};
-    this.svg = svg('svg', {viewBox: '0 0 400 220', role: 'img', 'aria-label': `${title} over steps`});
-    this.root = element('figure', {className: 'chart'},
-      element('figcaption', {}, element('b', {textContent: title}), this.legend.train, this.legend.val), this.svg);
+/** The two charts of a run, and how they are drawn. */
+class Curves {
+  constructor(name) {
+    this.charts = ['loss', 'accuracy'].map(kind => {
+      const holder = element('div', {className: 'plot'});
+      const scales = [['linear', 'linear'], ['log', 'logarithmic'], ...(kind === 'accuracy' ? [['percent', 'last percent']] : [])];
+      const scale = select(`scale of ${kind}`, scales, kind === 'accuracy' ? 'percent' : 'log');
+      scale.addEventListener('change', () => this.draw());
+      return {kind, scale, holder, chart: new Chart(holder, `${kind} of ${name}`)};
+    });
+    this.axis = select('horizontal axis', [['step', 'by step'], ['epoch', 'by epoch'], ['time', 'by time']], 'step');
+    this.smoothing = element('input', {type: 'range', min: 0, max: 0.99, step: 0.01, value: 0, ariaLabel: 'smoothing'});
+    for (const choice of [this.axis, this.smoothing]) choice.addEventListener('input', () => this.draw());
+    const key = ['train', 'val'].map(split => element('span', {className: split, textContent: SPLITS[split]}));
+    this.root = element('div', {className: 'curves'},
+      element('div', {className: 'choices'}, ...key, this.axis, element('label', {}, 'smoothing ', this.smoothing)),
+      ...this.charts.map(({kind, scale, holder}) => element('figure', {className: 'chart'},
+        element('figcaption', {}, element('b', {textContent: kind}), scale), holder)));
   }
 
-  draw(lines) {
-    const left = 54, right = 392, top = 8, bottom = 196;
-    lines = trained(lines);
-    for (const [line, span] of Object.entries(this.legend)) {
-      setText(span, lines[line]?.length ? `${line === 'train' ? 'training' : 'validation'} ${
-        this.format(lines[line].at(-1)[1], 0)}` : '');
+  /** curves: kind → split → [step, value, seconds] triples. batches: updates in an epoch, if that is known. */
+  draw(curves = this.curves, batches = this.batches) {
+    Object.assign(this, {curves, batches});
+    if (!curves) return;
+    this.axis.options[1].disabled = !batches;
+    const axis = this.axis.value, style = getComputedStyle(document.documentElement);
+    const at = {step: point => point[0], epoch: point => point[0] / batches, time: point => point[2]}[axis];
+    for (const {kind, scale, chart} of this.charts) {
+      const lines = Object.entries(curves[kind] ?? {}).filter(([, points]) => points.length).map(([split, points]) => ({
+        name: SPLITS[split], colour: style.getPropertyValue(`--${split}`).trim(), width: split === 'train' ? 1.2 : 2.2,
+        steps: points.map(at), values: points.map(([, value]) => Number.isFinite(value) ? value : null),
+        dots: split === 'val' && points.length <= 40 ? 1 : 0,
+      }));
+      const isShare = lines.every(({values}) => values.every(value => value === null || (value >= 0 && value <= 1)));
+      chart.show(lines, {axis, scale: scale.value === 'percent' && !isShare ? 'linear' : scale.value,
+        smoothing: +this.smoothing.value});
     }
-    if (!Object.values(lines).flat().length) return this.svg.replaceChildren();
-    const [x, y] = scales(lines, left, right, bottom, top);
-    const marks = [];
-    for (let i = 0; i <= 4; i++) {
-      const value = y.low + (y.high - y.low) * i / 4, height = y(value);
-      marks.push(svg('line', {x1: left, x2: right, y1: height, y2: height}),
-        label(this.format(value, y.high - y.low), left - 6, height + 4, 'end'));
-    }
-    marks.push(label('0', left, 214, 'start'), label(`step ${count(x.high)}`, right, 214, 'end'));
-    const paths = Object.entries(lines).map(([line, points]) => svg('path', {class: line, d: path(points, x, y)}));
-    this.svg.replaceChildren(...marks, ...paths);
   }
+
+  destroy() {
+    for (const {chart} of this.charts) chart.destroy();
+  }
+}
+
+function select(label, options, value) {
+  const made = element('select', {ariaLabel: label},
+    ...options.map(([value, textContent]) => element('option', {value, textContent})));
+  made.value = value;
+  return made;
 }
 
 function sparkline(where, lines) {
@@ -313,12 +334,6 @@ function path(points, x, y) {
     .map(([step, value], i) => `${i ? 'L' : 'M'}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join('');
 }
 
-function label(text, x, y, anchor) {
-  const made = svg('text', {x, y, 'text-anchor': anchor});
-  made.textContent = text;
-  return made;
-}
-
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   if (properties.role) made.setAttribute('role', properties.role);
@@ -347,10 +362,6 @@ function percent(value, digits = 2) {
 
 function both(loss, accuracy) {
   return loss == null && accuracy == null ? null : `loss ${fixed(loss, 4)}, accuracy ${percent(accuracy)}`;
-}
-
-function count(value) {
-  return value.toLocaleString('en');
 }
 
 function duration(seconds) {

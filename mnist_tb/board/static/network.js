@@ -1,13 +1,12 @@
-// The trained network in the browser: a run's best weights, and what they take 28×28 pixels for. Pure, but for nothing.
+// The network in the browser: weights that the training exported, and what they make of 28×28 pixels. Pure functions only.
 
 /**
- * Weights as the training exports them: a line of JSON that says what is where, then float32, little-endian.
+ * Weights as the training exports them: a line of JSON that says what is where, then float32 or float16, little-endian.
  * layers: name → {shape, values}; mean, std: of the training pixels, 0 to 1; classes: the ten names.
  */
 export function parse(buffer) {
-  const bytes = new Uint8Array(buffer), end = bytes.indexOf(10);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
-  const values = new Float32Array(buffer.slice(end + 1));
+  const [header, rest] = split(buffer);
+  const values = header.type === 'float16' ? fromHalf(new Uint16Array(rest)) : new Float32Array(rest);
   const layers = {};
   let at = 0;
   for (const [name, shape] of Object.entries(header.shapes)) {
@@ -19,19 +18,63 @@ export function parse(buffer) {
   return {...header, layers};
 }
 
-/** pixels: 784 grey levels, 0 to 255, row by row, light on dark. Ten probabilities, in the order of the classes. */
-export function probabilities(network, pixels) {
+/** The watched images: [{label, pixels}], label: the index of a class, pixels: 784 grey levels, 0 to 255. */
+export function parseSamples(buffer) {
+  const [{labels}, rest] = split(buffer);
+  return labels.map((label, i) => ({label, pixels: new Uint8Array(rest, 784 * i, 784)}));
+}
+
+function split(buffer) {
+  const bytes = new Uint8Array(buffer), end = bytes.indexOf(10);
+  return [JSON.parse(new TextDecoder().decode(bytes.subarray(0, end))), buffer.slice(end + 1)];
+}
+
+/** IEEE 754 half precision: a sign, five bits of exponent, ten of fraction. */
+function fromHalf(halves) {
+  return Float32Array.from(halves, half => {
+    const sign = half & 0x8000 ? -1 : 1, exponent = half >> 10 & 0x1f, fraction = half & 0x3ff;
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * fraction / 1024);
+  });
+}
+
+export const CONVOLUTIONS = [['conv1', true], ['conv2', true], ['conv3', false]];  // name, and whether it is pooled
+
+/**
+ * pixels: 784 grey levels, 0 to 255, row by row, light on dark.
+ * layers: [{name, side, maps}], what each convolution gives after its pooling and ReLU, the input before them;
+ * logits, probabilities: ten, in the order of the classes.
+ */
+export function forward(network, pixels) {
   const {layers, mean, std} = network;
   let maps = [Float32Array.from(pixels, value => (value / 255 - mean) / std)], side = 28;
-  for (const [name, pooled] of [['conv1', true], ['conv2', true], ['conv3', false]]) {
+  const seen = [{name: 'input', side, maps}];
+  for (const [name, pooled] of CONVOLUTIONS) {
     maps = convolve(maps, side, layers[`${name}.weight`], layers[`${name}.bias`].values);
     if (pooled) {
       maps = maps.map(map => largest(map, side));
       side /= 2;
     }
     for (const map of maps) for (let i = 0; i < map.length; i++) if (map[i] < 0) map[i] = 0;
+    seen.push({name, side, maps});
   }
-  return softmax(linear(maps, layers['linear.weight'], layers['linear.bias'].values));
+  const logits = linear(maps, layers['linear.weight'], layers['linear.bias'].values);
+  return {layers: seen, logits, probabilities: softmax(logits)};
+}
+
+/** Ten probabilities, in the order of the classes. */
+export function probabilities(network, pixels) {
+  return forward(network, pixels).probabilities;
+}
+
+/** How much each place speaks for a class: the parts of its logit, but for the bias. maps: of the last convolution. */
+export function evidence(network, maps, k) {
+  const {shape: [, inputs], values} = network.layers['linear.weight'], size = maps[0].length;
+  const made = new Float64Array(size);
+  maps.forEach((map, channel) => {
+    for (let i = 0; i < size; i++) made[i] += values[k * inputs + channel * size + i] * map[i];
+  });
+  return made;
 }
 
 /** 3×3 with a border of zeros. */

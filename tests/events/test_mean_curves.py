@@ -92,7 +92,9 @@ def test_the_mean_lies_between_the_seeds_and_their_order_does_not_matter(
     assert found.steps == turned.steps
     values = [value for curves in seeds for points in curves for _, value in points]
     for mean, other, deviation in zip(found.mean, turned.mean, found.deviation, strict=True):
-        assert mean is not None
+        if mean is None:  # between two repeats of a seed, neither of which reaches here
+            assert max(map(len, seeds)) > 1
+            continue
         assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
         assert mean == pytest.approx(other, abs=1e-9)
         assert deviation is None if len(seeds) == 1 else deviation is not None and deviation >= 0
