@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import socket
 import sys
 import threading
 import webbrowser
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,34 +27,58 @@ _LISTEN_SECONDS = 0.5
 _SETTINGS = '<script src="data/plugin/live/static/settings.js"></script>'
 
 
-def serve(
-    logdir: Path, host: str, port: int, say: Callable[[str], None], browser: bool, ended: threading.Event
-) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where the page is served. token: that is asked for; None makes one where other machines can reach the page.
+
+    path_prefix: before all paths, for a proxy, such as `/board`; empty for none.
+    """
+
+    host: str = "localhost"
+    port: int = 6006
+    token: str | None = None
+    path_prefix: str = ""
+
+
+def serve(logdir: Path, place: Place, say: Callable[[str], None], browser: bool, ended: threading.Event) -> None:
     """Serve the runs of a log folder until interrupted, or until `ended` is set.
 
     say: receives a line each about where the page is. Raises InputError where no address is available.
     """
     from tensorboard import program  # takes a second to import
 
+    from mnist_tb.board import access
+
     fast = _has_fast_loader()
     if not fast:
         from mnist_tb.board import python_loader
 
         python_loader.restrict()
-    free = _free_port(host, port)
-    board = program.TensorBoard(plugins=_plugins(), assets_zip_provider=_assets)
+    allowed = access.access(place.host, place.token)
+    free = _free_port(place.host, place.port)
+    board = program.TensorBoard(
+        plugins=_plugins(),
+        assets_zip_provider=_assets,
+        server_class=lambda app, flags: program.WerkzeugServer(access.Guard(app, allowed, free), flags),
+    )
     board.configure(
         logdir=str(logdir),
-        host=host,
+        host=place.host,
         port=free,
+        path_prefix=place.path_prefix,
         load_fast="true" if fast else "false",
         reload_interval=_RELOAD_SECONDS,
         samples_per_plugin=_SAMPLES,
     )
-    address = board.launch()
-    if free != port:
-        say(f"Port {port} is taken, so the page is at another one.")
+    everywhere = re.compile(r"//(0\.0\.0\.0|\[::\]):")  # no browser goes there
+    address = access.with_token(everywhere.sub(f"//{socket.gethostname()}:", board.launch()), allowed)
+    if free != place.port:
+        say(f"Port {place.port} is taken, so the page is at another one.")
     say(f"TensorBoard: {address}")
+    if allowed.token is not None:
+        say("Whoever has this address, with its token, sees the runs; nobody else does.")
+    if hint := access.ssh_hint(place.host, free):
+        say(f"On your own machine, to see it there: {hint}")
     say("Press Ctrl-C to stop.")
     if browser and has_display():
         webbrowser.open(address)

@@ -24,10 +24,25 @@ from mnist_tb.errors import InputError
 @click.option(
     "--port", type=click.IntRange(1, 65_535), default=6006, show_default=True, help="Or the next one that is free."
 )
-@click.option("--host", default="localhost", show_default=True, help="The interface to serve on.")
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="The interface to serve on; one that other machines can reach asks for a token.",
+)
+@click.option("--token", help="The token, if you want to choose it; asked for on this machine too, then.")
+@click.option("--path-prefix", default="", metavar="/PATH", help="Before all paths, for a proxy that passes it on.")
 @no_browser_option
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when the standard input is closed.")
-def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_parent: bool) -> None:
+def board_command(
+    logdir: Path,
+    port: int,
+    host: str,
+    token: str | None,
+    path_prefix: str,
+    no_browser: bool,
+    with_parent: bool,
+) -> None:
     """Show all runs in TensorBoard, live: the page follows the trainings by itself."""
     from mnist_tb.board import launcher
 
@@ -35,7 +50,8 @@ def board_command(logdir: Path, port: int, host: str, no_browser: bool, with_par
     if with_parent:
         when_parent_ends(ended.set)
     with suppress(KeyboardInterrupt):
-        launcher.serve(logdir, host, port, click.echo, not no_browser, ended)
+        place = launcher.Place(host, port, token, path_prefix)
+        launcher.serve(logdir, place, click.echo, not no_browser, ended)
 
 
 @dataclass(frozen=True)

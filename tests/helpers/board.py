@@ -27,8 +27,9 @@ TRAINING = Status(phase="training", dataset="mnist", device="cpu", precision="fp
                   batches=20, step=21, steps=60, loss=0.5, accuracy=0.75, lr=0.001, images_per_second=10.0)  # fmt: skip
 
 
-def get(address: str) -> Any:
-    with urllib.request.urlopen(address, timeout=30) as answer:
+def get(address: str, token: str = "") -> Any:
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         content = answer.read()
         return json.loads(content) if "json" in answer.headers.get("Content-Type", "") else content
 
@@ -42,11 +43,11 @@ def write_status(folder: Path, state: Status, wall_time: float | None = None) ->
         tracker.live(state.step, state.to_json())
 
 
-def wait_for_runs(address: str, count: int) -> None:
+def wait_for_runs(address: str, count: int, token: str = "") -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
-            if len(get(f"{address}/data/plugin/live/runs")["names"]) >= count:
+            if len(get(f"{address}/data/plugin/live/runs", token)["names"]) >= count:
                 time.sleep(2)  # and all that they hold
                 return
         except OSError:
