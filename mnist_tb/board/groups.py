@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from tensorboard.data import provider
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-from mnist_tb.config.hyperparameters import hyperparameters
+from mnist_tb.config.hyperparameters import hyperparameters, to_hparam
+from mnist_tb.config.load import with_defaults
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import by_step, find_curves, thin
 from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
@@ -59,8 +60,16 @@ def _settings(source: provider.DataProvider, where: Where, runs: Sequence[str]) 
             continue
         hparams = content.session_start_info.hparams.items()
         values = {name: getattr(value, value.WhichOneof("kind") or "", None) for name, value in hparams}
-        found[run] = hyperparameters(values)
+        found[run] = hyperparameters(_with_defaults(values))
     return found
+
+
+def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one of our runs as today's have them; those of other programs as they are."""
+    if "train.batch_size" not in values:
+        return dict(values)
+    known = hyperparameters(with_defaults({}))
+    return {**{key: to_hparam(value) for key, value in known.items()}, **values}
 
 
 def _seeds(source: provider.DataProvider, where: Where, runs: Sequence[str]) -> dict[str, Any]:

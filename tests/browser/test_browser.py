@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 
 from helpers.board import HOSTILE, TRAINING, read_address, start_board, wait_for_runs, write_status
-from helpers.fixtures import Open
+from helpers.fixtures import Open, Train
 from helpers.ports import free_port
 from helpers.zygote import Place, Zygote
 from mnist_tb.config.hyperparameters import hyperparameters
@@ -218,6 +218,80 @@ def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
     assert all("/runs?since=" in url and size < 8_000 for url, size in sizes)
     cards.nth(199).scroll_into_view_if_needed()
     live(page).locator(".run").nth(199).locator(".spark path").first.wait_for(state="attached", timeout=10_000)
+
+
+def names_shown(page: Page) -> list[str]:
+    return [text.strip() for text in live(page).locator(".run:not([hidden]) button.name").all_inner_texts()]
+
+
+def test_many_runs_are_searched_filtered_and_sorted(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    frame = live(page)
+    frame.locator(".row").nth(199).wait_for(state="attached", timeout=30_000)
+    frame.get_by_role("searchbox").fill("digits completed")
+    assert names_shown(page) == ["0001-digits"]
+    frame.get_by_text("1 of 200 shown").wait_for()
+    frame.get_by_role("searchbox").fill("")
+    frame.get_by_role("button", name="2 failed").click()
+    assert sorted(names_shown(page)) == ["0002.b(r)+", HOSTILE]
+    assert frame.get_by_role("button", name="2 failed").get_attribute("aria-pressed") == "true"
+    frame.get_by_role("button", name="2 failed").click()
+    frame.get_by_label("sort by").select_option("name")
+    assert names_shown(page)[:3] == ["0001-digits", "0002.b(r)+", "0004-many"]
+    frame.get_by_label("sort by").select_option("test")
+    assert names_shown(page)[0] == "0001-digits", "the others are at 90 %"
+    opened = frame.locator("button.name[aria-expanded=true]")
+    assert opened.count() == 1
+    frame.get_by_role("button", name="Collapse all").click()
+    assert opened.count() == 0
+
+
+def test_what_is_ticked_is_laid_over_another_and_stands_in_the_address(
+    train: Train, tmp_path: Path, visit: Open, context: BrowserContext
+) -> None:
+    """Three seeds of one configuration and one run of another, on a real page."""
+    for seed in ("1", "2", "3"):
+        train("--epochs", "2", "--seed", seed)
+    train("--epochs", "2", "--lr", "0.01")
+    process, address = start_board("--logdir", str(tmp_path / "runs"), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), 4)
+        page = visit(address)
+        frame = live(page)
+        frame.locator(".row").nth(3).wait_for(timeout=30_000)
+        assert not frame.locator(".overlay").is_visible()
+        for number in range(4):
+            frame.locator(".row input").nth(number).check()
+        frame.locator(".overlay td").get_by_text("3", exact=True).wait_for(timeout=10_000)
+        rows = frame.locator(".overlay tbody tr")
+        assert rows.count() == 2
+        text = frame.locator(".overlay table").inner_text()
+        assert "train.lr" in text
+        assert "optimizer.name" not in text, "what does not differ is not shown"
+        lines = frame.locator(".overlay .plot").nth(1).evaluate("({chart: {lines}}) => lines")
+        by_name = {line["name"]: line for line in lines}
+        assert by_name.keys() == {
+            f"{group}, {split}" for group in ("lr 0.001 (n = 3)", "lr 0.01") for split in ("training", "validation")
+        }
+        seeds = by_name["lr 0.001 (n = 3), validation"]
+        assert seeds["steps"] == [0, 20, 40]
+        assert all(
+            low < mean < high for low, mean, high in zip(seeds["low"], seeds["values"], seeds["high"], strict=True)
+        )
+        assert "one standard deviation over the seeds" in frame.locator(".overlay .about").inner_text()
+
+        frame.get_by_label("sort by").select_option("name")
+        assert page.url.count("&run=") == 4
+        again = context.new_page()
+        again.goto(page.url)
+        live(again).locator(".overlay .plot canvas").first.wait_for(timeout=30_000)
+        assert live(again).locator(".row input:checked").count() == 4
+        assert live(again).get_by_label("sort by").input_value() == "name"
+        frame.locator(".row input").nth(0).uncheck()
+        assert page.url.count("&run=") == 3
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_a_hostile_run_is_just_an_odd_name(crowd: str, visit: Open) -> None:

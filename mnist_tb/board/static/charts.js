@@ -58,7 +58,8 @@ function extent(lines, from, to, scale) {
   for (const line of lines) {
     for (let i = 0; i < line.steps.length; i++) {
       if (line.steps[i] < from(line) || line.steps[i] > to) continue;
-      for (const value of [line.values[i], line.low?.[i] ?? null, line.high?.[i] ?? null]) {
+      const edges = scale === 'log' ? [line.high?.[i]] : [line.low?.[i], line.high?.[i]];  // a band may reach below zero
+      for (const value of [line.values[i], ...edges.map((edge) => edge ?? null)]) {
         if (value === null || (scale === 'log' && value <= 0)) continue;
         low = Math.min(low, value);
         high = Math.max(high, value);

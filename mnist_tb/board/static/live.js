@@ -3,6 +3,7 @@
 
 import {Chart, count} from './charts.js';
 import {Machine} from './machine.js';
+import {Overlay} from './overlay.js';
 
 const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
@@ -15,7 +16,7 @@ const HINTS = {pruned: 'A sweep stopped it: others did better after as many epoc
   foreign: 'Not written by mnist_tb: its curves are all that is known.'};
 
 const cards = new Map();  // run name → its card
-let number = 0, server = null, top, list, trouble;
+let number = 0, server = null, top, list, trouble, overlay, order = [];
 
 export function render() {
   document.title = 'Live';
@@ -29,7 +30,9 @@ export function render() {
   top = element('div', {className: 'top'});
   trouble = element('p', {className: 'trouble', role: 'status'});
   list = element('div');
-  document.body.append(element('main', {}, top, trouble, list));
+  overlay = new Overlay(ask);
+  document.body.append(element('main', {}, top, trouble, overlay.root, list));
+  remember();
   followTheme();
 }
 
@@ -70,38 +73,125 @@ function show({names, runs, now}) {
     if (!cards.has(run.run)) cards.set(run.run, new Card(run.run));
     cards.get(run.run).update(run, now);
   }
-  const known = names.filter(name => cards.has(name));
-  known.forEach((name, place) => {  // in order, and moving no card that is in its place: the focus stays
-    const root = cards.get(name).root;
-    if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
-  });
+  const known = order = names.filter(name => cards.has(name));
+  arrange();
   const running = known.filter(name => cards.get(name).run.state === 'running');
   if (first && known.length) (running.length ? running.slice(0, OPEN_AT_FIRST) : known.slice(0, 1)).forEach(unfold);
   else runs.filter(run => run.state === 'running' && cards.get(run.run).isNew && running.length <= OPEN_AT_FIRST)
     .forEach(run => unfold(run.run));
   for (const run of runs) cards.get(run.run).isNew = false;
   for (const card of cards.values()) card.draw();
-  head(known);
+  head();
+}
+
+// ---- What is shown of many runs, and in which order
+
+const SORTS = {
+  newest: null, name: run => run.run, loss: run => run.loss, accuracy: run => -run.accuracy, validation: run => -run.val_accuracy,
+  'validation loss': run => run.val_loss, test: run => -run.test_accuracy, 'images/s': run => -run.images_per_second,
+};
+const choice = {search: '', state: '', sort: 'newest', ticked: new Set()};
+
+/** Sort and filter the cards, moving none that is in its place: the focus stays. */
+function arrange() {
+  const by = SORTS[choice.sort], words = choice.search.toLowerCase().split(/\s+/).filter(Boolean);
+  const key = name => { const value = by(cards.get(name).run); return typeof value === 'number' && !Number.isFinite(value) ? undefined : value; };
+  const sorted = by ? [...order].sort((a, b) => compare(key(a), key(b))) : order;
+  sorted.forEach((name, place) => {
+    const {root, run} = cards.get(name);
+    if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
+    const text = `${name} ${run.dataset ?? ''} ${WORDS[run.state]} ${run.error ?? ''}`.toLowerCase();
+    root.hidden = (choice.state && run.state !== choice.state) || !words.every(word => text.includes(word));
+  });
+}
+
+/** What is unknown comes last. */
+function compare(a, b) {
+  if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** What is chosen stands in the page's address, so that a link shows the same. */
+function remember() {
+  const theirs = outside();
+  const given = new URLSearchParams(theirs.hash.split('&').slice(1).join('&'));
+  choice.search = given.get('search') ?? '';
+  choice.state = WORDS[given.get('state')] ? given.get('state') : '';
+  choice.sort = given.get('sort') in SORTS ? given.get('sort') : 'newest';
+  choice.ticked = new Set(given.getAll('run'));
+}
+
+function note() {
+  const said = new URLSearchParams();
+  for (const key of ['search', 'state']) if (choice[key]) said.set(key, choice[key]);
+  if (choice.sort !== 'newest') said.set('sort', choice.sort);
+  for (const name of choice.ticked) said.append('run', name);
+  const theirs = outside(), text = said.toString();
+  try {
+    window.parent.history.replaceState(window.parent.history.state, '', `${theirs.pathname}${theirs.search}#live${text ? `&${text}` : ''}`);
+  } catch {
+    // within a page of another origin there is no address to stand in
+  }
+}
+
+function outside() {
+  try {
+    return window.parent.location;
+  } catch {
+    return window.location;
+  }
+}
+
+function change(what) {
+  Object.assign(choice, what);
+  note();
+  arrange();
+  for (const card of cards.values()) card.draw();
+  head();
 }
 
 function unfold(name) {
   cards.get(name).unfold(true);
 }
 
-function head(names) {
-  const counts = {};
-  for (const name of names) counts[cards.get(name).run.state] = (counts[cards.get(name).run.state] ?? 0) + 1;
-  const words = Object.keys(WORDS).filter(state => counts[state]).map(state => `${counts[state]} ${WORDS[state]}`);
+let search, sort, states, counted, fold, link;
+
+function head() {
   if (!top.children.length) {
-    top.append(element('h1', {textContent: 'Runs'}), element('span', {className: 'count'}),
-      element('a', {className: 'button', target: '_top'}));
+    search = element('input', {type: 'search', placeholder: 'search', ariaLabel: 'search', value: choice.search});
+    search.addEventListener('input', () => change({search: search.value}));
+    sort = select('sort by', Object.keys(SORTS).map(name => [name, name]), choice.sort);
+    sort.addEventListener('input', () => change({sort: sort.value}));
+    states = element('span', {className: 'states'});
+    counted = element('span', {className: 'count', role: 'status'});
+    fold = element('button', {type: 'button', textContent: 'Collapse all'});
+    fold.addEventListener('click', () => { for (const card of cards.values()) if (card.isOpen) card.unfold(false); });
+    link = element('a', {className: 'button', target: '_top'});
+    top.append(element('h1', {textContent: 'Runs'}), states, counted, search,
+      element('label', {}, 'sort by ', sort), fold, link);
   }
-  const [, count, link] = top.children;
-  setText(count, words.join(' · '));
+  const names = order, counts = {};
+  for (const name of names) counts[cards.get(name).run.state] = (counts[cards.get(name).run.state] ?? 0) + 1;
+  const known = Object.keys(WORDS).filter(state => counts[state]);
+  const said = known.map(state => `${counts[state]} ${WORDS[state]}`).join(' · ') + choice.state;
+  if (states.dataset.said !== said) {
+    states.dataset.said = said;
+    const chips = known.map(state => {
+      const chip = element('button', {type: 'button', textContent: `${counts[state]} ${WORDS[state]}`, ariaPressed: String(choice.state === state)});
+      chip.addEventListener('click', () => change({state: choice.state === state ? '' : state}));
+      return chip;
+    });
+    const at = [...states.children].indexOf(document.activeElement);
+    states.replaceChildren(...chips);
+    if (at >= 0) chips[at]?.focus();
+  }
+  const shown = names.filter(name => !cards.get(name).root.hidden).length;
+  setText(counted, shown === names.length ? '' : `${shown} of ${names.length} shown`);
   const chosen = names.filter(name => cards.get(name).box.checked);
   setText(link, chosen.length ? `Compare ${chosen.length} in Time Series` : 'All in Time Series');
   const address = timeSeries(chosen);
   if (link.getAttribute('href') !== address) link.href = address;
+  overlay.update(chosen.length > 1 ? chosen : [], chosen.map(name => cards.get(name).run.step)).catch(() => {});
   list.classList.toggle('none', !names.length);
   if (!names.length && !list.children.length) {
     list.append(element('div', {className: 'empty'}, 'No runs yet. ', element('code', {textContent: 'make train'}),
@@ -124,7 +214,12 @@ class Card {
     this.isNew = true;
     this.seen = this.isOpen = false;
     this.box = element('input', {type: 'checkbox', ariaLabel: `select ${name}`});
-    this.box.addEventListener('change', () => head([...cards.keys()]));
+    this.box.checked = choice.ticked.has(name);
+    this.box.addEventListener('change', () => {
+      choice.ticked[this.box.checked ? 'add' : 'delete'](name);
+      note();
+      head();
+    });
     this.name = element('button', {className: 'name', textContent: name, ariaExpanded: 'false'});
     this.name.addEventListener('click', () => this.unfold(!this.isOpen));
     this.state = element('span', {className: 'state'});
@@ -173,8 +268,10 @@ class Card {
       this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
         this.picture);
     }
-    if (open) this.root.append(this.detail);
-    else this.detail?.remove();
+    if (open) {
+      this.list();
+      this.root.append(this.detail);
+    } else this.detail?.remove();
     this.stale = true;
     this.draw();
   }
