@@ -14,9 +14,12 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from mnist_tb.errors import InputError
+
+if TYPE_CHECKING:
+    from mnist_tb.board.access import Access
 
 _SAMPLES = {"scalars": 5_000, "images": 100, "histograms": 200, "text": 100, "live": 2}
 """How many values of a tag are kept for each run: every epoch's picture, and more points than a curve needs."""
@@ -24,6 +27,8 @@ _RELOAD_SECONDS = 1  # a whole number: the fast loader cuts fractions off, and 0
 _PORTS = 100
 _LISTEN_SECONDS = 0.5
 """How often to check for a signal: one that reaches another thread does not wake the thread that waits."""
+_EVERYWHERE = re.compile(r"//(0\.0\.0\.0|\[::\]):")
+"""An address to listen at, to which no browser goes."""
 _SETTINGS = '<script src="data/plugin/live/static/settings.js"></script>'
 
 
@@ -45,45 +50,56 @@ def serve(logdir: Path, place: Place, say: Callable[[str], None], browser: bool,
 
     say: receives a line each about where the page is. Raises InputError where no address is available.
     """
-    from tensorboard import program  # takes a second to import
-
     from mnist_tb.board import access
 
-    fast = _has_fast_loader()
-    if not fast:
-        from mnist_tb.board import python_loader
-
-        python_loader.restrict()
     allowed = access.access(place.host, place.token)
-    free = _free_port(place.host, place.port)
-    board = program.TensorBoard(
-        plugins=_plugins(),
-        assets_zip_provider=_assets,
-        server_class=lambda app, flags: program.WerkzeugServer(access.Guard(app, allowed, free), flags),
-    )
-    board.configure(
-        logdir=str(logdir),
-        host=place.host,
-        port=free,
-        path_prefix=place.path_prefix,
-        load_fast="true" if fast else "false",
-        reload_interval=_RELOAD_SECONDS,
-        samples_per_plugin=_SAMPLES,
-    )
-    everywhere = re.compile(r"//(0\.0\.0\.0|\[::\]):")  # no browser goes there
-    address = access.with_token(everywhere.sub(f"//{socket.gethostname()}:", board.launch()), allowed)
-    if free != place.port:
+    address, port = _launch(logdir, place, allowed)
+    address = access.with_token(_EVERYWHERE.sub(f"//{socket.gethostname()}:", address), allowed)
+    if port != place.port:
         say(f"Port {place.port} is taken, so the page is at another one.")
     say(f"TensorBoard: {address}")
     if allowed.token is not None:
         say("Whoever has this address, with its token, sees the runs; nobody else does.")
-    if hint := access.ssh_hint(place.host, free):
+    if hint := access.ssh_hint(place.host, port):
         say(f"On your own machine, to see it there: {hint}")
     say("Press Ctrl-C to stop.")
     if browser and has_display():
         webbrowser.open(address)
     while not ended.wait(_LISTEN_SECONDS):
         pass
+
+
+def _launch(logdir: Path, place: Place, allowed: Access) -> tuple[str, int]:
+    """Start TensorBoard; the page's address, and the port that it has got."""
+    from tensorboard import program  # takes a second to import
+
+    from mnist_tb.board.access import Guard
+
+    fast = _has_fast_loader()
+    if not fast:
+        from mnist_tb.board import python_loader
+
+        python_loader.restrict()
+    port = _free_port(place.host, place.port)
+    board = program.TensorBoard(
+        plugins=_plugins(),
+        assets_zip_provider=_assets,
+        server_class=lambda app, flags: program.WerkzeugServer(Guard(app, allowed, flags.port), flags),
+    )
+    board.configure(
+        logdir=str(logdir),
+        host=place.host,
+        port=port,
+        path_prefix=place.path_prefix,
+        load_fast="true" if fast else "false",
+        reload_interval=_RELOAD_SECONDS,
+        samples_per_plugin=_SAMPLES,
+    )
+    while True:
+        try:
+            return board.launch(), port
+        except program.TensorBoardPortInUseError:  # another one was quicker, since we looked
+            board.flags.port = port = _free_port(place.host, port + 1)
 
 
 def has_display() -> bool:

@@ -457,6 +457,27 @@ def test_a_taken_port_is_said_and_the_next_one_used(tmp_path: Path, capsys: pyte
     assert int(address.rstrip("/").rpartition(":")[2]) > port
 
 
+QUICKER = """
+import sys
+from mnist_tb.board import launcher
+from mnist_tb.cli.main import main
+real, taken, asked = launcher._free_port, int(sys.argv.pop(1)), []
+launcher._free_port = lambda host, port: asked.append(port) or (taken if len(asked) == 1 else real(host, port))
+main()
+"""
+
+
+def test_a_port_that_is_taken_while_it_starts_is_no_end(tmp_path: Path) -> None:
+    """Two trainings with a page, begun at once: each looks for a free port, and one is quicker."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ("--logdir", str(tmp_path), "--port", port, "--host", "127.0.0.1")
+        process, address = start_board(*arguments, command=("-c", QUICKER, port))
+        process.terminate()
+        process.communicate(timeout=60)
+    assert int(address.rstrip("/").rpartition(":")[2]) > int(port)
+
+
 def test_only_this_machine_can_reach_it(tmp_path: Path) -> None:
     process, address = start_board("--logdir", str(tmp_path), "--port", str(free_port()))
     try:

@@ -151,6 +151,27 @@ def test_settings_are_the_users(training: tuple[str, Path], context: BrowserCont
     assert third["autoReloadPeriodInMs"] == 2**32 + 2_000
 
 
+def test_time_series_opens_on_what_matters(training: tuple[str, Path], visit: Open) -> None:
+    """Loss and accuracy are pinned on a first visit, and what the user pins or unpins stays."""
+    page = visit(f"{training[0]}#timeseries")
+    pinned = page.locator("metrics-pinned-view scalar-card")
+    pinned.nth(3).wait_for(timeout=30_000)
+    titles = [str(one.get_attribute("title")) for one in pinned.locator("tb-truncated-path").all()]
+    assert sorted(titles) == ["accuracy/train", "accuracy/val", "loss/train", "loss/val"]
+    page.evaluate("localStorage.setItem('tb-saved-scalar-pins', '[\"lr\"]')")
+    page.goto("about:blank")  # the pins stand in the address too
+    page.goto(f"{training[0]}#timeseries")
+    pinned.first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1_000)
+    assert [one.get_attribute("title") for one in pinned.locator("tb-truncated-path").all()] == ["lr"]
+    page.evaluate("localStorage.setItem('tb-saved-scalar-pins', '[]')")
+    page.evaluate("localStorage.removeItem('mnist_tb_settings')")
+    page.goto("about:blank")
+    page.goto(f"{training[0]}#timeseries")
+    page.locator("scalar-card").first.wait_for(timeout=30_000)
+    assert page.evaluate("localStorage.getItem('tb-saved-scalar-pins')") == "[]", "somebody who unpinned all meant it"
+
+
 @pytest.mark.parametrize("first", ["", "#custom_scalars"])
 def test_no_curve_is_smoothed_unless_the_user_says_so(first: str, training: tuple[str, Path], visit: Open) -> None:
     page = visit(f"{training[0]}{first}")

@@ -247,6 +247,19 @@ def test_stopped_together_and_gone_on_alone(zygote: Zygote, tmp_path: Path, alon
     assert scalars(run)["loss/val"][:2] == [(s, pytest.approx(v, abs=1e-4)) for s, v in scalars(alone)["loss/val"]]
 
 
+@pytest.mark.parametrize("every", ["7", "1000"])
+def test_a_loss_that_is_not_finite_ends_all_with_that_reason(zygote: Zygote, tmp_path: Path, every: str) -> None:
+    """All add up the same loss, so all meet it after the same update: none says that another process has ended."""
+    diverging = ("--set", f"tracking.scalars_every={every}", "--lr", "1e30")
+    _, error = together(zygote, 2, *training(tmp_path, *diverging))
+    (run,) = list_run_folders(tmp_path)
+    metrics = run.read_metrics()
+    assert metrics["status"] == "failed"
+    assert "the training loss is NaN or infinite at step " in metrics["error"]
+    assert error.count(metrics["error"]) >= 1
+    assert "a process" not in error
+
+
 def test_wrong_input_is_said_once(tmp_path: Path) -> None:
     done = subprocess.run(
         torchrun(2, "-m", "mnist_tb", *training(tmp_path, "--device", "cuda")),

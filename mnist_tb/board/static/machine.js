@@ -59,6 +59,7 @@ export class Machine {
     const version = `${run.epoch}/${run.state}/${run.test_accuracy}`;
     if (version === this.version || this.asking) return;
     this.asking = true;
+    this.networks.delete(BEST);  // a run that was resumed may have a better one
     try {
       const {epochs} = await (await this.address('epochs')).json();
       const times = epochs.map(([epoch]) => epoch);
