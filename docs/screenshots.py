@@ -92,7 +92,10 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
         settings = "localStorage._tb_global_settings"
         page.evaluate(f"{settings} = JSON.stringify({{...JSON.parse({settings}), theme: 'dark'}})")
         page.reload()
-    page.frame_locator("iframe").locator(".picture img").first.wait_for(timeout=60_000)
+    live = page.frame_locator("iframe")
+    live.locator(".picture img").first.wait_for(timeout=60_000)
+    live.locator(".strip button").nth(5).click()  # what each epoch's network makes of a test image
+    page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLED_MS)
     save(page, out, "live", theme)
     page.goto(time_series(address, run))

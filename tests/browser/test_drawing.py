@@ -258,7 +258,7 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     page.keyboard.press("ArrowRight")
     frame.locator(".time output", has_text="after epoch 1, step 20").wait_for()
     frame.get_by_role("button", name="play the epochs").click()
-    frame.locator(".time output", has_text="the best weights").wait_for(timeout=10_000)
+    frame.locator(".time output", has_text="the best weights").wait_for(timeout=30_000)
     frame.get_by_role("button", name="play the epochs").wait_for()
     assert shares.all_inner_texts() == now
     titles = frame.locator(".panel small").all_inner_texts()

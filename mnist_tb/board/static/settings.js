@@ -1,8 +1,7 @@
 // Loaded before TensorBoard starts, on every address of `mnist-tb board`: the page reloads its data every two seconds,
-// curves are drawn as they are, and Time Series begins with those that matter, pinned.
+// and curves are drawn as they are.
 (() => {
   const SETTINGS = '_tb_global_settings', DONE = 'mnist_tb_settings', OUTLIERS = '_ignoreYOutliers';
-  const PINS = 'tb-saved-scalar-pins', PINNED = ['loss/train', 'loss/val', 'accuracy/train', 'accuracy/val'];
   const SMOOTHING = '_smoothingWeight', OLDER_TABS = ['scalars', 'custom_scalars'];
 
   /** Once per browser and origin, and never over a setting that is there: what the user changes afterwards stays. */
@@ -18,7 +17,6 @@
     const users = JSON.parse(localStorage.getItem(SETTINGS) || '{}');
     localStorage.setItem(SETTINGS, JSON.stringify({...ours, ...users}));
     if (localStorage.getItem(OUTLIERS) === null) localStorage.setItem(OUTLIERS, 'false');
-    if (localStorage.getItem(PINS) === null) localStorage.setItem(PINS, JSON.stringify(PINNED));
     localStorage.setItem(DONE, '1');
   }
 
