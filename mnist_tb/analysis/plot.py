@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
-from mnist_tb.analysis.compare import Section
+from mnist_tb.analysis.compare import Line, Section
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader
 from mnist_tb.events.curves import Told, by_step, find_tag
@@ -31,6 +31,8 @@ _MOST_LINES, _FEW_POINTS = 14, 30
 _MOST_POINTS = 100
 """Of a curve; one with more is averaged over windows, or its noise would be all that one sees."""
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
+_LARGEST = 1e300
+"""What is beyond it cannot be an end of an axis."""
 _SIZE = (5.6, 3.6)
 """Inches, of one panel: a column and a half of a paper."""
 
@@ -88,26 +90,33 @@ def write_figure(path: Path, sections: Sequence[Section], tags: Sequence[str], t
 def _panels(
     sections: Sequence[Section], tags: Sequence[str], told: Told, problems: list[Problem]
 ) -> dict[str, list[_Line]]:
-    panels: dict[str, list[_Line]] = {tag: [] for tag in tags}
     known: set[str] = set()
-    for section in sections:
-        for line in section.lines:
-            name = _printable(tables.line_name(section, line) + (f", {section.data}" if len(sections) > 1 else ""))
-            points = {run.path: _points(run, tags, told, known, problems) for run in line.runs}
-            seeds = by_seed(line.runs, lambda run: run.seed)
-            for tag in tags:
-                known_points = [points[run.path][tag] for run in line.runs if tag in points[run.path]]
-                window = math.ceil(max(map(len, known_points), default=1) / _MOST_POINTS)
-                curve = mean_curve(
-                    [[_averaged(points[run.path].get(tag, []), window) for run in repeats] for repeats in seeds]
-                )
-                panels[tag].append(_Line(name, len(known_points), curve, window))
+    runs = [run for section in sections for line in section.lines for run in line.runs]
+    points = {run.path: _points(run, tags, told, known, problems) for run in runs}
+    panels: dict[str, list[_Line]] = {}
+    for tag in tags:
+        window = math.ceil(max(len(curves.get(tag, [])) for curves in points.values()) / _MOST_POINTS) or 1
+        curves = {path: _averaged(found[tag], window) for path, found in points.items() if tag in found}
+        panels[tag] = [
+            _Line(
+                _printable(tables.line_name(section, line) + (f", {section.data}" if len(sections) > 1 else "")),
+                sum(run.path in curves for run in line.runs),
+                mean_curve([[curves.get(run.path, []) for run in repeats] for repeats in _seeds(line)]),
+                window,
+            )
+            for section in sections
+            for line in section.lines
+        ]
     for tag, lines in panels.items():
         if not any(line.curve and line.curve.steps for line in lines):
             raise InputError(
                 f"--tag {tag}: no run has this curve; there are {', '.join(sorted(known)) or 'none at all'}"
             )
     return panels
+
+
+def _seeds(line: Line) -> list[list[RunSummary]]:
+    return by_seed(line.runs, lambda run: run.seed)
 
 
 def _points(
@@ -133,9 +142,9 @@ def _printable(name: str) -> str:
 
 
 def _averaged(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
-    """The mean of each window of consecutive points, at its last step."""
+    """The mean of each window of consecutive points, at its last step; not finite where one of them is not."""
     windows = [points[at : at + window] for at in range(0, len(points), window)]
-    return [(part[-1][0], math.fsum(value for _, value in part) / len(part)) for part in windows]
+    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in windows]
 
 
 def _draw(path: Path, panels: Mapping[str, Sequence[_Line]]) -> None:
@@ -215,6 +224,7 @@ def _extent(lines: Sequence[_Line]) -> tuple[float, float]:
         for step, mean, deviation in zip(curve.steps, curve.mean, curve.deviation, strict=True):
             if step >= begin and mean is not None:
                 values += [mean - (deviation or 0.0), mean + (deviation or 0.0)]
+    values = [value for value in values if abs(value) < _LARGEST]
     return min(values, default=math.nan), max(values, default=math.nan)
 
 
@@ -222,6 +232,10 @@ def _title(tag: str) -> str:
     """`accuracy/val` in words: validation accuracy."""
     kind, _, split = tag.partition("/")
     return f"{_WORDS[split]} {kind}" if split in _WORDS else tag
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]  # the rest may be a tag, whose letters are what they are
 
 
 def _label(line: _Line) -> str:
@@ -233,7 +247,7 @@ def _caption(panels: Mapping[str, Sequence[_Line]], sections: Sequence[Section])
     """What a reader has to know: what is drawn, over how many seeds, where it stops, what was done to it."""
     grouped = any(section.grouped for section in sections)
     many = any(line.curve is not None and line.curve.seeds > 1 for lines in panels.values() for line in lines)
-    shown = " and ".join(map(_title, panels)).capitalize()
+    shown = _sentence(" and ".join(map(_title, panels)))
     parts = [f"{shown} by step, on {'; '.join(_printable(section.data) for section in sections)}."]
     if grouped:
         parts.append("A line is the mean over the seeds of a configuration" + (f", the band {BAND}." if many else "."))
@@ -245,7 +259,7 @@ def _caption(panels: Mapping[str, Sequence[_Line]], sections: Sequence[Section])
     if grouped and len(set(made_of.values())) == 1:
         parts.append(f"{next(iter(made_of.values()))}.")
     elif grouped:
-        parts += [f"{_title(tag).capitalize()}: {text}." for tag, text in made_of.items()]
+        parts += [f"{_sentence(_title(tag))}: {text}." for tag, text in made_of.items()]
     for tag, lines in panels.items():
         missing = [line.name for line in lines if line.curve is None or not line.curve.steps]
         parts += [f"Not drawn, for want of the curve {tag}: {', '.join(missing)}."] if missing else []

@@ -15,11 +15,13 @@ from mnist_tb.errors import InputError, TrainingError
 
 _WIDE = 200
 """Characters in a line where the output is not a terminal."""
+_NOTHING: Told = {}
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_tb.analysis.compare import Section
+    from mnist_tb.events.curves import Told
     from mnist_tb.runs.query import Problem, RunList
 
 
@@ -63,18 +65,20 @@ def compare_command(
 ) -> None:
     """Compare all runs, or each RUN: which is better, and is the difference significant?"""
     from mnist_tb.analysis import compare, tables
+    from mnist_tb.events.curves import read_told
 
     if sort not in compare.SORTS:
         raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")
     if tags and figure is None:
         raise InputError("--tag: says what a figure draws, and needs --figure FILE")
-    found = _read(logdir, run, told)
+    metrics = read_told(told)
+    found = _read(logdir, run, metrics)
     runs = compare.select(found.runs, conditions, last)
     if not runs:
         raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
     sections = compare.compare(runs, sort, group)
     if report is not None or figure is not None:
-        problems = _draw(sections, logdir, told, report, figure, tags)
+        problems = _draw(sections, logdir, metrics, report, figure, tags)
         _report_problems(list(dict.fromkeys([*found.problems, *problems])))
     elif form == "table":
         tables.print_sections(sections, console())
@@ -88,15 +92,13 @@ def compare_command(
 def _draw(
     sections: Sequence[Section],
     logdir: Path,
-    told: Sequence[str],
+    metrics: Told,
     report: Path | None,
     figure: Path | None,
     tags: Sequence[str],
 ) -> list[Problem]:
     """Write a report, or a figure, or both. Returns what could not be read."""
-    from mnist_tb.events.curves import read_told
-
-    metrics, problems = read_told(told), []
+    problems = []
     if report is not None:
         from mnist_tb.analysis.report import write_report
 
@@ -226,12 +228,10 @@ def export_command(run: tuple[str, ...], form: str, tags: tuple[str, ...], logdi
     _report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
-def _read(logdir: Path, which: Sequence[str], told: Sequence[str] = ()) -> RunList:
-    from mnist_tb.events.curves import read_told
+def _read(logdir: Path, which: Sequence[str], told: Told = _NOTHING) -> RunList:
     from mnist_tb.runs.query import list_runs, select_runs
 
-    metrics = read_told(told)
-    return select_runs(logdir, which, metrics) if which else list_runs(logdir, metrics)
+    return select_runs(logdir, which, told) if which else list_runs(logdir, told)
 
 
 def _report_problems(problems: Sequence[Problem]) -> None:

@@ -99,6 +99,29 @@ def test_long_curves_are_averaged_and_that_is_said(tmp_path: Path, drawn: list[F
     assert "Smoothed: training loss: means of 10 consecutive points." in (tmp_path / "a.caption.txt").read_text()
 
 
+def test_all_lines_of_a_panel_are_averaged_alike(tmp_path: Path, drawn: list[Figure]) -> None:
+    for count in (1000, 200):
+        with Tracker(tmp_path / "runs", f"of{count}") as tracker:
+            for step in range(1, count + 1):
+                tracker.scalars(step, {"loss/train": step})
+    draw(tmp_path / "runs", "--figure", str(tmp_path / "a.pdf"), "--tag", "loss/train")
+    lengths = {str(line.get_label()): len(line.get_xdata()) for line in drawn[0].axes[0].lines}  # type: ignore[arg-type]
+    assert lengths == {"0001-of1000": 100, "0002-of200": 20}
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("nan"), 1.7e308, -1.7e308])
+def test_numbers_of_every_size_are_drawn_or_left_out(odd: float, tmp_path: Path, drawn: list[Figure]) -> None:
+    for name in ("a", "b"):
+        with SummaryWriter(str(tmp_path / "runs" / name)) as writer:
+            for step in range(250):
+                value = (odd, -odd, 0.5)[step % 3 if 100 < step < 120 else 2]
+                writer.add_scalar("Top_ACC", value, step, new_style=True, double_precision=True)
+    draw(tmp_path / "runs", "--group", "--figure", str(tmp_path / "a.pdf"), "--tag", "Top_ACC")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert -1e305 < low < 0.5 < high < 1e305
+    assert (tmp_path / "a.caption.txt").read_text().startswith("Top_ACC by step"), "a tag keeps its letters"
+
+
 def test_a_curve_of_another_program_is_drawn_with_ours(logdir: Path, tmp_path: Path, drawn: list[Figure]) -> None:
     with SummaryWriter(str(logdir / "theirs")) as writer:
         for step in (0, 10):

@@ -264,7 +264,7 @@ LIGHT = (
     "config.load config.schema config.hyperparameters events.tags runs.folder errors config.strict_yaml"
     " data.download cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
-    " config.presets events.curves runs.locks engine.process"
+    " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
 )
 
 

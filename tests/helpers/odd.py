@@ -55,15 +55,19 @@ def predictions_pipe(path: Path) -> None:
     os.mkfifo(path / "predictions.npy")
 
 
-def listening(path: Path) -> None:
-    path.mkdir()
-    here = os.getcwd()
-    os.chdir(path)  # the path of a socket is short
+def bind_socket(path: bytes) -> None:
+    """A socket lies there. Its path may not be long, so it is bound by way of its folder's file descriptor."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
     try:
         with socket.socket(socket.AF_UNIX) as server:
-            server.bind("metrics.json")
+            server.bind(b"/proc/self/fd/%d/%s" % (folder, os.path.basename(path)))
     finally:
-        os.chdir(here)
+        os.close(folder)
+
+
+def listening(path: Path) -> None:
+    path.mkdir()
+    bind_socket(os.fsencode(path / "metrics.json"))
 
 
 def dangling(path: Path) -> None:
@@ -182,10 +186,7 @@ def _write_one(path: bytes, what: Any) -> None:
     elif what == "folder":
         os.mkdir(path)
     elif what == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            os.symlink(os.path.dirname(path), link := b"/tmp/mnist_tb-%d" % os.getpid())  # a socket's path is short
-            server.bind(os.path.join(link, os.path.basename(path)))
-            os.unlink(link)
+        bind_socket(path)
     elif isinstance(what, tuple):
         os.symlink(what[1], path)
     else:
