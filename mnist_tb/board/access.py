@@ -32,7 +32,7 @@ class Access:
     hosts: frozenset[str]
 
 
-def access(host: str, token: str | None) -> Access:
+def access_for(host: str, token: str | None) -> Access:
     """Who may see a page that is served on `host`. Beyond this machine a token is made, where none is chosen.
 
     Raises InputError where the token cannot stand in an address.

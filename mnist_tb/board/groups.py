@@ -10,14 +10,11 @@ from google.protobuf.message import DecodeError
 from tensorboard.data import provider
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
+from mnist_tb.board.series import Where, statuses
 from mnist_tb.config.hyperparameters import hyperparameters, to_hparam
 from mnist_tb.config.load import with_defaults
-from mnist_tb.events import status, tags
 from mnist_tb.events.curves import by_step, find_curves, thin
 from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
-
-Where = Mapping[str, Any]
-"""The arguments of a data provider that say which experiment is asked for."""
 
 
 def mean_curves(source: provider.DataProvider, where: Where, runs: Sequence[str], read: int, sent: int) -> Any:
@@ -27,7 +24,8 @@ def mean_curves(source: provider.DataProvider, where: Where, runs: Sequence[str]
     curves: kind → split → [step, mean, standard deviation or null], null where a seed's value is not finite.
     read, sent: how many points of a curve are read, and how many are sent. A run without settings is its own group.
     """
-    settings, seeds = _settings(source, where, runs), _seeds(source, where, runs)
+    settings = _settings(source, where, runs)
+    seeds = {run: known.seed for run, (known, _) in statuses(source, where, runs).items()}
     groups: dict[str, list[str]] = {}
     for run in runs:
         key = json.dumps(settings[run], sort_keys=True) if settings.get(run) else f"run {run}"
@@ -70,13 +68,6 @@ def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     known = hyperparameters(with_defaults({}))
     return {**{key: to_hparam(value) for key, value in known.items()}, **values}
-
-
-def _seeds(source: provider.DataProvider, where: Where, runs: Sequence[str]) -> dict[str, Any]:
-    only = provider.RunTagFilter(runs=runs, tags=[tags.LIVE_STATUS])
-    series = source.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only)
-    known = {run: status.status_from_series(data.get(tags.LIVE_STATUS, ())) for run, data in series.items()}
-    return {run: state.seed for run, state in known.items() if state is not None}
 
 
 def _points(source: provider.DataProvider, where: Where, runs: Sequence[str], read: int) -> dict[str, dict[Any, Any]]:

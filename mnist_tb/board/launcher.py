@@ -52,7 +52,7 @@ def serve(logdir: Path, place: Place, say: Callable[[str], None], browser: bool,
     """
     from mnist_tb.board import access
 
-    allowed = access.access(place.host, place.token)
+    allowed = access.access_for(place.host, place.token)
     address, port = _launch(logdir, place, allowed)
     address = access.with_token(_EVERYWHERE.sub(f"//{socket.gethostname()}:", address), allowed)
     if port != place.port:

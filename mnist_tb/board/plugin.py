@@ -22,6 +22,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import MethodNotAllowed
 
 from mnist_tb.board.groups import mean_curves
+from mnist_tb.board.series import content, newest, statuses
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import find_curves, thin
@@ -84,18 +85,13 @@ class LivePlugin(base_plugin.TBPlugin):
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         # Without a first event it is not a run yet; the fast loader does not list it at all.
         started = {r.run_name: r.start_time for r in self._provider.list_runs(**where) if r.start_time is not None}
-        only_status = provider.RunTagFilter(tags=[tags.LIVE_STATUS])
-        series = self._provider.read_tensors(
-            **where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only_status
-        )
+        known = statuses(self._provider, where)
         now, found = time.time(), []
         for run, start in started.items():
-            data = series.get(run, {}).get(tags.LIVE_STATUS, ())
-            known = status.status_from_series(data)
             entry: dict[str, Any] = {"run": run, "started": start}
-            if known is not None:
-                entry |= {**asdict(known), "written": data[-1].wall_time}
-                entry["state"] = state_of(known.state, now - data[-1].wall_time)
+            if run in known:
+                said, written = known[run]
+                entry |= {**asdict(said), "written": written, "state": state_of(said.state, now - written)}
             found.append(entry)
         foreign = [entry for entry in found if "state" not in entry]
         if foreign:
@@ -121,7 +117,7 @@ class LivePlugin(base_plugin.TBPlugin):
                 entry[kind if split == "train" else f"val_{kind}"] = None if is_nan else value
 
     def _curves(self, request: Request) -> Response:
-        """The curves of a run: kind → split → [step, value, seconds since its first event]."""
+        """The curves of a run: kind → split → [step, value, wall time]."""
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         only = provider.RunTagFilter(runs=[run])
@@ -132,11 +128,10 @@ class LivePlugin(base_plugin.TBPlugin):
             these = provider.RunTagFilter(runs=[run], tags=list(shown.values()))
             read = self._provider.read_scalars(**where, plugin_name="scalars", downsample=_READ, run_tag_filter=these)
             points = read.get(run, {})
-        start = next((one.start_time for one in self._provider.list_runs(**where) if one.run_name == run), None)
         curves: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
         for (kind, split), tag in shown.items():
             kept = thin(points.get(tag, ()), _SENT)
-            curves[kind][split] = [[one.step, one.value, round(one.wall_time - (start or 0.0), 3)] for one in kept]
+            curves[kind][split] = [[one.step, one.value, round(one.wall_time, 3)] for one in kept]
         return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
 
     def _means(self, request: Request) -> Response:
@@ -173,12 +168,10 @@ class LivePlugin(base_plugin.TBPlugin):
     def _binary(self, request: Request, tag: str) -> Response:
         run = request.args.get("run", "")
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
-        only = provider.RunTagFilter(runs=[run], tags=[tag])
-        series = self._provider.read_tensors(**where, plugin_name=status.PLUGIN, downsample=1, run_tag_filter=only)
-        data = series.get(run, {}).get(tag, ())
-        if not data:
+        found = newest(self._provider, where, [run], tag)
+        if run not in found:
             return Response(status=204)
-        return http_util.Respond(request, status.content(data[-1]), "application/octet-stream")
+        return http_util.Respond(request, content(found[run]), "application/octet-stream")
 
     def _epochs(self, request: Request) -> Response:
         """The epochs of a run whose weights there are, ascending, each with its step: `{"epochs": [[0, 0], …]}`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -71,17 +70,6 @@ def status_from_json(text: str | bytes) -> Status | None:
     if not all(_fits(field.type, value) for field, value in known.values()):
         return None
     return Status(**{name: value for name, (_, value) in known.items()})
-
-
-def status_from_series(data: Sequence[Any]) -> Status | None:
-    """The newest Status of a tensor series of TensorBoard's data provider; None where it has none."""
-    return status_from_json(content(data[-1])) if data else None
-
-
-def content(datum: Any) -> bytes:
-    """The bytes of a string tensor of TensorBoard's data provider; empty where it is something else."""
-    value = datum.numpy.reshape(-1)
-    return bytes(value[0]) if len(value) and isinstance(value[0], bytes) else b""
 
 
 def _fits(kind: Any, value: Any) -> bool:

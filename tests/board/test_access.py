@@ -15,7 +15,7 @@ from werkzeug.test import Client
 
 from helpers.board import TRAINING, start_board, wait_for_runs, write_status
 from helpers.ports import free_port
-from mnist_tb.board.access import Access, Guard, access, ssh_hint, with_token
+from mnist_tb.board.access import Access, Guard, access_for, ssh_hint, with_token
 from mnist_tb.errors import InputError
 
 TOKEN = "a token / with + odd & characters"
@@ -92,17 +92,22 @@ def test_the_token_leads_nowhere_else(path: str) -> None:
 
 
 def test_when_a_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert access("localhost", None).token is access("127.0.0.1", None).token is access("::1", None).token is None
-    made = {access(host, None).token for host in ("0.0.0.0", "::", "192.0.2.7")}
+    assert (
+        access_for("localhost", None).token
+        is access_for("127.0.0.1", None).token
+        is access_for("::1", None).token
+        is None
+    )
+    made = {access_for(host, None).token for host in ("0.0.0.0", "::", "192.0.2.7")}
     assert len(made) == 3
     assert all(token and len(token) >= 32 for token in made)
-    assert access("localhost", "mine").token == access("0.0.0.0", "mine").token == "mine"
+    assert access_for("localhost", "mine").token == access_for("0.0.0.0", "mine").token == "mine"
     assert with_token("http://a:1/", Access(TOKEN, frozenset())) == (
         "http://a:1/?token=a+token+%2F+with+%2B+odd+%26+characters"
     )
     for bad in ("", " x", "x\n", "\N{BOMB}"):
         with pytest.raises(InputError, match="--token: must be printable ASCII"):
-            access("0.0.0.0", bad)
+            access_for("0.0.0.0", bad)
 
 
 def test_the_command_for_the_other_end_of_ssh(monkeypatch: pytest.MonkeyPatch) -> None:

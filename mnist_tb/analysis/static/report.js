@@ -74,26 +74,14 @@ for (const section of data.sections) {
 }
 
 // ---- Curves: a chart a quantity; a line a run and split, or a group's mean with its band
-const STYLES = {train: {width: 1, alpha: 0.55}, val: {width: 2}, test: {width: 2}, '': {width: 1.3, alpha: 0.8}};
-const FEW = 40;  // points of a curve that are drawn as dots
 const [each, eachLabel] = box('each seed', refresh);
 const smoothing = make('input', {type: 'range', min: 0, max: 0.99, step: 0.01, value: 0, 'aria-label': 'smoothing'});
 smoothing.addEventListener('input', refresh);
 
-function line(entry, split, curve, name, paler) {
-  const style = STYLES[split], known = curve.values.filter((value) => value !== null).length;
-  const dots = split !== 'train' && !paler && known <= FEW ? (split === 'test' ? 1.7 : 1) : 0;
-  const edge = (sign) => curve.deviation && curve.values.map((value, i) => value === null || curve.deviation[i] === null ? null : value + sign * curve.deviation[i]);
-  return {
-    name: [name, split].filter(Boolean).join(' '), colour: colour(entry.colour), steps: curve.steps, values: curve.values,
-    low: edge(-1), high: edge(1), dots, ...style, ...(paler ? {width: 1, alpha: 0.3} : {}),
-  };
-}
 function panel(quantity, curves) {
-  const isShare = curves.every(({curve}) => curve.values.every((value) => value === null || (value >= 0 && value <= 1)));
   const isPositive = curves.every(({curve}) => curve.values.every((value) => value === null || value > 0));
   const scales = [['linear', 'linear'], ...(isPositive ? [['log', 'logarithmic']] : []),
-    ...(isShare && /acc/i.test(quantity) ? [['percent', 'last percent']] : [])];
+    ...(isShare(curves.map(({curve}) => curve)) && /acc/i.test(quantity) ? [['percent', 'last percent']] : [])];
   const scale = make('select', {'aria-label': `scale of ${quantity}`}, ...scales.map(([value, text]) => make('option', {value}, text)));
   const [fromStart, startLabel] = box('from the start', () => draw());
   scale.addEventListener('change', () => draw());
@@ -107,7 +95,10 @@ function panel(quantity, curves) {
     empty.hidden = seen.length > 0;
     holder.hidden = !seen.length;
     if (!seen.length) return;
-    const lines = seen.map(({entry, run, split, curve}) => line(entry, split, curve, (run ?? entry.name), !!run));
+    const lines = seen.map(({entry, run, split, curve}) => curveLine({
+      name: [run ?? entry.name, split].filter(Boolean).join(' '), colour: colour(entry.colour), split, ...curve,
+      ...(run ? {width: 1, alpha: 0.3, dots: 0} : {}),  // one of several seeds, behind their mean
+    }));
     chart.show(lines, {scale: scale.value, fromStart: fromStart.checked, smoothing: +smoothing.value});
   }
   redrawn.push(draw);

@@ -28,6 +28,23 @@ export function smooth(values, weight) {
   });
 }
 
+// The line of a curve: {name, colour, split, steps, values, deviation}, deviation: half the width of a band, if it has
+// one. Training is thin and pale; the others are thick, with dots where they are few, a large one for a test.
+const STYLES = {train: {width: 1, alpha: 0.55}, val: {width: 2.2}, test: {width: 2.2}, '': {width: 1.3, alpha: 0.8}};
+const FEW = 40;
+export function curveLine({split, values, deviation, ...rest}) {
+  const finite = values.map((value) => Number.isFinite(value) ? value : null);
+  const few = finite.filter((value) => value !== null).length <= FEW;
+  const edge = (sign) => finite.map((value, i) => value === null ? null : value + sign * (deviation[i] ?? 0));
+  return {
+    values: finite, ...(deviation ? {low: edge(-1), high: edge(1)} : {}), dots: split === 'train' || !few ? 0 : split === 'test' ? 1.7 : 1,
+    ...STYLES[split], ...rest,
+  };
+}
+
+// Whether all values lie between 0 and 1.
+export const isShare = (lines) => lines.every(({values}) => values.every((value) => value === null || (value >= 0 && value <= 1)));
+
 const faded = (paint, alpha) => paint.startsWith('hsl(')
   ? paint.replace(')', ` / ${alpha})`)
   : paint + Math.round(alpha * 255).toString(16).padStart(2, '0');

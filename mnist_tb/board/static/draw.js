@@ -1,5 +1,6 @@
 // A place to draw a digit with the mouse, a finger or a pen.
 
+import {element} from './dom.js';
 import {prepare} from './network.js';
 
 const SIDE = 224, PEN = 18;
@@ -8,10 +9,8 @@ export class Pad {
   /** drawn: receives what was drawn as the network sees it, 784 grey levels; null for nothing. */
   constructor(name, drawn) {
     this.drawn = drawn;
-    this.paper = Object.assign(document.createElement('canvas'), {width: SIDE, height: SIDE, className: 'paper'});
-    this.paper.setAttribute('role', 'img');
-    this.paper.setAttribute('aria-label', `draw for ${name}`);
-    this.clear = Object.assign(document.createElement('button'), {textContent: 'Clear', type: 'button'});
+    this.paper = element('canvas', {width: SIDE, height: SIDE, className: 'paper', role: 'img', ariaLabel: `draw for ${name}`});
+    this.clear = element('button', {textContent: 'Clear', type: 'button'});
     this.clear.addEventListener('click', () => this.wipe());
     this.pen = this.paper.getContext('2d', {willReadFrequently: true});
     this.paper.addEventListener('pointerdown', event => this.begin(event));

@@ -1,7 +1,8 @@
 // The Live tab: asks twice a second for the runs that have changed, and draws those that can be seen.
 // Whatever comes from a run is put into the page as text, never as markup.
 
-import {Chart, count} from './charts.js';
+import {Chart, count, curveLine, isShare} from './charts.js';
+import {element, setText} from './dom.js';
 import {Machine} from './machine.js';
 import {Overlay} from './overlay.js';
 
@@ -286,7 +287,7 @@ class Card {
       const {curves} = await (await ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
       sparkline(this.spark, curves.accuracy ?? {});
       if (this.isOpen) {
-        this.curves.draw(curves, this.run.batches);
+        this.curves.draw(curves, this.run);
         await this.look();
         await this.machine.update(this.run);
       }
@@ -367,21 +368,19 @@ class Curves {
         element('figcaption', {}, element('b', {textContent: kind}), scale), holder)));
   }
 
-  /** curves: kind → split → [step, value, seconds] triples. batches: updates in an epoch, if that is known. */
-  draw(curves = this.curves, batches = this.batches) {
-    Object.assign(this, {curves, batches});
+  /** curves: kind → split → [step, value, wall time]. run: that they are of. */
+  draw(curves = this.curves, run = this.run) {
+    Object.assign(this, {curves, run});
     if (!curves) return;
+    const {batches, started} = run;
     this.axis.options[1].disabled = !batches;
     const axis = this.axis.value, style = getComputedStyle(document.documentElement);
-    const at = {step: point => point[0], epoch: point => point[0] / batches, time: point => point[2]}[axis];
+    const at = {step: point => point[0], epoch: point => point[0] / batches, time: point => point[2] - started}[axis];
     for (const {kind, scale, chart} of this.charts) {
-      const lines = Object.entries(curves[kind] ?? {}).filter(([, points]) => points.length).map(([split, points]) => ({
-        name: SPLITS[split], colour: style.getPropertyValue(`--${split}`).trim(), width: split === 'train' ? 1.2 : 2.2,
-        steps: points.map(at), values: points.map(([, value]) => Number.isFinite(value) ? value : null),
-        dots: split === 'val' && points.length <= 40 ? 1 : 0,
-      }));
-      const isShare = lines.every(({values}) => values.every(value => value === null || (value >= 0 && value <= 1)));
-      chart.show(lines, {axis, scale: scale.value === 'percent' && !isShare ? 'linear' : scale.value,
+      const lines = Object.entries(curves[kind] ?? {}).filter(([, points]) => points.length).map(([split, points]) =>
+        curveLine({name: SPLITS[split], colour: style.getPropertyValue(`--${split}`).trim(), split, alpha: 1,
+          steps: points.map(at), values: points.map(([, value]) => value)}));
+      chart.show(lines, {axis, scale: scale.value === 'percent' && !isShare(lines) ? 'linear' : scale.value,
         smoothing: +this.smoothing.value});
     }
   }
@@ -431,21 +430,10 @@ function path(points, x, y) {
     .map(([step, value], i) => `${i ? 'L' : 'M'}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join('');
 }
 
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  if (properties.role) made.setAttribute('role', properties.role);
-  made.append(...children);
-  return made;
-}
-
 function svg(tag, attributes) {
   const made = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return made;
-}
-
-function setText(where, text) {
-  if (where.textContent !== text) where.textContent = text;
 }
 
 function fixed(value, digits) {

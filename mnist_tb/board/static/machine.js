@@ -3,6 +3,7 @@
 // The weights of every epoch come from the event file; all that is shown is computed here, a few milliseconds an image.
 
 import {Chart, colour} from './charts.js';
+import {element} from './dom.js';
 import {Pad} from './draw.js';
 import {evidence, forward, parse, parseSamples, probabilities} from './network.js';
 
@@ -30,22 +31,22 @@ export class Machine {
   build() {
     this.pad = new Pad(this.name, pixels => this.look(pixels));
     this.seen = canvas('what the network sees', 'seen');
-    this.bars = make('ol');
+    this.bars = element('ol');
     this.bars.setAttribute('aria-live', 'polite');
-    this.strip = make('div', {className: 'strip'});
-    this.play = make('button', {type: 'button', textContent: '▶', ariaLabel: 'play the epochs'});
+    this.strip = element('div', {className: 'strip'});
+    this.play = element('button', {type: 'button', textContent: '▶', ariaLabel: 'play the epochs'});
     this.play.addEventListener('click', () => this.toggle());
-    this.slider = make('input', {type: 'range', min: 0, max: 0, step: 1, value: 0, ariaLabel: 'epoch'});
+    this.slider = element('input', {type: 'range', min: 0, max: 0, step: 1, value: 0, ariaLabel: 'epoch'});
     this.slider.addEventListener('input', () => this.goTo(+this.slider.value));
-    this.when = make('output');
-    this.plot = make('div', {className: 'plot'});
+    this.when = element('output');
+    this.plot = element('div', {className: 'plot'});
     this.chart = new Chart(this.plot, `probabilities of what was drawn for ${this.name}`);
-    this.layers = make('div', {className: 'layers'});
-    this.lens = make('div', {className: 'lens', hidden: true});
-    this.caption = make('figcaption');
-    this.time = make('div', {className: 'time'}, this.play, this.slider, this.when);
-    this.root = make('figure', {className: 'pad', hidden: true}, this.caption, this.time,
-      make('div', {className: 'draw'}, this.pad.paper, this.pad.clear), make('div', {className: 'sees'}, this.seen, this.bars),
+    this.layers = element('div', {className: 'layers'});
+    this.lens = element('div', {className: 'lens', hidden: true});
+    this.caption = element('figcaption');
+    this.time = element('div', {className: 'time'}, this.play, this.slider, this.when);
+    this.root = element('figure', {className: 'pad', hidden: true}, this.caption, this.time,
+      element('div', {className: 'draw'}, this.pad.paper, this.pad.clear), element('div', {className: 'sees'}, this.seen, this.bars),
       this.plot, this.strip, this.layers, this.lens);
   }
 
@@ -97,7 +98,7 @@ export class Machine {
     this.strip.replaceChildren(...this.samples.map(({pixels}, i) => {
       const picture = canvas('', 'sample');
       paint(picture, 28, [pixels], 1, value => [value, value, value]);
-      const button = make('button', {type: 'button', ariaLabel: `test image ${i + 1}`}, picture, make('span'));
+      const button = element('button', {type: 'button', ariaLabel: `test image ${i + 1}`}, picture, element('span'));
       button.addEventListener('click', () => {
         this.pad.show(pixels);
         this.look(pixels);
@@ -125,9 +126,9 @@ export class Machine {
     const kind = classes.every(name => /^\d$/.test(name)) ? 'a digit' : 'one of these';
     this.caption.textContent = `Draw ${kind}${this.samples.length ? ', or choose a test image' : ''}: what the network of each epoch makes of it`;
     this.bars.replaceChildren(...classes.map((name, k) => {
-      const bar = make('i');
+      const bar = element('i');
       bar.style.background = '';
-      const row = make('li', {}, make('b', {textContent: name}), bar, make('span'));
+      const row = element('li', {}, element('b', {textContent: name}), bar, element('span'));
       row.addEventListener('click', () => { this.asked = k; this.show(); });
       return row;
     }));
@@ -205,8 +206,8 @@ export class Machine {
     const [first, second] = [canvas('its kernels', ''), canvas('what they looked at', '')];
     paint(first, 3, parts(kernels, 9), wide, signed(kernels), 6);
     paint(second, 3, patches, wide, value => at === 1 ? signed([most])(value) : grey(value / most), 6);
-    this.lens.replaceChildren(make('small', {textContent: `map ${map + 1}: ${maps[map][row * side + column].toFixed(2)} here; its kernels`}), first,
-      make('small', {textContent: 'and the patch of each map before that they looked at'}), second);
+    this.lens.replaceChildren(element('small', {textContent: `map ${map + 1}: ${maps[map][row * side + column].toFixed(2)} here; its kernels`}), first,
+      element('small', {textContent: 'and the patch of each map before that they looked at'}), second);
     const inside = this.root.getBoundingClientRect();
     this.lens.style.left = `${Math.min(event.clientX - inside.left + 16, inside.width - 240)}px`;
     this.lens.style.top = `${event.clientY - inside.top + 16}px`;
@@ -294,20 +295,14 @@ function paint(picture, side, maps, columns, colours, zoom) {
 }
 
 function panel(where, text, name) {
-  const picture = canvas(text || name, `maps ${name}`), title = make('small', {textContent: text});
-  where.append(make('div', {className: `panel ${name}`}, title, picture));
+  const picture = canvas(text || name, `maps ${name}`), title = element('small', {textContent: text});
+  where.append(element('div', {className: `panel ${name}`}, title, picture));
   return {picture, title};
 }
 
 function canvas(label, className) {
-  const made = make('canvas', {className});
+  const made = element('canvas', {className});
   if (label) made.setAttribute('aria-label', label);
   made.setAttribute('role', 'img');
-  return made;
-}
-
-function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
   return made;
 }

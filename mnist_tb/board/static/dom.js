@@ -1,0 +1,12 @@
+// Elements of a page, made in one call. Texts are set as text, never as markup.
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  if (properties.role) made.setAttribute('role', properties.role);
+  made.append(...children);
+  return made;
+}
+
+export function setText(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
