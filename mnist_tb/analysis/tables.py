@@ -281,7 +281,7 @@ def _segments(run: RunSummary) -> str | None:
     """The parts of a run whose schedule ends before it does, in words."""
     names = ("schedule.name", "schedule.epochs", "schedule.after", "train.lr")
     schedule, epochs, after, peak = (run.settings.get(name) for name in names)
-    if epochs is None or run.epochs is None or run.epochs <= epochs:
+    if not isinstance(epochs, int) or run.epochs is None or run.epochs <= epochs:  # a foreign file may say anything
         return None
     rate = format_value(peak if after is None else after)
     return f"{epochs} epochs laid out as {schedule}, then {run.epochs - epochs} at the constant learning rate {rate}"

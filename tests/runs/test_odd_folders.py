@@ -54,6 +54,14 @@ def test_one_odd_folder_ends_no_listing(
     assert "0001-healthy" in [run.name for run in list_runs(tmp_path / "runs").runs]
 
 
+@pytest.mark.parametrize("epochs", ['"ten"', "[3]", "true", "1e400", "2.5"])
+def test_settings_of_any_type_are_shown(epochs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = f'"schedule.epochs": {epochs}, "train.epochs": 5, "train.lr": []'
+    odd.metrics('{"config": {' + settings + "}}")(tmp_path / "0001-a")
+    assert main(arguments=["runs", "show", "1", "--logdir", str(tmp_path)]) == 0
+    assert "schedule.epochs" in capsys.readouterr().out
+
+
 def test_folders_of_random_rubbish(finished: Run, tmp_path: Path, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
     """Ten a log folder, 50 log folders unless MNIST_TB_TEST_RUBBISH says how many; the healthy run is always there.
 
