@@ -27,6 +27,7 @@ from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Silent, Terminal
 from mnist_tb.tracking.live import Live
 from mnist_tb.train import train
+from mnist_tb.training import signals
 from mnist_tb.training.checkpoint import AsyncCheckpointer, save_best
 from mnist_tb.training.context import TrainingContext, always
 from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics
@@ -183,10 +184,11 @@ def _train_and_finish(
             live = Live(writer, first_status(config, dataset), seconds)
             with _end_in_events(writer, live):
                 # What is known before the first step.
-                live.update(step, now=True)
-                if checkpoint is None:
-                    charts.beginning(writer, config, dataset, model)
-                    _say_what_is_not_tracked(config, model, terminal)
+                with signals.deferred():  # a second at most; torch.fx turns an interruption into an error of its own
+                    live.update(step, now=True)
+                    if checkpoint is None:
+                        charts.beginning(writer, config, dataset, model)
+                        _say_what_is_not_tracked(config, model, terminal)
                 terminal.begin(total_steps(config, len(dataset.train)))
 
                 # The training, and the result of its best weights.

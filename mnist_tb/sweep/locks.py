@@ -110,8 +110,10 @@ class JournalLock(JournalFileOpenLock):  # the base only gives it a type that Op
 
     def acquire(self) -> bool:
         """Wait for the lock; always True. Raises OSError if the journal cannot be repaired."""
-        self._acquired.enter_context(self._locks.journal_lock())
-        cut_torn_line(self._journal)
+        with contextlib.ExitStack() as stack:  # released where the repair fails or is interrupted
+            stack.enter_context(self._locks.journal_lock())
+            cut_torn_line(self._journal)
+            self._acquired = stack.pop_all()
         return True
 
     def release(self) -> None:

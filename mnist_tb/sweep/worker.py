@@ -24,8 +24,10 @@ from mnist_tb.sweep.plan import Task, rounded, short
 from mnist_tb.sweep.storage import storage_errors
 from mnist_tb.sweep.study import ClaimedTrial, Study
 from mnist_tb.tracking.console import Silent, Terminal
+from mnist_tb.training import signals
 from mnist_tb.training.checkpoint import load as load_checkpoint
 from mnist_tb.training.resume import ResumeOptions
+from mnist_tb.training.signals import Deferral
 
 _POLL_SECONDS = 0.5
 """Between two looks for a trial while other workers run the last ones."""
@@ -58,15 +60,19 @@ class Worker:
         self._study = study
 
     def work(self) -> None:
-        """Raises as `launch` does, except for errors caused by a trial's point: they mark the trial as failed."""
-        while True:
-            claimed = self._study.claim()
-            if claimed is not None:
-                time.sleep(self._attempt(claimed))
-            elif self._study.counts().finished == self._plan.trials:
-                return
-            else:
-                time.sleep(_POLL_SECONDS)
+        """Raises as `launch` does, except for errors caused by a trial's point: they mark the trial as failed.
+
+        A signal ends it between two updates of a training or between two trials, never while the storage is locked.
+        """
+        with signals.deferred() as asked:
+            while not asked.requested:
+                claimed = self._study.claim()
+                if claimed is not None:
+                    _sleep(self._attempt(claimed), asked)
+                elif self._study.counts().finished == self._plan.trials:
+                    return
+                else:
+                    _sleep(_POLL_SECONDS, asked)
 
     def _attempt(self, claimed: ClaimedTrial) -> float:
         """Run a trial and release it. Returns the seconds to wait before the next claim."""
@@ -134,6 +140,13 @@ class Worker:
         line = f"Trial {claimed.number + 1} of {self._plan.trials}: {point}: {outcome}, {seconds:.1f} s\n"
         sys.stdout.write(line)  # in a single write: workers share the terminal
         sys.stdout.flush()
+
+
+def _sleep(seconds: float, asked: Deferral) -> None:
+    """Sleep, unless a signal has come or comes."""
+    end = time.monotonic() + seconds
+    while not asked.requested and time.monotonic() < end:
+        time.sleep(min(_POLL_SECONDS, seconds))
 
 
 def gpu(index: int, visible: str | None, count: int) -> str:

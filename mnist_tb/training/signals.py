@@ -38,7 +38,7 @@ class Interruption:
         now = time.monotonic()
         if self._first is None:
             self._first, self.number = now, signal.Signals(number)
-            if _deferral.active:
+            if _deferral.depth:
                 _deferral.requested = True
             else:
                 raise KeyboardInterrupt
@@ -46,24 +46,30 @@ class Interruption:
             os._exit(128 + number)
 
 
-class _Deferral:
-    active = False
+class Deferral:
+    """What `deferred` yields. requested: a signal has come; depth: of how many blocks, one within the other."""
+
+    depth = 0
     requested = False
 
 
-_deferral = _Deferral()
+_deferral = Deferral()
 
 
 @contextmanager
-def deferred() -> Iterator[_Deferral]:
+def deferred() -> Iterator[Deferral]:
     """Within, the first signal only sets `requested` of what is yielded, and the work ends itself.
 
-    If the work ends without having checked, KeyboardInterrupt is raised at the end.
+    If the work ends without having checked, KeyboardInterrupt is raised at the end: of the outermost, where one is
+    within another. For what must not be left half done: an exception that is raised between any two instructions can
+    leave a lock held for ever.
     """
-    _deferral.active, _deferral.requested = True, False
+    if not _deferral.depth:
+        _deferral.requested = False
+    _deferral.depth += 1
     try:
         yield _deferral
     finally:
-        _deferral.active = False
-    if _deferral.requested:
+        _deferral.depth -= 1
+    if _deferral.requested and not _deferral.depth:
         raise KeyboardInterrupt

@@ -542,6 +542,46 @@ def test_killed_and_stopped_it_gives_the_same_result(
     ]
 
 
+def test_a_signal_during_any_write_of_the_journal(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is locked then: an exception raised there kept it locked, and the worker waited for itself."""
+    file = write_file(tmp_path, trials=2)
+    left = 0
+
+    def cut(path: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        cut_torn_line(path)
+
+    monkeypatch.setattr("mnist_tb.sweep.locks.cut_torn_line", cut)
+    codes = []
+    for number in range(1, 100):
+        left = number
+        codes.append(here(*command(file, tmp_path / "runs"))[0])
+        if codes[-1] == 0:
+            break
+    assert codes == [*[143] * (len(codes) - 1), 0]
+    assert len(codes) > 5
+    assert len(accounted_for(load_plan(file), tmp_path / "runs" / "tiny")) == 2
+
+
+def test_an_interrupted_repair_leaves_no_lock(study: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed = study().claim()
+    assert claimed is not None
+
+    def cut(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mnist_tb.sweep.locks.cut_torn_line", cut)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            claimed.complete({0: 0.5}, 1.0)
+    claimed.complete({0: 0.5}, 1.0)
+    assert kept.traceback, "what was raised still holds its frames"
+    assert [one.state for one in study().results()] == ["complete"]
+
+
 def test_a_pruned_run_says_so_everywhere(here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not evaluated on the test set, and can be resumed by hand."""
     space = {"train.lr": [1e-2, 2e-2, 3e-2, 1e-6]}

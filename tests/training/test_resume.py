@@ -124,6 +124,18 @@ def test_a_signal_within_a_step_waits_for_its_end() -> None:
     assert interruption.number == signal.SIGTERM
 
 
+def test_a_signal_within_a_step_within_another_waits_for_both() -> None:
+    seen = []
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        with signals.deferred() as outer:
+            with signals.deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+            with signals.deferred() as another:
+                seen += [outer.requested, another.requested]
+        pytest.fail("raised at the end of the outer block at the latest")
+    assert seen == [True, True]
+
+
 # ---- Complete, longer, or gone on with in vain
 
 
