@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from werkzeug import Request, Response
 
@@ -35,12 +35,15 @@ class Access:
 def access_for(host: str, token: str | None) -> Access:
     """Who may see a page that is served on `host`. Beyond this machine a token is made, where none is chosen.
 
+    A proxy in front of it, as a notebook's on another machine, names itself in TENSORBOARD_PROXY_URL.
+
     Raises InputError where the token cannot stand in an address.
     """
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
         raise InputError("--token: must be printable ASCII, and not empty")
     beyond = not _is_loopback(host)
     names = {socket.gethostname(), socket.getfqdn(), host} if beyond else {host}
+    names.add(urlsplit(os.environ.get("TENSORBOARD_PROXY_URL", "")).hostname or host)
     return Access(
         secrets.token_urlsafe(24) if beyond and token is None else token,
         _LOCAL | {name.lower().rstrip(".") for name in names},
@@ -80,7 +83,11 @@ class Guard:
     def _answer(self, request: Request) -> Response | None:
         """What is said instead of the page; None to let in."""
         if not self._is_known_host(request.headers.get("Host", "")):
-            return _refusal(403, "This page answers to the names of its machine alone, not to the one in this address.")
+            return _refusal(
+                403,
+                "This page answers to the names of its machine alone, not to the one in this address. Behind a proxy,"
+                " set TENSORBOARD_PROXY_URL to the proxy's address, and start it again.",
+            )
         if self._access.token is None or self._has_proof(request):
             return None
         if not _is_same(request.args.get("token", ""), self._access.token):

@@ -68,7 +68,7 @@ def live_page(logdir: Path, browser: bool) -> Iterator[Page]:
 
     Raises InputError where it does not start.
     """
-    page = _start(logdir, browser)
+    page = start_page(logdir, browser)
     click.echo(f"TensorBoard: {page.address}")
     try:
         yield page
@@ -85,7 +85,11 @@ def board_hint(logdir: Path) -> str:
     return f"make board LOGDIR={logdir}  or  {command}" if Path("Makefile").exists() else command
 
 
-def _start(logdir: Path, browser: bool) -> Page:
+def start_page(logdir: Path, browser: bool) -> Page:
+    """Start TensorBoard over a log folder, in a process that ends with this one.
+
+    Raises InputError where it does not start.
+    """
     command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--with-parent"]
     process = start_child(
         command if browser else [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -52,6 +52,14 @@ def test_a_name_that_leads_here_from_elsewhere_is_refused(host: str, token: str 
     assert b"the runs" not in answer.data
 
 
+def test_a_proxy_in_front_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = "https://hub.example.org/user/me/proxy/%PORT%/"
+    monkeypatch.setenv("TENSORBOARD_PROXY_URL", proxy)
+    assert "hub.example.org" in access_for("localhost", None).hosts
+    monkeypatch.setenv("TENSORBOARD_PROXY_URL", "/proxy/%PORT%/")  # of the same host
+    assert access_for("localhost", None).hosts == access_for("127.0.0.1", None).hosts - {"127.0.0.1"}
+
+
 @pytest.mark.parametrize("path", ["/", "/data/runs", "/data/plugin/live/runs", "/data/plugin/scalars/tags"])
 def test_without_the_token_nothing_is_shown(path: str) -> None:
     for given in ("", "token=", "token=wrong", f"token={TOKEN[:-1]}", "token=\N{BOMB}", "token=%FF%00", "tokens=x"):

@@ -1,0 +1,95 @@
+"""The page inside a notebook: cells that are really executed, and what they show in Chromium."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from playwright.sync_api import BrowserContext, FrameLocator, Page, expect
+
+from helpers.paths import REPOSITORY
+from helpers.ports import free_port
+from helpers.processes import wait_until_gone
+from mnist_tb.runs.folder import Run
+
+BOARD = "from mnist_tb.notebook import board, _pages\nboard({logdir!r}, height=700)"
+PROCESS = "print([page.process.pid for page in _pages.values()])"
+PLAIN = "%load_ext tensorboard\n%tensorboard --logdir {logdir!r} --port {port}"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a web server shows it, as a notebook's: at another port than TensorBoard."""
+    with http.server.ThreadingHTTPServer(("localhost", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield tmp_path, f"http://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def execute(cells: list[str], after: Callable[[int, str], None]) -> None:
+    """Execute cells one after another; `after` gets the number of each and what it shows, while the kernel runs."""
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    client = NotebookClient(made, timeout=120, resources={"metadata": {"path": str(REPOSITORY)}})
+    with client.setup_kernel():
+        for number, cell in enumerate(made.cells):
+            client.execute_cell(cell, number)
+            after(number, "".join(o.get("text", "") + o.get("data", {}).get("text/html", "") for o in cell.outputs))
+
+
+def opened(shown: str, served: tuple[Path, str], context: BrowserContext) -> tuple[Page, FrameLocator]:
+    """What a cell shows, in the browser: the page, and TensorBoard's frame in it."""
+    folder, address = served
+    (folder / "cell.html").write_text(f"<!doctype html><title>cell</title>{shown}")
+    page = context.new_page()
+    page.goto(f"{address}/cell.html")
+    return page, page.frame_locator("iframe")
+
+
+def test_the_page_in_a_cell(finished: Run, served: tuple[Path, str], context: BrowserContext) -> None:
+    """A second cell shows the same page again, which is gone with the kernel."""
+    ports, processes = set(), []
+
+    def look(number: int, shown: str) -> None:
+        if number == 2:
+            processes.extend(int(pid) for pid in shown.strip(" []\n").split(","))
+            return
+        page, board = opened(shown, served, context)
+        board.frame_locator("iframe").get_by_role("button", name=finished.name).wait_for(timeout=60_000)
+        ports.add(page.frames[1].url.split(":")[2].split("/")[0])
+        expect(page.locator("iframe")).to_have_attribute("height", "700")
+
+    execute([BOARD.format(logdir=str(finished.path.parent))] * 2 + [PROCESS], look)
+    assert len(ports) == len(processes) == 1
+    wait_until_gone(processes)
+
+
+def test_tensorboards_own_command_has_the_tab_too(
+    finished: Run, served: tuple[Path, str], context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+
+    def look(number: int, shown: str) -> None:
+        if number == 0:
+            _, board = opened(shown, served, context)
+            board.get_by_role("tab", name="Live").click(timeout=60_000)
+            board.frame_locator("iframe").get_by_role("button", name=finished.name).wait_for(timeout=60_000)
+
+    stop = "from tensorboard import manager; import os, signal\nfor one in manager.get_all(): os.kill(one.pid, 15)"
+    execute([PLAIN.format(logdir=str(finished.path.parent), port=free_port()), stop], look)
