@@ -62,6 +62,7 @@ class LivePlugin(base_plugin.TBPlugin):
             "/means": self._means,
             "/epochs": self._epochs,
             "/samples": self._samples,
+            "/result": self._result,
         }
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
@@ -164,6 +165,10 @@ class LivePlugin(base_plugin.TBPlugin):
     def _samples(self, request: Request) -> Response:
         """The watched test images of a run, as encoded by `weights_export`; 204 where it has none."""
         return self._binary(request, tags.LIVE_SAMPLES)
+
+    def _result(self, request: Request) -> Response:
+        """The confusion matrix of a run's test result, with images, from `weights_export`; 204 where it has none."""
+        return self._binary(request, tags.LIVE_RESULT)
 
     def _binary(self, request: Request, tag: str) -> Response:
         run = request.args.get("run", "")

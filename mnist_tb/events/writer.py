@@ -134,14 +134,9 @@ class EventWriter:
         self._last_status, self._last_status_time = (step, text), time.monotonic()
         self._enqueue(step, lambda: _status_event(text))
 
-    def weights(self, step: int, content: bytes, epoch: int | None = None) -> None:
-        """A network for the Live tab to try images on, from `weights_export.encode`: the best one, or an epoch's."""
-        tag = tags.LIVE_WEIGHTS if epoch is None else f"{tags.LIVE_EPOCH}{epoch}"
+    def live_data(self, step: int, tag: str, content: bytes) -> None:
+        """What the Live tab alone reads, from `weights_export`: networks to try images on, and images."""
         self._enqueue_summary(step, lambda: [summaries.live(tag, content)])
-
-    def samples(self, step: int, content: bytes) -> None:
-        """The watched test images for the Live tab, from `weights_export.encode_samples`."""
-        self._enqueue_summary(step, lambda: [summaries.live(tags.LIVE_SAMPLES, content)])
 
     def mark(self) -> Callable[[], dict[str, int]]:
         """Mark this place in what is written.

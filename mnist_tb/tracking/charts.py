@@ -26,6 +26,10 @@ from mnist_tb.events.tags import (
     FILTERS,
     GRAD_NORM,
     GRADIENTS,
+    LIVE_EPOCH,
+    LIVE_RESULT,
+    LIVE_SAMPLES,
+    LIVE_WEIGHTS,
     LOSS_TEST,
     LOSS_TRAIN,
     LOSS_VAL,
@@ -122,9 +126,9 @@ def epoch_weights(
 ) -> None:
     """The weights after an epoch, for the Live tab's time machine; with the first ones, the watched images."""
     if epoch == 0:
-        writer.samples(step, weights_export.encode_samples(samples))
+        writer.live_data(step, LIVE_SAMPLES, weights_export.encode_samples(samples))
     content = weights_export.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std, half=True)
-    writer.weights(step, content, epoch)
+    writer.live_data(step, f"{LIVE_EPOCH}{epoch}", content)
 
 
 def epochs_between_weights(config: Config, model: nn.Module) -> int:
@@ -171,6 +175,8 @@ def result(
     writer: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, pictures: Mapping[str, Picture]
 ) -> None:
     """The test result of the best weights: numbers, a table, pictures, and a precision-recall curve for each class."""
+    if not writer.enabled:
+        return
     writer.scalars(step, {LOSS_TEST: evaluation.loss, ACCURACY_TEST: evaluation.accuracy})
     writer.texts(step, {RESULTS_TEXT: _result_text(dataset, evaluation)})
     writer.images(step, {tag: partial(_identity, picture) for tag, picture in pictures.items()})
@@ -179,6 +185,17 @@ def result(
         for k, name in enumerate(dataset.classes)
     }
     writer.pr_curves(step, curves)
+
+
+def result_for_live(
+    writer: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, weights: Mapping[str, Tensor]
+) -> None:
+    """The best weights for the Live tab, and its confusion matrix with the images of each cell."""
+    if not writer.enabled:
+        return
+    exported = weights_export.encode(weights, dataset.classes, dataset.mean, dataset.std)
+    writer.live_data(step, LIVE_WEIGHTS, exported)
+    writer.live_data(step, LIVE_RESULT, weights_export.encode_result(dataset.test.images, evaluation, dataset.classes))
 
 
 def _identity(picture: Picture) -> Picture:

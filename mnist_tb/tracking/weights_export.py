@@ -1,14 +1,20 @@
-"""A network's weights, and images to try it on, in the format that the Live tab reads: a line of JSON, then numbers."""
+"""A network's weights, and images to try it on, in the format that the Live tab reads: a line of JSON, then bytes."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from mnist_tb.data.datasets import Split
+from mnist_tb.metrics import Evaluation
+
+_IN_A_CELL = 24
+_IN_ALL = 600
+"""Images of a result: about 150 kB."""
 
 
 def encode(weights: Mapping[str, Tensor], classes: Sequence[str], mean: float, std: float, half: bool = False) -> bytes:
@@ -33,3 +39,37 @@ def encode_samples(samples: Split) -> bytes:
     """Encode images, uint8 [N, 28, 28], with the indices of their classes."""
     header = {"labels": samples.labels.tolist()}
     return json.dumps(header).encode() + b"\n" + samples.images.cpu().contiguous().numpy().tobytes()
+
+
+def encode_result(images: Tensor, evaluation: Evaluation, classes: Sequence[str]) -> bytes:
+    """Encode a confusion matrix, and up to 24 images of each of its cells.
+
+    Of mistakes these are the most confident ones, of the others the least confident.
+
+    images: uint8 [N, 28, 28], that the evaluation is of. The header names the classes, has the matrix, a row for each
+    true class, and for each image its number in the split, its true class, its predicted class and the confidence, 0 to
+    1; mistakes come first. After it come the pixels, compressed by zlib.
+    """
+    labels, predictions = evaluation.labels.numpy(), evaluation.predictions.numpy()
+    confidence = evaluation.probabilities.numpy().max(1, initial=0)
+    mistaken = labels != predictions
+    order = np.lexsort((np.where(mistaken, -confidence, confidence), ~mistaken))
+    place = _places_in_cell(labels[order] * len(classes) + predictions[order])
+    in_a_cell = next(most for most in range(_IN_A_CELL, -1, -1) if (place < most).sum() <= _IN_ALL)
+    chosen = order[place < in_a_cell]
+    header = {
+        "classes": list(classes),
+        "counts": evaluation.confusion.tolist(),
+        "images": [[int(i), int(labels[i]), int(predictions[i]), round(float(confidence[i]), 4)] for i in chosen],
+    }
+    pixels = images.cpu().numpy()[chosen]
+    return json.dumps(header).encode() + b"\n" + zlib.compress(pixels.tobytes(), 9)
+
+
+def _places_in_cell(cells: np.ndarray) -> np.ndarray:
+    """For each element, how many of the same value came before it."""
+    by_cell = np.argsort(cells, kind="stable")
+    _, starts, counts = np.unique(cells[by_cell], return_index=True, return_counts=True)
+    places = np.empty(len(cells), dtype=np.int64)
+    places[by_cell] = np.arange(len(cells)) - np.repeat(starts, counts)
+    return places

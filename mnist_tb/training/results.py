@@ -22,7 +22,7 @@ from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN, build, in_precision, parameter_count
 from mnist_tb.runs.folder import Run, package_versions, save_predictions, write_atomically
-from mnist_tb.tracking import charts, projector, weights_export
+from mnist_tb.tracking import charts, projector
 from mnist_tb.tracking.console import Terminal
 from mnist_tb.tracking.live import Live
 from mnist_tb.training.checkpoint import AsyncCheckpointer, load, save_plain
@@ -161,9 +161,7 @@ def _leave_result(context: TrainingContext, model: CNN, compute_model: CNN, eval
         predictions = evaluation.predictions[:_PROJECTOR_IMAGES]
         projector.write(run, first.images.cpu(), first.labels.cpu(), predictions, points, dataset.classes)
     charts.result(writer, step, dataset, evaluation, pictures)
-    if writer.enabled:
-        exported = weights_export.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std)
-        writer.weights(step, exported)
+    charts.result_for_live(writer, step, dataset, evaluation, model.state_dict())
 
 
 # ---- What metrics.json holds

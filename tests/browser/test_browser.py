@@ -117,6 +117,27 @@ def test_time_series_moves_by_itself(training: tuple[str, Path], visit: Open) ->
     assert changes(lambda: tooltip(page, "accuracy/train"))
 
 
+def test_time_series_opens_on_what_matters(training: tuple[str, Path], visit: Open) -> None:
+    """Loss and accuracy are pinned on a first visit, and what the user pins or unpins stays."""
+    page = visit(f"{training[0]}#timeseries")
+    pinned = page.locator("metrics-pinned-view scalar-card")
+    pinned.nth(3).wait_for(timeout=30_000)
+    titles = [str(one.get_attribute("title")) for one in pinned.locator("tb-truncated-path").all()]
+    assert sorted(titles) == ["accuracy/train", "accuracy/val", "loss/train", "loss/val"]
+    page.evaluate("localStorage.setItem('tb-saved-scalar-pins', '[\"lr\"]')")
+    page.goto("about:blank")  # the pins stand in the address too
+    page.goto(f"{training[0]}#timeseries")
+    pinned.first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1_000)
+    assert [one.get_attribute("title") for one in pinned.locator("tb-truncated-path").all()] == ["lr"]
+    page.evaluate("localStorage.setItem('tb-saved-scalar-pins', '[]')")
+    page.evaluate("localStorage.removeItem('mnist_tb_settings')")
+    page.goto("about:blank")
+    page.goto(f"{training[0]}#timeseries")
+    page.locator("scalar-card").first.wait_for(timeout=30_000)
+    assert page.evaluate("localStorage.getItem('tb-saved-scalar-pins')") == "[]", "somebody who unpinned all meant it"
+
+
 def test_every_address_reloads_by_itself_from_the_first_visit(training: tuple[str, Path], visit: Open) -> None:
     """How often: see the next test."""
     asked = dict.fromkeys(("", "#timeseries", "#hparams"), 0)
@@ -317,7 +338,7 @@ def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> No
     accuracy = finished.read_metrics()["test"]["accuracy"]
     facts = card.locator(".facts")
     facts.wait_for()
-    facts.get_by_text(f"{int(accuracy * 10_000 + 1e-9) / 100:.2f} % of 299 images").wait_for()
+    facts.get_by_text(f"{100 * accuracy:.2f} % of 299 images").wait_for()
     card.locator(".picture img").wait_for()
     assert "Final result" in card.locator(".picture figcaption").inner_text()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset
+from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
 from mnist_tb.tracking import charts, weights_export
@@ -126,7 +129,7 @@ def test_weights_of_every_epoch_cost_little_and_can_be_left_out(train: Train) ->
     on = train("--epochs", "3")
     off = train("--epochs", "3", "--set", "tracking.weights_every=0")
     tags = {tag for tag in read_events(off).Tags()["tensors"] if tag.startswith("live/")}
-    assert tags == {"live/status", "live/weights"}
+    assert tags == {"live/status", "live/weights", "live/result"}
     size = [sum(path.stat().st_size for path in run.path.glob("*tfevents*")) for run in (on, off)]
     assert (size[0] - size[1]) / 4 < 130_000, "bytes an epoch, the watched images included"
     second = train("--epochs", "3", "--set", "tracking.weights_every=2")
@@ -159,12 +162,71 @@ def test_what_is_exported(finished: Run, digits: Dataset) -> None:
     assert np.frombuffer(values, "<f4")[:9].tolist() == model.conv1.weight[0, 0].flatten().tolist()
 
 
+def test_a_confusion_matrix_and_images_of_its_cells(digits: Dataset) -> None:
+    """Of each cell the most confident mistakes, or the least confident of those that are right; few enough of each."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(10, (2_000,), generator=generator)
+    logits = torch.randn(2_000, 10, generator=generator) + 3 * torch.nn.functional.one_hot(labels, 10)
+    images = torch.randint(256, (2_000, 28, 28), generator=generator, dtype=torch.uint8)
+    evaluation = Evaluation(0.0, 0.0, labels, logits.softmax(1))
+    line, _, packed = weights_export.encode_result(images, evaluation, digits.classes).partition(b"\n")
+    header, pixels = json.loads(line), np.frombuffer(zlib.decompress(packed), np.uint8).reshape(-1, 28, 28)
+    assert header["counts"] == evaluation.confusion.tolist()
+    assert 400 < len(header["images"]) == len(pixels) <= 600
+    confidence, chosen = evaluation.probabilities.amax(1), header["images"]
+    for (index, true, predicted, sure), image in zip(chosen, pixels, strict=True):
+        assert (true, predicted) == (int(labels[index]), int(evaluation.predictions[index]))
+        assert sure == pytest.approx(float(confidence[index]), abs=1e-4)
+        assert (image == images[index].numpy()).all()
+    wrong = [sure for _, true, predicted, sure in chosen if true != predicted]
+    right = [sure for _, true, predicted, sure in chosen if true == predicted]
+    assert [sure for *_, sure in chosen] == [*sorted(wrong, reverse=True), *sorted(right)]
+    most = max(Counter((true, predicted) for _, true, predicted, _ in chosen).values())
+    for true in range(10):
+        for predicted in range(10):
+            cell = ((labels == true) & (evaluation.predictions == predicted)).nonzero().flatten()
+            best = confidence[cell].argsort(descending=true != predicted)[:most]
+            found = {index for index, *of, _ in chosen if of == [true, predicted]}
+            assert found == set(cell[best].tolist())
+
+
+def test_a_cell_shows_its_images_and_an_image_is_looked_at(address: str, finished: Run, visit: Open) -> None:
+    page = visit(address)
+    frame = open_pad(page)
+    matrix = frame.locator(".matrix")
+    matrix.wait_for(timeout=30_000)
+    test = finished.read_metrics()["test"]
+    cells = matrix.locator("td button").all_inner_texts()
+    assert [0 if text == "·" else int(text) for text in cells] == [n for row in test["confusion"] for n in row]
+    shown, about = matrix.locator(".strip button"), matrix.locator(".about")
+    mistakes = round((1 - test["accuracy"]) * 299)
+    assert about.inner_text().startswith(f"Mistakes: {mistakes}, the most confident first.")
+    assert shown.count() == mistakes
+    sure = [int(text.removesuffix(" %")) for text in shown.locator("small").all_inner_texts()]
+    assert sure == sorted(sure, reverse=True)
+    count = test["confusion"][3][3]
+    cell = matrix.get_by_role("button", name=f"3, recognised: {count}")
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert cell.get_attribute("aria-pressed") == "true"
+    assert about.inner_text().startswith(f"3, recognised: {'24 of ' if count > 24 else ''}{count}, the least confident")
+    assert shown.count() == min(count, 24)
+    assert set(shown.locator("span").all_inner_texts()) == {"3"}
+    shown.last.click()
+    frame.locator(".pad li.best b", has_text="3").wait_for()
+    assert frame.locator(".pad .paper").bounding_box()["y"] >= 0, "it is scrolled to"  # type: ignore[index]
+    matrix.get_by_role("button", name="All mistakes").click()
+    assert shown.count() == mistakes
+    assert cell.get_attribute("aria-pressed") == "false"
+
+
 def test_runs_without_weights_have_an_empty_answer(address: str) -> None:
     import urllib.request
 
     for run in ("nothing", "..", "%00"):
-        with urllib.request.urlopen(f"{address}data/plugin/live/weights?run={run}", timeout=30) as answer:
-            assert (answer.status, answer.read()) == (204, b"")
+        for what in ("weights", "samples", "result"):
+            with urllib.request.urlopen(f"{address}data/plugin/live/{what}?run={run}", timeout=30) as answer:
+                assert (answer.status, answer.read()) == (204, b"")
 
 
 @pytest.mark.parametrize("digit", ["0", "3", "4", "7"])
@@ -241,7 +303,7 @@ def test_a_digit_drawn_early_is_watched_as_the_training_goes_on(zygote: Zygote, 
 def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
-    samples = frame.locator(".strip button")
+    samples = frame.locator(".pad .strip button")
     assert samples.count() == 18
     shares = frame.locator(".pad li span")
     samples.nth(2).click()
@@ -254,7 +316,7 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     page.keyboard.press("Home")
     frame.locator(".time output", has_text="untrained, step 0").wait_for()
     assert max(float(text.removesuffix(" %")) for text in shares.all_inner_texts()) < 20
-    frame.locator(".strip .wrong").nth(8).wait_for(), "it guesses"
+    frame.locator(".pad .strip .wrong").nth(8).wait_for(), "it guesses"
     page.keyboard.press("ArrowRight")
     frame.locator(".time output", has_text="after epoch 1, step 20").wait_for()
     frame.get_by_role("button", name="play the epochs").click()
@@ -283,6 +345,8 @@ def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     frame = open_pad(page)
     rows = frame.locator(".pad li")
     assert rows.count() == 10
+    frame.locator(".pad li.best").wait_for(), "the first test image, until something is drawn"
+    frame.get_by_role("button", name="Clear").click()
     assert frame.locator(".pad li.best").count() == 0
     draw(page, frame, "0")
     box = frame.locator(".pad .paper").bounding_box()

@@ -48,6 +48,7 @@ def test_exact_set_of_tags(finished: Run) -> None:
         "live/status",
         "live/weights",
         "live/samples",
+        "live/result",
         *(f"live/epoch/{epoch}" for epoch in range(4)),
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",

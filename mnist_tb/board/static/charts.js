@@ -4,7 +4,10 @@
 // high, if it has them, are the edges of a band around it. Lines need not have the same steps.
 
 const COLOURS = ['#2f7ed8', '#e8710a', '#2ca05a', '#d6336c', '#8e5ad7', '#0fa3b1', '#a98307', '#d2483f', '#6f7f8f', '#b0569f'];
+export const TENSORBOARDS = ['#425066', '#12b5cb', '#e52592', '#f9ab00', '#9334e6', '#7cb342', '#e8710a'];  // of its runs
+export const SLATE = '#8e98a3';  // its first one on a dark page
 const LISTED = 12;  // lines whose values are listed under the pointer
+const LOGS = [[1, 2, 3, 5, 7], [1, 2, 5], [1]];  // round numbers of a decade, for one decade or two, three or four, more
 const PERCENT = [0, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1];
 
 export const colour = (i) => i < COLOURS.length ? COLOURS[i] : `hsl(${Math.round(i * 137.5) % 360} 60% 52%)`;
@@ -181,7 +184,7 @@ export class Chart {
       axes: [
         {...axis, size: 28, gap: 4, incrs: AXES[this.choices.axis].rounds, values: (u, steps) => steps.map(AXES[this.choices.axis].write)},
         {...axis, size: 54, gap: 5, values: (u, values) => values.map((value) => value === null ? null : scale === 'percent' ? `${+(value * 100).toFixed(2)} %` : short(value)),
-          ...(scale === 'percent' ? {splits: (u, i, min, max) => this.percents(min, max), filter: (u, splits) => this.apart(u, splits)} : {})},
+          ...(scale === 'linear' ? {} : {splits: (u, i, min, max) => this.rounds(min, max), filter: (u, splits) => this.apart(u, splits)})},
       ],
       cursor: {
         points: {size: 6}, drag: {x: true, y: false, dist: 6},
@@ -199,8 +202,11 @@ export class Chart {
     return extent(this.lines, (line) => zoomed ? min : fromStart ? -Infinity : begin(line), zoomed ? max : Infinity, scale);
   }
 
-  percents(min, max) {
-    const within = PERCENT.filter((value) => value >= min && value <= max);
+  rounds(min, max) {  // the round numbers of an uneven scale; where it is short, of an even one
+    const low = Math.floor(Math.log10(min)), decades = Math.ceil(Math.log10(max)) - low;
+    const all = this.choices.scale === 'percent' ? PERCENT : Array.from({length: decades}, (_, d) => d + low)
+      .flatMap((power) => LOGS[Math.min(Math.floor((decades - 1) / 2), 2)].map((n) => n * 10 ** power)).concat(10 ** (low + decades));
+    const within = all.filter((value) => value >= min && value <= max);
     if (within.length > 2) return within;
     const step = 10 ** Math.floor(Math.log10((max - min) / 2));
     const every = [1, 2, 5].map((n) => n * step).find((n) => (max - min) / n <= 6) ?? 10 * step;

@@ -1,10 +1,11 @@
 // The Live tab: asks twice a second for the runs that have changed, and draws those that can be seen.
 // Whatever comes from a run is put into the page as text, never as markup.
 
-import {Chart, count, curveLine, isShare} from './charts.js';
+import {Chart, count, curveLine, isShare, SLATE, TENSORBOARDS} from './charts.js';
 import {element, setText} from './dom.js';
 import {Machine} from './machine.js';
 import {Overlay} from './overlay.js';
+import {Result} from './result.js';
 
 const POLL_MS = 500;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
@@ -192,7 +193,7 @@ function head() {
   setText(link, chosen.length ? `Compare ${chosen.length} in Time Series` : 'All in Time Series');
   const address = timeSeries(chosen);
   if (link.getAttribute('href') !== address) link.href = address;
-  overlay.update(chosen.length > 1 ? chosen : [], chosen.map(name => cards.get(name).run.step)).catch(() => {});
+  overlay.update(chosen.length > 1 ? chosen : [], chosen.map(name => cards.get(name).run.step), colours()).catch(() => {});
   list.classList.toggle('none', !names.length);
   if (!names.length && !list.children.length) {
     list.append(element('div', {className: 'empty'}, 'No runs yet. ', element('code', {textContent: 'make train'}),
@@ -200,6 +201,13 @@ function head() {
   } else if (names.length) {
     list.querySelector('.empty')?.remove();
   }
+}
+
+/** Run → the colour that Time Series gives it: it goes through its colours in the order in which the runs began. */
+function colours() {
+  const begun = [...order].sort((a, b) => compare(cards.get(a).run.started, cards.get(b).run.started) || compare(a, b));
+  const palette = [isDark() ? SLATE : TENSORBOARDS[0], ...TENSORBOARDS.slice(1)];
+  return new Map(begun.map((name, place) => [name, palette[place % palette.length]]));
 }
 
 /** TensorBoard's own page with only these runs. */
@@ -266,8 +274,12 @@ class Card {
       this.caption = element('figcaption');
       this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
       this.machine = new Machine(this.run.run, ask);
+      this.result = new Result(this.run.run, ask, pixels => {
+        this.machine.showImage(pixels);
+        this.machine.root.scrollIntoView({block: 'start', behavior: 'smooth'});
+      });
       this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
-        this.picture);
+        this.result.root, this.picture);
     }
     if (open) {
       this.list();
@@ -290,6 +302,7 @@ class Card {
         this.curves.draw(curves, this.run);
         await this.look();
         await this.machine.update(this.run);
+        await this.result.update(this.run);
       }
     } catch (error) {
       this.stale = true;
@@ -440,13 +453,16 @@ function fixed(value, digits) {
   return value == null ? '–' : Math.abs(value) < 1e5 ? value.toFixed(digits) : value.toExponential(2);
 }
 
-/** Cut, not rounded: only all is 100 %. */
+/** Rounded, but only all is 100 %. */
 function percent(value, digits = 2) {
-  return value == null ? '–' : `${(Math.floor(value * 100 * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits)} %`;
+  if (value == null) return '–';
+  const most = value < 1 ? 100 - 10 ** -digits : 100;
+  return `${Math.min(100 * value, most).toFixed(digits)} %`;
 }
 
+/** A loss and an accuracy, as one says them. */
 function both(loss, accuracy) {
-  return loss == null && accuracy == null ? null : `loss ${fixed(loss, 4)}, accuracy ${percent(accuracy)}`;
+  return loss == null && accuracy == null ? null : `${percent(accuracy)}, loss ${fixed(loss, 4)}`;
 }
 
 function duration(seconds) {
@@ -458,6 +474,8 @@ function duration(seconds) {
 function phase(run) {
   return run.state === 'running' && run.phase !== 'training' ? `running: ${run.phase}` : WORDS[run.state];
 }
+
+const isDark = () => document.documentElement.classList.contains('dark');
 
 /** Dark where TensorBoard is dark. */
 function followTheme() {

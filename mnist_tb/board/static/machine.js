@@ -5,6 +5,7 @@
 import {Chart, colour} from './charts.js';
 import {element} from './dom.js';
 import {Pad} from './draw.js';
+import {canvas, grey, paint, parts, signed} from './maps.js';
 import {evidence, forward, parse, parseSamples, probabilities} from './network.js';
 
 const BEST = 'best';  // beside the epochs: the weights with the best validation result
@@ -97,14 +98,12 @@ export class Machine {
     this.samples = parseSamples(await answer.arrayBuffer());
     this.strip.replaceChildren(...this.samples.map(({pixels}, i) => {
       const picture = canvas('', 'sample');
-      paint(picture, 28, [pixels], 1, value => [value, value, value]);
+      paint(picture, 28, [pixels], 1, value => grey(value / 255));
       const button = element('button', {type: 'button', ariaLabel: `test image ${i + 1}`}, picture, element('span'));
-      button.addEventListener('click', () => {
-        this.pad.show(pixels);
-        this.look(pixels);
-      });
+      button.addEventListener('click', () => this.showImage(pixels));
       return button;
     }));
+    if (!this.pixels && this.samples.length) this.showImage(this.samples[0].pixels);
   }
 
   /** Shows the epoch at a place of the slider. follows: whether later ones are gone to as they come. */
@@ -127,11 +126,17 @@ export class Machine {
     this.caption.textContent = `Draw ${kind}${this.samples.length ? ', or choose a test image' : ''}: what the network of each epoch makes of it`;
     this.bars.replaceChildren(...classes.map((name, k) => {
       const bar = element('i');
-      bar.style.background = '';
+      bar.style.setProperty('--accent', colour(k));
       const row = element('li', {}, element('b', {textContent: name}), bar, element('span'));
       row.addEventListener('click', () => { this.asked = k; this.show(); });
       return row;
     }));
+  }
+
+  /** Shows an image, 784 grey levels, as if it had been drawn, and looks at it. */
+  showImage(pixels) {
+    this.pad.show(pixels);
+    this.look(pixels);
   }
 
   /** Looks at something else: pixels, or null for nothing. */
@@ -147,7 +152,7 @@ export class Machine {
   show() {
     const {current, pixels} = this;
     if (!current) return;
-    paint(this.seen, 28, [pixels ?? new Uint8Array(784)], 1, value => [value, value, value]);
+    paint(this.seen, 28, [pixels ?? new Uint8Array(784)], 1, value => grey(value / 255));
     const found = pixels ? forward(current, pixels) : null;
     const shares = found?.probabilities, best = shares ? shares.indexOf(Math.max(...shares)) : -1;
     [...this.bars.children].forEach((row, k) => {
@@ -266,43 +271,8 @@ export class Machine {
   }
 }
 
-const parts = (values, size) => Array.from({length: values.length / size}, (_, i) => values.subarray(i * size, (i + 1) * size));
-const grey = share => { const v = Math.round(255 * Math.min(1, Math.max(0, share))); return [v, v, v]; };
-
-/** A value's colour: blue above zero, red below, as strong as it is beside the largest. */
-function signed(values) {
-  const most = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
-  return value => {
-    const share = Math.min(1, Math.abs(value) / most), pale = Math.round(245 * (1 - share));
-    return value > 0 ? [pale, Math.round(245 - 130 * share), 245] : [245, pale, pale];
-  };
-}
-
-/** Draws square maps side by side, a pixel a value and one between them; zoom: how large a pixel is shown. */
-function paint(picture, side, maps, columns, colours, zoom) {
-  const wide = Math.min(columns, maps.length), rows = Math.ceil(maps.length / wide), step = maps.length > 1 ? side + 1 : side;
-  const [width, height] = [wide * step - (step - side), rows * step - (step - side)];
-  if (picture.width !== width || picture.height !== height) Object.assign(picture, {width, height});
-  if (zoom) picture.style.width = `${width * zoom}px`;
-  const image = new ImageData(width, height);
-  maps.forEach((map, m) => {
-    const left = m % wide * step, top = Math.floor(m / wide) * step;
-    for (let i = 0; i < side * side; i++) {
-      image.data.set([...colours(map[i]), 255], 4 * ((top + Math.floor(i / side)) * width + left + i % side));
-    }
-  });
-  picture.getContext('2d').putImageData(image, 0, 0);
-}
-
 function panel(where, text, name) {
   const picture = canvas(text || name, `maps ${name}`), title = element('small', {textContent: text});
   where.append(element('div', {className: `panel ${name}`}, title, picture));
   return {picture, title};
-}
-
-function canvas(label, className) {
-  const made = element('canvas', {className});
-  if (label) made.setAttribute('aria-label', label);
-  made.setAttribute('role', 'img');
-  return made;
 }

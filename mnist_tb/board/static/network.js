@@ -24,6 +24,18 @@ export function parseSamples(buffer) {
   return labels.map((label, i) => ({label, pixels: new Uint8Array(rest, 784 * i, 784)}));
 }
 
+/**
+ * A test result: classes; counts, a row for each true class; images: [{index, label, prediction, confidence, pixels}],
+ * mistakes first, the most confident one at the beginning, then the others, the least confident first.
+ */
+export async function parseResult(buffer) {
+  const [header, rest] = split(buffer);
+  const unpacked = new Blob([rest]).stream().pipeThrough(new DecompressionStream('deflate'));
+  const bytes = await new Response(unpacked).arrayBuffer();
+  return {...header, images: header.images.map(([index, label, prediction, confidence], i) =>
+    ({index, label, prediction, confidence, pixels: new Uint8Array(bytes, 784 * i, 784)}))};
+}
+
 function split(buffer) {
   const bytes = new Uint8Array(buffer), end = bytes.indexOf(10);
   return [JSON.parse(new TextDecoder().decode(bytes.subarray(0, end))), buffer.slice(end + 1)];

@@ -22,25 +22,30 @@ export class Overlay {
       element('div', {className: 'scroll'}, this.table));
   }
 
-  /** names: of the ticked runs. version: says whether one of them has changed. */
-  async update(names, version) {
+  /** names: of the ticked runs. version: says whether one of them has changed. colours: run → the one it has elsewhere. */
+  async update(names, version, colours) {
     this.root.hidden = !names.length;
-    const wanted = `${names}/${version}`;
+    const wanted = `${names}/${version}/${names.map(name => colours.get(name))}`;
     if (!names.length || wanted === this.shown || this.asking) return;
     this.asking = true;
     try {
       const query = names.map(name => `run=${encodeURIComponent(name)}`).join('&');
-      this.draw(await (await this.ask(`means?${query}`)).json());
+      this.draw(await (await this.ask(`means?${query}`)).json(), colours);
       this.shown = wanted;
     } finally {
       this.asking = false;
     }
   }
 
-  draw({band, groups}) {
+  draw({band, groups}, colours) {
     const keys = [...new Set(groups.flatMap(({settings}) => Object.keys(settings)))]
       .filter(key => new Set(groups.map(({settings}) => JSON.stringify(settings[key]))).size > 1);
-    const named = groups.map((group, i) => ({...group, colour: colour(i), name: label(group, keys)}));
+    const taken = new Set();  // TensorBoard repeats its colours: on one chart, the second of a kind gets another one
+    const named = groups.map((group, i) => {
+      const own = colours.get(group.runs[0]), its = own && !taken.has(own) ? own : colour(i);
+      taken.add(its);
+      return {...group, colour: its, name: label(group, keys)};
+    });
     for (const {kind, chart} of this.charts) {
       const lines = named.flatMap(({name, colour, seeds, curves}) => Object.entries(curves[kind] ?? {})
         .filter(([split]) => split in SPLITS).map(([split, points]) => curveLine({

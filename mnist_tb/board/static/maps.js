@@ -1,0 +1,39 @@
+// Pictures of numbers: square maps side by side, and the colours of their values.
+
+import {element} from './dom.js';
+
+export const parts = (values, size) => Array.from({length: values.length / size}, (_, i) => values.subarray(i * size, (i + 1) * size));
+export const grey = share => { const v = Math.round(255 * Math.min(1, Math.max(0, share))); return [v, v, v]; };
+
+/** A value's colour: blue above zero, red below, as strong as it is beside the largest. */
+export function signed(values) {
+  const most = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
+  return value => {
+    const share = Math.min(1, Math.abs(value) / most), pale = Math.round(245 * (1 - share));
+    return value > 0 ? [pale, Math.round(245 - 130 * share), 245] : [245, pale, pale];
+  };
+}
+
+/** Draws square maps side by side, a pixel a value and one between them; zoom: how large a pixel is shown. */
+export function paint(picture, side, maps, columns, colours, zoom) {
+  const wide = Math.min(columns, maps.length), rows = Math.ceil(maps.length / wide), step = maps.length > 1 ? side + 1 : side;
+  const [width, height] = [wide * step - (step - side), rows * step - (step - side)];
+  if (picture.width !== width || picture.height !== height) Object.assign(picture, {width, height});
+  if (zoom) picture.style.width = `${width * zoom}px`;
+  const image = new ImageData(width, height);
+  maps.forEach((map, m) => {
+    const left = m % wide * step, top = Math.floor(m / wide) * step;
+    for (let i = 0; i < side * side; i++) {
+      image.data.set([...colours(map[i]), 255], 4 * ((top + Math.floor(i / side)) * width + left + i % side));
+    }
+  });
+  picture.getContext('2d').putImageData(image, 0, 0);
+}
+
+/** A picture to paint on. label: what it is called, empty where something else says so. */
+export function canvas(label, className) {
+  const made = element('canvas', {className});
+  if (label) made.setAttribute('aria-label', label);
+  made.setAttribute('role', 'img');
+  return made;
+}
