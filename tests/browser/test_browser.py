@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
+import axe_playwright_python.base
 import pytest
 from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 
@@ -372,6 +373,58 @@ def test_with_the_keyboard_alone(crowd: str, visit: Open) -> None:
     page.keyboard.press("Enter")
     assert name.get_attribute("aria-expanded") == "false"
     assert page.frames[1].evaluate("document.activeElement.className") == "name"
+
+
+AXE = Path(axe_playwright_python.base.__file__).with_name("axe.min.js").read_text()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 400)])
+def test_axe_finds_nothing(scheme: str, width: int, crowd: str, context: BrowserContext, visit: Open) -> None:
+    """axe-core, of Deque, over an unfolded run with its time machine and its result, and two that are compared."""
+    page = visit("about:blank")
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(crowd)
+    frame = live(page)
+    card = card_of(page, "0001-digits")
+    card.locator("button.name").click(timeout=30_000)
+    card.locator(".matrix").wait_for()
+    card.locator(".panel.evidence").wait_for()
+    for name in ("0001-digits", "0002.b(r)+"):
+        card_of(page, name).locator(".row input").check()
+    frame.locator(".overlay").wait_for()
+    assert page.frames[1].evaluate("document.documentElement.classList.contains('dark')") == (scheme == "dark")
+    page.frames[1].evaluate(f"{AXE}; 0")
+    found = page.frames[1].evaluate("axe.run({resultTypes: ['violations']})")
+    assert len(found["passes"]) > 20
+    assert [(one["impact"], one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_a_hidden_tab_asks_nothing(crowd: str, visit: Open) -> None:
+    page = visit(crowd)
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/plugin/live/runs" in request.url else None)
+    hide = "hidden => Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true})"
+    page.frames[1].evaluate(hide, True)
+    page.wait_for_timeout(1_500)  # what is under way ends
+    asked.clear()
+    page.wait_for_timeout(2_500)
+    assert asked == []
+    page.frames[1].evaluate(hide, False)
+    page.wait_for_event("request", lambda request: "/plugin/live/runs" in request.url, timeout=30_000)
+
+
+def test_a_connection_that_is_gone_without_a_word(crowd: str, context: BrowserContext) -> None:
+    """As after a laptop's sleep: what was asked is never answered."""
+    page = context.new_page()
+    page.add_init_script("{const real = AbortSignal.timeout; AbortSignal.timeout = () => real.call(AbortSignal, 700)}")
+    page.goto(crowd)
+    live(page).locator(".run").first.wait_for(timeout=30_000)
+    page.route("**/plugin/live/runs*", lambda route: None)
+    live(page).get_by_text("TensorBoard does not answer; trying again.").wait_for(timeout=30_000)
+    page.unroute("**/plugin/live/runs*")
+    live(page).locator(".trouble", has_not_text="answer").wait_for(state="attached", timeout=30_000)
 
 
 @pytest.mark.parametrize("width", [360, 700])

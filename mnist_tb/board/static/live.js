@@ -7,7 +7,7 @@ import {Machine} from './machine.js';
 import {Overlay} from './overlay.js';
 import {Result} from './result.js';
 
-const POLL_MS = 500;
+const POLL_MS = 500, PATIENCE_MS = 20_000;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
 const SPLITS = {train: 'training', val: 'validation'};
@@ -58,7 +58,8 @@ async function poll() {
 }
 
 async function ask(address) {
-  const answer = await fetch(address, {cache: 'no-store'});
+  // After a laptop's sleep a connection can be gone without a word: then the next poll asks anew.
+  const answer = await fetch(address, {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS)});
   if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
   return answer;
 }
@@ -338,7 +339,7 @@ class Card {
   async look() {
     const run = this.run, version = `${run.state === 'completed'}/${run.epoch}/${run.val_accuracy}/${run.test_accuracy}`;
     if (version === this.pictured) return;
-    const answer = await fetch(`picture?run=${encodeURIComponent(run.run)}`, {cache: 'no-store'});
+    const answer = await ask(`picture?run=${encodeURIComponent(run.run)}`);
     if (answer.status !== 200) return;
     const address = URL.createObjectURL(await answer.blob());
     if (this.image.src) URL.revokeObjectURL(this.image.src);

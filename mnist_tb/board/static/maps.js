@@ -30,10 +30,7 @@ export function paint(picture, side, maps, columns, colours, zoom) {
   picture.getContext('2d').putImageData(image, 0, 0);
 }
 
-/** A picture to paint on. label: what it is called, empty where something else says so. */
+/** A picture to paint on. label: what it is called; empty where the text beside it says all. */
 export function canvas(label, className) {
-  const made = element('canvas', {className});
-  if (label) made.setAttribute('aria-label', label);
-  made.setAttribute('role', 'img');
-  return made;
+  return element('canvas', label ? {className, role: 'img', ariaLabel: label} : {className, ariaHidden: 'true'});
 }

@@ -19,7 +19,7 @@ export class Overlay {
     this.table = element('table');
     this.root = element('section', {className: 'overlay', hidden: true, ariaLabel: 'ticked runs'},
       element('div', {className: 'curves'}, ...this.charts.map(({figure}) => figure)), this.about,
-      element('div', {className: 'scroll'}, this.table));
+      element('div', {className: 'scroll', tabIndex: 0, role: 'region', ariaLabel: 'settings of the ticked runs'}, this.table));
   }
 
   /** names: of the ticked runs. version: says whether one of them has changed. colours: run → the one it has elsewhere. */
@@ -56,7 +56,8 @@ export class Overlay {
     }
     const several = groups.some(({runs}) => runs.length > 1);
     this.about.textContent = `Thin: training; thick: validation.${several ? ` A line is the mean over a configuration's seeds, the band ${band}.` : ''}`;
-    const head = element('tr', {}, ...['', 'runs', 'seeds', ...keys].map(text => element('th', {textContent: text})));
+    const head = element('tr', {}, element('td'),
+      ...['runs', 'seeds', ...keys].map(textContent => element('th', {scope: 'col', textContent})));
     const rows = named.map(({colour, runs, seeds, settings}) => {
       const mark = element('i', {className: 'swatch'});
       mark.style.background = colour;
