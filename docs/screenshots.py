@@ -57,6 +57,8 @@ def main() -> None:
                         profile, executable_path=chromium(), args=FLAGS, viewport={"width": 1440, "height": 990}
                     )
                     shoot_all(browser, address, run, arguments.out, theme)
+                    if theme == "light":
+                        shoot_learning(browser, address, run, arguments.out)
                     shoot_report(browser, arguments.logdir, arguments.out, theme)
                     browser.close()
     finally:
@@ -108,6 +110,48 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
         page.goto(f"{address}#{tab}")
         page.wait_for_timeout(SETTLED_MS)
         save(page, out / "tabs", tab, theme)
+
+
+LATE_LEARNT = """
+async ([address, run]) => {
+  const {parse, parseResult, probabilities} = await import(address + 'data/plugin/live/static/network.js');
+  const ask = async path => (await fetch(`${address}data/plugin/live/${path}`));
+  const {epochs} = await (await ask(`epochs?run=${run}`)).json();
+  const networks = await Promise.all(epochs.map(async ([epoch]) =>
+    parse(await (await ask(`weights?run=${run}&epoch=${epoch}`)).arrayBuffer())));
+  const {images, classes} = await parseResult(await (await ask(`result?run=${run}`)).arrayBuffer());
+  const courses = images.filter(({label, prediction}) => label === prediction).map(({index, label, pixels}) =>
+    ({index, name: classes[label], course: networks.map(network => probabilities(network, pixels)[label])}));
+  const known = courses.filter(({course}) => course.slice(-3).every(share => share > 0.93));
+  const doubt = ({course}) => course.reduce((sum, share) => sum + 1 - share, 0);
+  return known.sort((a, b) => doubt(b) - doubt(a))[0];
+}
+"""
+"""Of the test images that are recognised in the end, the one that was in doubt for the longest."""
+
+
+def shoot_learning(browser: BrowserContext, address: str, run: str, out: Path) -> None:
+    """A test image becoming clear to the network, epoch after epoch: the time machine, played."""
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1040, "height": 1100})
+    page.goto(address)
+    card = page.frame_locator("iframe").locator(".run").filter(has_text=run)
+    card.locator(".matrix").wait_for(timeout=60_000)
+    image = page.evaluate(LATE_LEARNT, [address, urllib.parse.quote(run)])
+    card.locator(f'.matrix button[aria-label^="{image["name"]}, recognised"]').click()
+    card.locator(f'.matrix button[title="test image {image["index"]}"]').click()
+    slider, when = card.get_by_role("slider", name="epoch", exact=True), card.locator(".time output")
+    card.evaluate("card => card.querySelector('.pad').style.padding = '12px'")
+    frames = []
+    for epoch in range(len(image["course"])):
+        slider.evaluate("(slider, at) => { slider.value = at; slider.dispatchEvent(new Event('input')); }", epoch)
+        when.filter(has_text="untrained" if epoch == 0 else f"after epoch {epoch},").wait_for()
+        page.wait_for_timeout(700)
+        frames.append(Image.open(io.BytesIO(card.locator(".pad").screenshot())).convert("RGB"))
+    times = [1_200, *[450] * (len(frames) - 2), 2_500]
+    frames[0].save(
+        out / "learning.webp", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=82, method=6
+    )
 
 
 def shoot_report(browser: BrowserContext, logdir: Path, out: Path, theme: str) -> None:

@@ -101,26 +101,3 @@ def test_ci_calls_the_same_commands_as_people() -> None:
 def test_no_two_tags_are_the_same() -> None:
     written = [value for key, value in vars(tags).items() if key.isupper() and isinstance(value, str)]
     assert len(written) == len(set(written))
-
-
-def test_imports_point_one_way() -> None:
-    """No module imports, directly or not, one that imports it."""
-    imports = {}
-    package = REPOSITORY / "mnist_tb"
-    for path in (*package.glob("*.py"), *(package / "sweep").glob("[!_]*.py")):
-        text = re.sub(r'if __name__ == "__main__":.*', "", path.read_text(), flags=re.S)
-        names = re.findall(r"from mnist_tb(\.sweep)?\.(\w+) import|from mnist_tb(\.sweep)? import ([\w, ]+)", text)
-        found = {
-            f"{(inside or within)[1:]}/{part.split(' as ')[0].strip()}".lstrip("/")
-            for inside, single, within, many in names
-            for part in (many or single).split(",")
-        }
-        own = path.relative_to(package).with_suffix("").as_posix()
-        imports[own] = {name for name in found if (package / f"{name}.py").exists() and not name.endswith("__init__")}
-
-    def reached(name: str, seen: frozenset[str]) -> set[str]:
-        assert name not in seen, f"a circle through {name}"
-        return set().union(*(reached(other, seen | {name}) for other in imports[name])) | imports[name]
-
-    for name in imports:
-        reached(name, frozenset())

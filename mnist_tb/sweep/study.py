@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_tb.config.hyperparameters import format_value, varying
@@ -247,6 +246,9 @@ class Study:
 
         PED-ANOVA: Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255
         """
+        # scikit-learn, where it is installed, comes with it: a second that no worker is to wait
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len({trial.value for trial in complete}) < 2 or len(complete) < 4:
             return {}

@@ -185,7 +185,7 @@ def best(mnist_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of best.yaml with fewer epochs."""
     logdir = tmp_path_factory.mktemp("best")
     config = str(REPOSITORY / "configs" / "best.yaml")
-    arguments = ["train", "--config", config, "--logdir", str(logdir), "--data-root", str(mnist_root), "--epochs", "3"]
+    arguments = ["train", "--config", config, "--logdir", str(logdir), "--data-root", str(mnist_root), "--epochs", "2"]
     assert main(arguments=[*arguments, "--set", "tracking.enabled=false"]) == 0
     return list_run_folders(logdir)[0]
 

@@ -96,7 +96,7 @@ export class Chart {
   // holder: an element, which the chart fills. name: what it shows.
   constructor(holder, name) {
     this.holder = holder;
-    this.choices = {scale: 'linear', axis: 'step', fromStart: false, smoothing: 0};
+    this.choices = {scale: 'linear', axis: 'step', fromStart: false, smoothing: 0, mark: null};
     this.lines = [];
     this.tip = document.createElement('div');
     this.tip.className = 'tip';
@@ -190,8 +190,22 @@ export class Chart {
         points: {size: 6}, drag: {x: true, y: false, dist: 6},
         dataIdx: (u, s, i) => this.nearest(u.data[s], i), focus: {prox: -1},
       },
-      hooks: {setCursor: [(u) => this.point(u)]},
+      hooks: {setCursor: [(u) => this.point(u)], drawAxes: [(u) => this.drawMark(u)]},
     };
+  }
+
+  drawMark(u) {  // a line upwards from the step that is marked
+    const {mark} = this.choices, {ctx} = u;
+    if (mark === null || mark < u.scales.x.min || mark > u.scales.x.max) return;
+    const x = Math.round(u.valToPos(mark, 'x', true));
+    ctx.save();
+    ctx.strokeStyle = getComputedStyle(this.holder).getPropertyValue('--faint');
+    ctx.lineWidth = 2 * devicePixelRatio;
+    ctx.beginPath();
+    ctx.moveTo(x, u.bbox.top);
+    ctx.lineTo(x, u.bbox.top + u.bbox.height);
+    ctx.stroke();
+    ctx.restore();
   }
 
   range(u) {

@@ -112,12 +112,13 @@ export class Machine {
     this.slider.value = place;
     const time = this.times[place], network = await this.network(time);
     if (!network || this.times[+this.slider.value] !== time) return;
-    this.current = network;
+    Object.assign(this, {current: network, now: time});
     if (this.bars.children.length !== network.classes.length) this.nameClasses(network.classes);
     this.when.textContent = time === BEST ? 'the best weights'
       : `${time === 0 ? 'untrained' : `after epoch ${time}`}, step ${(this.steps.get(time) ?? 0).toLocaleString('en')}`;
     this.slider.setAttribute('aria-valuetext', this.when.textContent);
     this.show();
+    this.drawCourse();
     await this.judge(network);
   }
 
@@ -241,7 +242,7 @@ export class Machine {
     this.chart.show(classes.map((name, k) => ({
       name, colour: colour(k), width: 2, dots: epochs.length <= 40 ? 1 : 0, steps: epochs,
       values: epochs.map(epoch => this.course.get(epoch)[k]),
-    })), {axis: 'epoch', fromStart: true});
+    })), {axis: 'epoch', fromStart: true, mark: Number.isFinite(this.now) ? this.now : null});
   }
 
   /** What the current network takes the watched images for. */

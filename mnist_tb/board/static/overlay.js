@@ -22,7 +22,10 @@ export class Overlay {
       element('div', {className: 'scroll', tabIndex: 0, role: 'region', ariaLabel: 'settings of the ticked runs'}, this.table));
   }
 
-  /** names: of the ticked runs. version: says whether one of them has changed. colours: run → the one it has elsewhere. */
+  /**
+   * names: of the ticked runs. version: says whether one of them has changed. colours: run → the one it has in Time Series,
+   * in the order in which they began; a group has that of its first run.
+   */
   async update(names, version, colours) {
     this.root.hidden = !names.length;
     const wanted = `${names}/${version}/${names.map(name => colours.get(name))}`;
@@ -42,7 +45,8 @@ export class Overlay {
       .filter(key => new Set(groups.map(({settings}) => JSON.stringify(settings[key]))).size > 1);
     const taken = new Set();  // TensorBoard repeats its colours: on one chart, the second of a kind gets another one
     const named = groups.map((group, i) => {
-      const own = colours.get(group.runs[0]), its = own && !taken.has(own) ? own : colour(i);
+      const first = [...colours.keys()].find(name => group.runs.includes(name));
+      const own = colours.get(first), its = own && !taken.has(own) ? own : colour(i);
       taken.add(its);
       return {...group, colour: its, name: label(group, keys)};
     });
