@@ -96,7 +96,7 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
         page.reload()
     live = page.frame_locator("iframe")
     live.locator(".picture img").first.wait_for(timeout=60_000)
-    live.locator(".strip button").nth(5).click()  # what each epoch's network makes of a test image
+    live.locator(".pad .strip button").nth(5).click()  # what each epoch's network makes of a test image
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLED_MS)
     save(page, out, "live", theme)
@@ -133,7 +133,7 @@ async ([address, run]) => {
 def shoot_learning(browser: BrowserContext, address: str, run: str, out: Path) -> None:
     """A test image becoming clear to the network, epoch after epoch: the time machine, played."""
     page = browser.new_page()
-    page.set_viewport_size({"width": 1040, "height": 1100})
+    page.set_viewport_size({"width": 1090, "height": 1100})
     page.goto(address)
     card = page.frame_locator("iframe").locator(".run").filter(has_text=run)
     card.locator(".matrix").wait_for(timeout=60_000)
