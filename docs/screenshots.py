@@ -96,10 +96,10 @@ def shoot_all(browser: BrowserContext, address: str, run: str, out: Path, theme:
         page.reload()
     live = page.frame_locator("iframe")
     live.locator(".picture img").first.wait_for(timeout=60_000)
-    live.locator(".pad .strip button").nth(5).click()  # what each epoch's network makes of a test image
-    page.mouse.move(0, 0)
+    page.set_viewport_size({"width": 1440, "height": 1760})  # down to the confusion matrix
     page.wait_for_timeout(SETTLED_MS)
     save(page, out, "live", theme)
+    page.set_viewport_size({"width": 1440, "height": 990})
     page.goto(time_series(address, run))
     page.wait_for_selector("scalar-card", timeout=60_000)
     page.locator("button", has_text="Settings").click()  # close the panel: room for the curves

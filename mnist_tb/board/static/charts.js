@@ -60,6 +60,7 @@ const clock = (seconds) => seconds < MINUTE ? `${+seconds.toFixed(1)} s`
     : `${+(seconds / HOUR).toFixed(2)} h`;
 const AXES = {
   step: {word: 'step', write: count, rounds: decimal},
+  epochs: {word: 'epoch', write: count, rounds: decimal},  // whole ones
   epoch: {word: 'epoch', write: (epoch) => String(+epoch.toFixed(2)), rounds: [0.1, 0.2, 0.5, ...decimal]},
   time: {word: 'after', write: clock, rounds: [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, ...[1, 2, 5, 10, 15, 30].map((n) => n * MINUTE), ...[1, 2, 3, 6, 12].map((n) => n * HOUR), ...[1, 2, 5, 10].map((n) => n * DAY)]},
 };

@@ -195,7 +195,7 @@ function head() {
   const address = timeSeries(chosen);
   if (link.getAttribute('href') !== address) link.href = address;
   overlay.update(chosen.length > 1 ? chosen : [], chosen.map(name => cards.get(name).run.step), colours()).catch(() => {});
-  list.classList.toggle('none', !names.length);
+  top.classList.toggle('none', !names.length);
   if (!names.length && !list.children.length) {
     list.append(element('div', {className: 'empty'}, 'No runs yet. ', element('code', {textContent: 'make train'}),
       ' starts one; it appears here by itself.'));

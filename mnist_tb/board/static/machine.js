@@ -242,7 +242,7 @@ export class Machine {
     this.chart.show(classes.map((name, k) => ({
       name, colour: colour(k), width: 2, dots: epochs.length <= 40 ? 1 : 0, steps: epochs,
       values: epochs.map(epoch => this.course.get(epoch)[k]),
-    })), {axis: 'epoch', fromStart: true, mark: Number.isFinite(this.now) ? this.now : null});
+    })), {axis: 'epochs', fromStart: true, mark: Number.isFinite(this.now) ? this.now : null});
   }
 
   /** What the current network takes the watched images for. */

@@ -4,7 +4,7 @@ import {element, setText} from './dom.js';
 import {canvas, grey, paint} from './maps.js';
 import {parseResult} from './network.js';
 
-const MOST_SHOWN = 60;
+const MOST_SHOWN = 96;
 
 export class Result {
   /** name: the run's. ask: fetches an address of the plugin, and gives the answer. look: shows pixels to the network. */
