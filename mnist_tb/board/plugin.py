@@ -19,7 +19,6 @@ from tensorboard.backend import http_util
 from tensorboard.data import provider
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
-from werkzeug.exceptions import MethodNotAllowed
 
 from mnist_tb.board.groups import mean_curves
 from mnist_tb.board.series import content, newest, statuses
@@ -200,14 +199,20 @@ def _experiment(request: Request) -> str:
 
 
 def _get_only(answer: Answer) -> Application:
-    @Request.application
-    def respond(request: Request) -> Response:
+    def answer_to(request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return MethodNotAllowed(["GET", "HEAD"]).get_response()
+            allowed = [("Allow", "GET, HEAD")]
+            return http_util.Respond(request, "GET and HEAD only", "text/plain", code=405, headers=allowed)
         try:
             return answer(request)
         except errors.NotFoundError as error:
             return http_util.Respond(request, str(error), "text/plain", code=404)
+
+    @Request.application
+    def respond(request: Request) -> Response:
+        response = answer_to(request)
+        response.headers["X-Content-Type-Options"] = "nosniff"  # else TensorBoard prints a warning
+        return response
 
     return respond
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -311,6 +312,22 @@ def test_a_picture_in_a_damaged_part_of_a_file_is_no_error_of_the_server(monkeyp
 @pytest.mark.parametrize("path", ["runs", "curves", "means", "picture", "static/live.js"])
 def test_nothing_but_get(method: str, path: str, address: str) -> None:
     assert code_of(urllib.request.Request(f"{address}/data/plugin/live/{path}", method=method)) == 405
+
+
+def test_its_answers_make_tensorboard_warn_of_nothing(finished: Run) -> None:
+    """The header without which TensorBoard prints a warning, on what it has, has not, and refuses."""
+    process, address = start_board("--logdir", str(finished.path.parent), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), 1)
+        for path in ("runs", f"result?run={finished.name}", "result?run=x", "picture?run=x", "static/live.js"):
+            for method in ("GET", "HEAD", "POST"):
+                request = urllib.request.Request(f"{address}data/plugin/live/{path}", method=method)
+                with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=30) as answer:
+                    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert "WARNING" not in said
 
 
 @pytest.mark.parametrize("path", ["static/../plugin.py", "static/..%2fplugin.py", "static/", "static//etc/passwd"])

@@ -237,7 +237,7 @@ class Card {
     this.done = element('span');
     this.progress = element('div', {className: 'progress', role: 'progressbar', ariaLabel: `progress of ${name}`},
       this.bar, this.done);
-    this.figures = ['loss', 'accuracy', 'validation'].map(label => {
+    this.figures = ['loss', 'accuracy', 'validation', 'test'].map(label => {
       const value = element('span', {textContent: '–'});
       return {value, root: element('div', {className: 'figure'}, element('small', {textContent: label}), value)};
     });
@@ -260,7 +260,7 @@ class Card {
     this.progress.setAttribute('aria-valuenow', Math.round(100 * share));
     setText(this.done, run.steps ? `${Math.floor(100 * share)} % · epoch ${run.epoch} of ${run.epochs}`
       : `${count(run.step ?? 0)} steps`);
-    [fixed(run.loss, 4), percent(run.accuracy), percent(run.val_accuracy)].forEach((text, i) =>
+    [fixed(run.loss, 4), ...[run.accuracy, run.val_accuracy, run.test_accuracy].map(value => percent(value))].forEach((text, i) =>
       setText(this.figures[i].value, text));
     this.age = run.written === undefined ? null : now - run.written;
   }
