@@ -7,7 +7,7 @@ import {Machine} from './machine.js';
 import {Overlay} from './overlay.js';
 import {Result} from './result.js';
 
-const POLL_MS = 500, PATIENCE_MS = 20_000;
+const POLL_MS = 500, PATIENCE_MS = 20_000, TOGETHER_MS = 50;
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
 const SVG = 'http://www.w3.org/2000/svg';
 const SPLITS = {train: 'training', val: 'validation'};
@@ -298,6 +298,7 @@ class Card {
     try {
       if (this.isOpen) this.list();
       const {curves} = await (await ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
+      await together();
       sparkline(this.spark, curves.accuracy ?? {});
       if (this.isOpen) {
         this.curves.draw(curves, this.run);
@@ -351,6 +352,16 @@ class Card {
       : 'Test images, with the current predictions');
     this.image.alt = this.caption.textContent;
   }
+}
+
+/** Until a moment that all who wait share: what several cards draw is then one frame of the browser's, not one each. */
+let shared;
+function together() {
+  shared ??= new Promise(resolve => setTimeout(() => {
+    shared = undefined;
+    resolve();
+  }, TOGETHER_MS));
+  return shared;
 }
 
 const owners = new WeakMap();
