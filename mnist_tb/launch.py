@@ -23,6 +23,7 @@ from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN, build, in_precision, parameter_count
 from mnist_tb.runs.folder import Run, create_run, write_atomically
+from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Silent, Terminal
 from mnist_tb.tracking.live import Live
@@ -53,16 +54,20 @@ class TrialContext:
     load: Callable[[Data, Terminal], Dataset] = _load
 
 
-_NO_TRIAL = TrialContext()
-_AS_IT_WAS = ResumeOptions()
+_NO_TRIAL, _AS_IT_WAS, _NO_NOTES = TrialContext(), ResumeOptions(), Notes()
 
 
 def launch(
-    config: Config, logdir: Path, terminal: Terminal, trial: TrialContext = _NO_TRIAL, init_from: Run | None = None
+    config: Config,
+    logdir: Path,
+    terminal: Terminal,
+    trial: TrialContext = _NO_TRIAL,
+    init_from: Run | None = None,
+    notes: Notes = _NO_NOTES,
 ) -> Run:
     """Train, evaluate on completion, and leave a finished run in the log folder.
 
-    init_from: a run whose best weights the training begins with; nothing else is taken from it.
+    init_from: a run whose best weights the training begins with; nothing else is taken from it. notes: of the run.
     All that can be wrong with the input is found before the run's folder is made. Raises InputError for that, and
     TrainingError for what fails later; the run is then marked as failed, and as interrupted where the user stops it.
     A run that its sweep prunes is marked so and returned as it is. Started by torchrun, all processes do the same, but
@@ -88,6 +93,8 @@ def launch(
                 run = distributed.broadcast_from_main(
                     lambda: create_run(logdir, config.name, text, facts, trial.number, held)
                 )
+                if distributed.is_main:
+                    edit_notes(run, notes.tags, note=notes.note)
                 with suppress(Pruned), _resume_hint(run):
                     _train_and_finish(config, run, dataset, model, terminal, None, trial, distributed)
     return run
@@ -181,7 +188,7 @@ def _train_and_finish(
         first_step = 0 if checkpoint is None else step + 1
         with EventWriter(folder, first_step) as writer, AsyncCheckpointer() as checkpointer, terminal:
             terminal.say(_first_line(config, run, dataset, compute_model, distributed, checkpoint))
-            live = Live(writer, first_status(config, dataset), seconds)
+            live = Live(writer, first_status(config, dataset), seconds, run)
             with _end_in_events(writer, live):
                 # What is known before the first step.
                 with signals.deferred():  # a second at most; torch.fx turns an interruption into an error of its own

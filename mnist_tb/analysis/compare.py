@@ -57,6 +57,8 @@ class Section:
 def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSummary]:
     """The runs that have `key=value`: a setting, by its whole name or its last part (`lr`), or a fact such as `status`.
 
+    `tag=good`: those that have this tag among others.
+
     Raises InputError where a condition has another form, or no run has the key.
     """
     runs = list(runs)
@@ -67,9 +69,12 @@ def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSumm
             raise InputError(f"--where {condition}: write it as key=value, such as --where lr=0.001")
         wanted = strict_yaml.read_value(text, f"--where {condition}")
         names = {name for run in runs for name in run.settings if name == key or name.endswith(f".{key}")}
+        if key == "tag" and not names:
+            runs = [run for run in runs if text.strip() in run.notes.tags]
+            continue
         facts = {"status", "dataset", "name", "test_images"} if not names else set()
         if not names and key not in facts:
-            known = sorted({name for run in runs for name in run.settings} | facts)
+            known = sorted({name for run in runs for name in run.settings} | facts | {"tag"})
             raise InputError(f"--where {condition}: no run has {key}; the keys are {', '.join(known)}")
         runs = [
             run

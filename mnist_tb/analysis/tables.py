@@ -258,6 +258,8 @@ def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
     facts = {
         "status": run.status,
         "error": run.error,
+        "tags": ", ".join(run.notes.tags) or None,
+        "note": run.notes.note or None,
         "data": run.data,
         "started": None if run.started is None else f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}",
         "began with": None if run.init_from is None else f"the best weights of {run.init_from}",

@@ -21,7 +21,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
 from mnist_tb.board.groups import mean_curves
-from mnist_tb.board.series import content, newest, statuses
+from mnist_tb.board.series import content, newest, notes_of, statuses
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import find_curves, thin
@@ -86,9 +86,10 @@ class LivePlugin(base_plugin.TBPlugin):
         # Without a first event it is not a run yet; the fast loader does not list it at all.
         started = {r.run_name: r.start_time for r in self._provider.list_runs(**where) if r.start_time is not None}
         known = statuses(self._provider, where)
+        notes = notes_of(self._provider, where)
         now, found = time.time(), []
         for run, start in started.items():
-            entry: dict[str, Any] = {"run": run, "started": start}
+            entry: dict[str, Any] = {"run": run, "started": start, **notes.get(run, {})}
             if run in known:
                 said, written = known[run]
                 entry |= {**asdict(said), "written": written, "state": state_of(said.state, now - written)}

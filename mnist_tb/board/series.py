@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tensorboard.data import provider
@@ -28,6 +30,17 @@ def statuses(
     found = newest(source, where, runs, tags.LIVE_STATUS).items()
     known = {run: (status.status_from_json(content(datum)), datum.wall_time) for run, datum in found}
     return {run: (said, wall_time) for run, (said, wall_time) in known.items() if said is not None}
+
+
+def notes_of(source: provider.DataProvider, where: Where) -> dict[str, dict[str, Any]]:
+    """Run → its tags and its note, of the runs that have any."""
+    found = {}
+    for run, datum in newest(source, where, None, tags.LIVE_NOTES).items():
+        with suppress(ValueError, RecursionError):
+            said = json.loads(content(datum))
+            if isinstance(said, dict) and isinstance(said.get("tags"), list) and isinstance(said.get("note"), str):
+                found[run] = {"tags": [str(tag) for tag in said["tags"]], "note": said["note"]}
+    return found
 
 
 def content(datum: Any) -> bytes:

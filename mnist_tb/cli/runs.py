@@ -115,17 +115,20 @@ def _draw(
 
 @click.group("runs")
 def runs_group() -> None:
-    """List, show, diff, rename or remove runs."""
+    """List, show, diff, tag, rename or remove runs."""
 
 
 @runs_group.command("list")
+@click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only runs with this, e.g. tag=good.")
 @logdir_option
-def list_command(logdir: Path) -> None:
+def list_command(conditions: tuple[str, ...], logdir: Path) -> None:
     """One line a run, the newest last."""
-    from mnist_tb.analysis import tables
+    from mnist_tb.analysis import compare, tables
 
     found = _read(logdir, ())
-    titles = ("run", "status", "data", "epoch", "val %", "test %", "started")
+    chosen = compare.where(found.runs, conditions)
+    titles: tuple[str, ...] = ("run", "status", "data", "epoch", "val %", "test %", "started", "tags")
+    titles = titles if any(row.notes.tags for row in chosen) else titles[:-1]
     rows = [
         (
             row.name,
@@ -135,13 +138,14 @@ def list_command(logdir: Path) -> None:
             _percent(row.val_accuracy),
             _percent(row.test_accuracy),
             "–" if row.started is None else f"{datetime.fromtimestamp(row.started):%Y-%m-%d %H:%M}",
-        )
-        for row in found.runs
+            " ".join(row.notes.tags),
+        )[: len(titles)]
+        for row in chosen
     ]
     if rows:
         tables.print_table("", titles, rows, console())
     else:
-        click.echo(f"{logdir}: no runs yet")
+        click.echo(f"{logdir}: no runs " + ("that meet all --where" if found.runs else "yet"))
     _report_problems(found.problems)
 
 
@@ -180,6 +184,34 @@ def diff_command(one: str, other: str, logdir: Path) -> None:
         else:
             click.echo(f"{first.name} and {second.name} have the same settings.")
     _report_problems([problem for found in named for problem in found.problems])
+
+
+# without -h, which stands in -that and would be taken for it
+@runs_group.command("tag", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("run")
+@click.argument("tag", nargs=-1, type=click.UNPROCESSED)
+@logdir_option
+def tag_command(run: str, tag: tuple[str, ...], logdir: Path) -> None:
+    """Give RUN each TAG, and take each away that begins with a minus: runs tag 7 good -draft."""
+    from mnist_tb.runs import manage
+
+    added, removed = [one for one in tag if one[:1] != "-"], [one[1:] for one in tag if one[:1] == "-"]
+    found = manage.run_in_logdir(logdir, run)
+    notes = manage.annotate(found, added, removed)
+    click.echo(f"{found.name}: {', '.join(notes.tags) or 'no tags'}")
+
+
+@runs_group.command("note")
+@click.argument("run")
+@click.argument("text")
+@logdir_option
+def note_command(run: str, text: str, logdir: Path) -> None:
+    """Replace the note of RUN by TEXT; an empty one removes it."""
+    from mnist_tb.runs import manage
+
+    found = manage.run_in_logdir(logdir, run)
+    notes = manage.annotate(found, note=text)
+    click.echo(f"{found.name}: {notes.note or 'no note'}")
 
 
 @runs_group.command("rename")

@@ -41,6 +41,8 @@ _LISTEN_SECONDS = 0.1
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--name", help="The run's short name.")
 @click.option("--init-from", metavar="RUN", help="Begin with the best weights of another run.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word to find it by. Repeatable.")
+@click.option("--note", default="", help="What you want to remember of it.")
 @logdir_option
 @data_root_option
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
@@ -53,11 +55,14 @@ def train_command(
     board: bool,
     no_browser: bool,
     init_from: str | None,
+    tags: tuple[str, ...],
+    note: str,
     **named: Any,
 ) -> None:
     """Train, evaluate, and print where the run is."""
     from mnist_tb.config.load import load_config, with_data_root
     from mnist_tb.runs.folder import find_run
+    from mnist_tb.runs.notes import make_notes
 
     keys = {"epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "train.lr"}
     options = [
@@ -66,12 +71,13 @@ def train_command(
         if value is not None
     ]
     loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
+    notes = make_notes(tags, note)
     origin = None if init_from is None else find_run(logdir, init_from)
     with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch, while the page starts
         from mnist_tb.tracking.console import Terminal
 
-        run = launch(loaded, logdir, Terminal(), init_from=origin)
+        run = launch(loaded, logdir, Terminal(), init_from=origin, notes=notes)
         if not is_main_process():
             return
         hint = board_hint(logdir)

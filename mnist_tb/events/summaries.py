@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -24,6 +23,9 @@ from tensorboard.util import tensor_util
 from mnist_tb.config.hyperparameters import to_hparam
 from mnist_tb.events import status
 
+if TYPE_CHECKING:
+    import torch
+
 Picture = np.ndarray
 """uint8 [height, width, 3]."""
 
@@ -35,7 +37,7 @@ def scalar(tag: str, value: float | torch.Tensor) -> Any:
 
 
 def histogram(tag: str, value: torch.Tensor) -> Any:
-    numbers = value.to("cpu", torch.float32).numpy().ravel()
+    numbers = value.cpu().float().numpy().ravel()
     return histogram_summary.histogram_pb(tag, numbers[np.isfinite(numbers)]).value
 
 

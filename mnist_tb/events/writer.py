@@ -5,6 +5,7 @@ A file is a sequence of records (see `events.records`), each an `Event` protocol
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -12,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
 
 from mnist_tb.errors import TrainingError
 from mnist_tb.events import records, summaries, tags
 from mnist_tb.events.summaries import Picture
+
+if TYPE_CHECKING:
+    import torch
 
 
 class EventWriter:
@@ -137,6 +140,13 @@ class EventWriter:
     def live_data(self, step: int, tag: str, content: bytes) -> None:
         """What the Live tab alone reads, from `weights_export`: networks to try images on, and images."""
         self._enqueue_summary(step, lambda: [summaries.live(tag, content)])
+
+    def notes(self, step: int, labels: Sequence[str], note: str) -> None:
+        """A run's tags (here labels) and its note, Markdown, for the Live tab and the Text tab."""
+        content = json.dumps({"tags": list(labels), "note": note}, ensure_ascii=False)
+        self.live_data(step, tags.LIVE_NOTES, content.encode())
+        text = "\n\n".join(line for line in [" ".join(f"`{label}`" for label in labels), *note.splitlines()] if line)
+        self.texts(step, {tags.NOTES_TEXT: text or "no notes"})
 
     def mark(self) -> Callable[[], dict[str, int]]:
         """Mark this place in what is written.

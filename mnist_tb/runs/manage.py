@@ -1,4 +1,4 @@
-"""Runs are renamed and removed, never outside their log folder, and their curves exported. Imports no torch."""
+"""Runs are annotated, renamed and removed, never outside their log folder, and exported. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.load import check_run_name
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.folder import Run, find_run, is_run_folder_name, write_atomically
 from mnist_tb.runs.locks import locked
+from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _COLUMNS = ("run", "tag", "step", "wall_time", "value")
@@ -30,6 +32,21 @@ def run_in_logdir(logdir: Path, which: str) -> Run:
     if run.path.parent.resolve() != logdir.resolve() or not is_run_folder_name(run.name):
         raise InputError(f"{which}: is not a run in {logdir}; only those are renamed or removed")
     return run
+
+
+def annotate(run: Run, add: Sequence[str] = (), remove: Sequence[str] = (), note: str | None = None) -> Notes:
+    """Change a run's tags and note, as `edit_notes`; where nobody trains it, also in its event files.
+
+    A training that is running takes them from the folder after its next epoch. Raises InputError, OSError, and
+    TrainingError where the events cannot be written.
+    """
+    notes = edit_notes(run, add, remove, note)
+    with suppress(InUseError), run.in_use():
+        from mnist_tb.events.writer import EventWriter
+
+        with EventWriter(run.path) as writer:
+            writer.notes(0, notes.tags, notes.note)
+    return notes
 
 
 def rename(logdir: Path, run: Run, name: str) -> Run:

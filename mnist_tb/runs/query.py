@@ -20,6 +20,7 @@ from mnist_tb.events.curves import Told, best_result, find_curves
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, list_run_folders
+from mnist_tb.runs.notes import Notes, read_notes
 
 if TYPE_CHECKING:
     from mnist_tb.events.reader import Contents
@@ -60,6 +61,7 @@ class RunSummary:
     started: float | None = None
     error: str | None = None
     init_from: str | None = None
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def seed(self) -> int | str | float | None:
@@ -162,7 +164,7 @@ def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Run
     if status == RUNNING and not run.is_in_use():
         status = KILLED
     images, val, test = (_mapping(metrics.get(key)) for key in ("images", "val", "test"))
-    error, origin = metrics.get("error"), metrics.get("init_from")
+    error, origin, notes = metrics.get("error"), metrics.get("init_from"), _notes(run, problems)
     summary = RunSummary(
         name=name,
         path=run.path,
@@ -183,8 +185,17 @@ def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Run
         started=_time(metrics.get("started")),
         error=str(error) if status == FAILED and error else None,
         init_from=str(origin) if origin else None,
+        notes=notes,
     )
     return summary if is_own or not told else replace(summary, **_told_results(run, told, problems))
+
+
+def _notes(run: Run, problems: list[Problem]) -> Notes:
+    try:
+        return read_notes(run)
+    except InputError as error:
+        problems.append(Problem(str(error), lost=False))
+        return Notes()
 
 
 def _told_results(run: Run, told: Told, problems: list[Problem]) -> dict[str, Any]:

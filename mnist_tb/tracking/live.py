@@ -1,13 +1,17 @@
-"""Writes the status of a training for the Live tab, at most once a second."""
+"""Writes the status of a training for the Live tab, at most once a second; and its notes, where they have changed."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from mnist_tb.errors import InputError
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run
+from mnist_tb.runs.notes import Notes, read_notes
 
 _EVERY_SECONDS = 1.0
 
@@ -15,12 +19,14 @@ _EVERY_SECONDS = 1.0
 class Live:
     """A run's Status, and when it was last written. Call from the thread of the event writer."""
 
-    def __init__(self, writer: EventWriter, status: Status, seconds: float = 0.0) -> None:
-        """seconds: for which the run has been trained before."""
+    def __init__(self, writer: EventWriter, status: Status, seconds: float = 0.0, run: Run | None = None) -> None:
+        """seconds: for which the run has been trained before. run: whose notes are written; None for none."""
         self._writer = writer
         self._status = status
         self._began = time.perf_counter() - seconds
         self._written = float("-inf")
+        self._run = run
+        self._notes = Notes()
         self._training: tuple[float, int] | None = None  # when the training began, and after how many updates
 
     def update(self, step: int, now: bool = False, **changes: Any) -> None:
@@ -36,6 +42,14 @@ class Live:
         if now or clock - self._written >= _EVERY_SECONDS:
             self._written = clock
             self._writer.live(step, self._status.to_json())
+            if now and self._run is not None:
+                with suppress(InputError):  # somebody has edited it by hand
+                    self._update_notes(step, read_notes(self._run))
+
+    def _update_notes(self, step: int, notes: Notes) -> None:
+        if notes != self._notes:
+            self._notes = notes
+            self._writer.notes(step, notes.tags, notes.note)
 
     def end(self, state: str, error: str = "") -> None:
         """Write how the run ended: completed, interrupted, pruned or failed."""

@@ -31,8 +31,10 @@ from mnist_tb.events import tags
 from mnist_tb.events.curves import best_result
 from mnist_tb.events.status import Status
 from mnist_tb.events.summaries import Picture
+from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import create_run, package_versions, save_predictions
+from mnist_tb.runs.notes import edit_notes, make_notes
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live
@@ -74,6 +76,8 @@ class Tracker:
         steps: int = 0,
         dataset: str = "",
         charts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        tags: Sequence[str] = (),
+        note: str = "",
     ) -> None:
         """Begin a run.
 
@@ -82,22 +86,25 @@ class Tracker:
         steps: how many are planned, for progress and the time left; 0 if unknown.
         dataset: what it is tested on; runs on different data are not ranked against each other.
         charts: the Custom Scalars tab, category → chart title → tags; None for the charts of `mnist-tb train`.
-        Raises InputError where the name, the configuration or the log folder cannot be used.
+        tags, note: what you want to say of it; see `mnist-tb runs tag` and `note`.
+        Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
         check_run_name(name)
+        notes = make_notes(tags, note)
         flat = _checked(flatten(config or {}))
         plain = json.loads(json.dumps(config or {}))  # tuples become lists
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         self._lock = contextlib.ExitStack()
         self.run = create_run(Path(logdir), name, text, _facts(flat, dataset), held=self._lock)
+        edit_notes(self.run, notes.tags, note=notes.note)
         self._began = time.perf_counter()
         self._step = 0
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
         self._writer = EventWriter(self.run.path, 0)
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
-        self._live = Live(self._writer, status)
+        self._live = Live(self._writer, status, run=self.run)
         self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
-        self._writer.texts(0, {tags.CONFIG_TEXT: config_text(flat)})
+        self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
         self._writer.layout(LAYOUT if charts is None else charts)
         self._live.update(0, now=True, phase="training")
 

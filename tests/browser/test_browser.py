@@ -387,6 +387,8 @@ def two(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     logdir = tmp_path_factory.mktemp("two")
     write_status(logdir / "0002-failed", replace(TRAINING, state="failed", error="the disk is full"))
     shutil.copytree(finished.path, logdir / "0001-digits")
+    with EventWriter(logdir / "0001-digits") as writer:
+        writer.notes(0, ["good", "<b>"], "the <i>first</i> one")
     process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
     try:
         wait_for_runs(address.rstrip("/"), 2)
@@ -418,6 +420,28 @@ def test_axe_finds_nothing(scheme: str, width: int, two: str, visit: Open) -> No
     found = page.frames[1].evaluate("axe.run({resultTypes: ['violations']})")
     assert len(found["passes"]) > 20
     assert [(one["impact"], one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_runs_are_found_by_tag(two: str, visit: Open) -> None:
+    """The filter stands in the address; what somebody wrote is text."""
+    page = visit(two)
+    frame = live(page)
+    frame.locator(".row").nth(1).wait_for(timeout=30_000)
+    chip = frame.get_by_role("button", name="# good")
+    chip.click()
+    assert names_shown(page) == ["0001-digits"]
+    assert page.url.endswith("#live&tag=good")
+    facts = card_of(page, "0001-digits").locator(".facts")
+    if not facts.is_visible():
+        card_of(page, "0001-digits").locator("button.name").click()
+    facts.get_by_text("good, <b>").wait_for()
+    facts.get_by_text("the <i>first</i> one").wait_for()
+    chip.click()
+    assert len(names_shown(page)) == 2
+    frame.get_by_role("searchbox").fill("FIRST")
+    assert names_shown(page) == ["0001-digits"]
+    again = visit(page.url.split("#")[0] + "#live&tag=nobody")
+    live(again).get_by_text("0 of 2 shown").wait_for(timeout=30_000)
 
 
 def test_a_hidden_tab_asks_nothing(two: str, visit: Open) -> None:

@@ -10,3 +10,11 @@ export function element(tag, properties = {}, ...children) {
 export function setText(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }
+
+/** A choice between [value, text]. */
+export function select(label, options, value) {
+  const made = element('select', {ariaLabel: label},
+    ...options.map(([value, textContent]) => element('option', {value, textContent})));
+  made.value = value;
+  return made;
+}

@@ -1,0 +1,197 @@
+// A run: its row, and what is below it when it is unfolded.
+
+import {count} from './charts.js';
+import {Curves, sparkline, svg} from './curves.js';
+import {element, setText} from './dom.js';
+import {Machine} from './machine.js';
+import {Result} from './result.js';
+
+const TOGETHER_MS = 50;
+export const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
+  failed: 'failed', silent: 'silent', foreign: 'no status'};
+const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
+  silent: 'Nothing was heard of its process for half a minute: it was killed, or its machine is gone.',
+  foreign: 'Not written by mnist_tb: its curves are all that is known.'};
+
+export class Card {
+  /**
+   * ask: fetches an address of the plugin, and gives the answer. ticked: whether the run is to be compared; tick: hears
+   * the name and whether it is, when that changes.
+   */
+  constructor(name, ask, ticked, tick) {
+    this.ask = ask;
+    this.isNew = true;
+    this.seen = this.isOpen = false;
+    this.box = element('input', {type: 'checkbox', ariaLabel: `select ${name}`});
+    this.box.checked = ticked;
+    this.box.addEventListener('change', () => tick(name, this.box.checked));
+    this.name = element('button', {className: 'name', textContent: name, ariaExpanded: 'false'});
+    this.name.addEventListener('click', () => this.unfold(!this.isOpen));
+    this.state = element('span', {className: 'state'});
+    this.bar = element('i');
+    this.done = element('span');
+    this.progress = element('div', {className: 'progress', role: 'progressbar', ariaLabel: `progress of ${name}`},
+      this.bar, this.done);
+    this.figures = ['loss', 'accuracy', 'validation', 'test'].map(label => {
+      const value = element('span', {textContent: '–'});
+      return {value, root: element('div', {className: 'figure'}, element('small', {textContent: label}), value)};
+    });
+    this.spark = svg('svg', {class: 'spark', viewBox: '0 0 120 30', preserveAspectRatio: 'none', role: 'img',
+      'aria-label': `accuracy of ${name}`});
+    this.root = element('article', {className: 'run'}, element('div', {className: 'row'}, this.box, this.name,
+      this.state, this.progress, ...this.figures.map(figure => figure.root), this.spark));
+    visibility.observe(this.root);
+    owners.set(this.root, this);
+  }
+
+  update(run, now) {
+    this.run = run;
+    this.stale = true;
+    this.root.className = `run ${run.state}`;
+    setText(this.state, WORDS[run.state] ?? run.state);
+    this.state.title = HINTS[run.state] ?? run.error ?? '';
+    const share = run.steps ? run.step / run.steps : 0;
+    this.bar.style.width = `${100 * share}%`;
+    this.progress.setAttribute('aria-valuenow', Math.round(100 * share));
+    setText(this.done, run.steps ? `${Math.floor(100 * share)} % · epoch ${run.epoch} of ${run.epochs}`
+      : `${count(run.step ?? 0)} steps`);
+    [fixed(run.loss, 4), ...[run.accuracy, run.val_accuracy, run.test_accuracy].map(value => percent(value))].forEach((text, i) =>
+      setText(this.figures[i].value, text));
+    this.age = run.written === undefined ? null : now - run.written;
+  }
+
+  unfold(open) {
+    this.isOpen = open;
+    this.name.setAttribute('aria-expanded', open);
+    if (open && !this.detail) {
+      this.facts = element('dl', {className: 'facts'});
+      this.curves = new Curves(this.run.run);
+      this.image = element('img', {alt: '', hidden: true});
+      this.caption = element('figcaption');
+      this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
+      this.machine = new Machine(this.run.run, this.ask);
+      this.result = new Result(this.run.run, this.ask, pixels => {
+        this.machine.showImage(pixels);
+        this.machine.root.scrollIntoView({block: 'start', behavior: 'smooth'});
+      });
+      this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
+        this.result.root, this.picture);
+    }
+    if (open) {
+      this.list();
+      this.root.append(this.detail);
+    } else this.detail?.remove();
+    this.stale = true;
+    this.draw();
+  }
+
+  /** Draws what has changed, if it can be seen; else when it comes into view. Every poll comes by here. */
+  async draw() {
+    if (!this.seen || !this.stale || this.busy || !this.run) return;
+    this.busy = true;
+    this.stale = false;
+    try {
+      if (this.isOpen) this.list();
+      const {curves} = await (await this.ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
+      await together();
+      sparkline(this.spark, curves.accuracy ?? {});
+      if (this.isOpen) {
+        this.curves.draw(curves, this.run);
+        await this.look();
+        await this.machine.update(this.run);
+        await this.result.update(this.run);
+      }
+    } catch (error) {
+      this.stale = true;
+    }
+    this.busy = false;
+  }
+
+  list() {
+    const run = this.run;
+    const rows = [
+      ['state', run.error ? `${WORDS[run.state]}: ${run.error}` : HINTS[run.state] ?? phase(run)],
+      ['tags', run.tags?.join(', ')],
+      ['note', run.note],
+      ['test result', run.test_accuracy == null ? null : `${percent(run.test_accuracy)} of ${count(run.test_images)} images`,
+        'result'],
+      ['test loss', fixed(run.test_loss, 4)],
+      ['epoch', run.epochs ? `${run.epoch} of ${run.epochs}` : null],
+      ['batch', run.batches ? `${count(run.batch)} of ${count(run.batches)}` : null],
+      ['step', run.steps ? `${count(run.step)} of ${count(run.steps)}` : count(run.step ?? 0)],
+      ['training', both(run.loss, run.accuracy)],
+      ['validation', both(run.val_loss, run.val_accuracy)],
+      ['learning rate', run.lr == null ? null : Number(run.lr.toPrecision(3)).toString()],
+      ['images/s', run.images_per_second == null ? null : count(Math.round(run.images_per_second))],
+      ['elapsed', run.seconds == null ? null : duration(run.seconds)],
+      ['remaining', run.state === 'running' && run.remaining != null ? duration(run.remaining) : null],
+      ['dataset', run.dataset],
+      ['device', run.device ? `${run.device}, ${run.precision}` : null],
+      ['written', this.age == null ? null : `${duration(Math.max(0, this.age))} ago`],
+    ].filter(([, value]) => value && value !== '–');
+    const shown = rows.map(([label, value, kind]) => [element('dt', {textContent: label}),
+      element('dd', {textContent: value, className: kind ?? ''})]);
+    this.facts.replaceChildren(...shown.flat());
+  }
+
+  async look() {
+    const run = this.run, version = `${run.state === 'completed'}/${run.epoch}/${run.val_accuracy}/${run.test_accuracy}`;
+    if (version === this.pictured) return;
+    const answer = await this.ask(`picture?run=${encodeURIComponent(run.run)}`);
+    if (answer.status !== 200) return;
+    const address = URL.createObjectURL(await answer.blob());
+    if (this.image.src) URL.revokeObjectURL(this.image.src);
+    this.image.src = address;
+    this.image.hidden = false;
+    this.pictured = version;
+    const final = run.state === 'completed' && run.test_accuracy != null;
+    setText(this.caption, final ? 'Final result: random test images, with the predictions of the best weights'
+      : 'Test images, with the current predictions');
+    this.image.alt = this.caption.textContent;
+  }
+}
+
+/** Until a moment that all who wait share: what several cards draw is then one frame of the browser's, not one each. */
+let shared;
+function together() {
+  shared ??= new Promise(resolve => setTimeout(() => {
+    shared = undefined;
+    resolve();
+  }, TOGETHER_MS));
+  return shared;
+}
+
+const owners = new WeakMap();
+const visibility = new IntersectionObserver(entries => {
+  for (const entry of entries) {
+    const card = owners.get(entry.target);
+    card.seen = entry.isIntersecting;
+    card.draw();
+  }
+}, {rootMargin: '100px'});
+
+function fixed(value, digits) {
+  return value == null ? '–' : Math.abs(value) < 1e5 ? value.toFixed(digits) : value.toExponential(2);
+}
+
+/** Rounded, but only all is 100 %. */
+function percent(value, digits = 2) {
+  if (value == null) return '–';
+  const most = value < 1 ? 100 - 10 ** -digits : 100;
+  return `${Math.min(100 * value, most).toFixed(digits)} %`;
+}
+
+/** A loss and an accuracy, as one says them. */
+function both(loss, accuracy) {
+  return loss == null && accuracy == null ? null : `${percent(accuracy)}, loss ${fixed(loss, 4)}`;
+}
+
+function duration(seconds) {
+  const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
+  if (minutes < 1) return `${whole} s`;
+  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function phase(run) {
+  return run.state === 'running' && run.phase !== 'training' ? `running: ${run.phase}` : WORDS[run.state];
+}
