@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 
 from helpers.board import HOSTILE, TRAINING, read_address, start_board, wait_for_runs, write_status
+from helpers.events import scalars
 from helpers.fixtures import Open, Train
 from helpers.ports import free_port
 from helpers.zygote import Place, Zygote
@@ -27,7 +28,7 @@ from mnist_tb.config.hyperparameters import hyperparameters
 from mnist_tb.config.load import flat_config, replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.tracking.charts import group_name
 
 SETTINGS = "_tb_global_settings"
@@ -110,6 +111,61 @@ def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], v
     picture = card.locator(".picture img")
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 500
+
+
+def test_the_charts_of_a_training(training: tuple[str, Path], visit: Open) -> None:
+    """Exact values under the pointer, zoom by dragging, three axes; while new points come."""
+    page = visit(training[0])
+    loss = live(page).locator(".run").first.locator(".curves .plot").first
+    loss.locator("canvas").wait_for(timeout=30_000)
+    points = "plot => plot.chart.lines.find(({name}) => name === 'training')?.steps.length ?? 0"
+    end = time.monotonic() + 60
+    while loss.evaluate(points) < 12 and time.monotonic() < end:
+        page.wait_for_timeout(200)
+    loss.hover(position={"x": 300, "y": 100})
+    tip = loss.locator(".tip")
+    tip.locator("div", has_text="training").wait_for()
+    words = tip.inner_text().replace("\n", " ").split()
+    step, value = int(words[words.index("step") + 1].replace(",", "")), float(words[words.index("training") + 1])
+    (run,) = list_run_folders(training[1])
+    assert value == pytest.approx(dict(scalars(run)["loss/train"])[step], rel=5e-4)
+
+    zoomed = "plot => plot.chart.zoomed()"
+    box = loss.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 150, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 250, box["y"] + 100, steps=4)
+    page.mouse.up()
+    assert loss.evaluate(zoomed)
+    assert changes(lambda: str(loss.evaluate(points)))
+    assert loss.evaluate(zoomed), "new points do not take it back"
+    page.mouse.dblclick(box["x"] + 200, box["y"] + 100)
+    assert not loss.evaluate(zoomed)
+    for axis, word in (("epoch", "epoch"), ("time", "after"), ("step", "step")):
+        live(page).get_by_label("horizontal axis").first.select_option(axis)
+        loss.hover(position={"x": 305, "y": 100})
+        loss.hover(position={"x": 300, "y": 100})
+        tip.locator("b", has_text=word).first.wait_for()
+
+
+def test_the_numbers_of_a_row_and_its_facts_agree(training: tuple[str, Path], visit: Open) -> None:
+    page = visit(training[0])
+    live(page).locator(".facts dd").nth(8).wait_for(timeout=30_000)
+    read = """() => {
+      const card = document.querySelector('.run');
+      const text = selector => [...card.querySelectorAll(selector)].map(e => e.textContent);
+      const facts = Object.fromEntries(text('.facts dt').map((name, i) => [name, text('.facts dd')[i]]));
+      return [...text('.figure span'), facts.training, facts.validation];
+    }"""
+    seen = set()
+    for _ in range(60):
+        loss, accuracy, validation, _, training_fact, validation_fact = page.frames[1].evaluate(read)
+        assert training_fact == f"{accuracy}, loss {loss}"
+        assert validation_fact.startswith(f"{validation}, loss ")
+        seen.add(loss)
+        page.wait_for_timeout(100)
+    assert len(seen) > 2, "it moves"
 
 
 def test_time_series_moves_by_itself(training: tuple[str, Path], visit: Open) -> None:

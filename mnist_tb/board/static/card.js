@@ -58,6 +58,7 @@ export class Card {
     [fixed(run.loss, 4), ...[run.accuracy, run.val_accuracy, run.test_accuracy].map(value => percent(value))].forEach((text, i) =>
       setText(this.figures[i].value, text));
     this.age = run.written === undefined ? null : now - run.written;
+    if (this.isOpen) this.list();  // at once, so that the row and the facts say the same
   }
 
   unfold(open) {
@@ -91,7 +92,6 @@ export class Card {
     this.busy = true;
     this.stale = false;
     try {
-      if (this.isOpen) this.list();
       const {curves} = await (await this.ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
       await together();
       sparkline(this.spark, curves.accuracy ?? {});
