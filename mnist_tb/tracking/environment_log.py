@@ -60,7 +60,13 @@ class EnvironmentLog:
 
 def environment_text(found: Mapping[str, Any]) -> str:
     """The page of the Text tab: Markdown."""
-    rows = [(name, f"`{text}`") for name, text in environment.facts(found)]
-    rows += [(f"`{name}`", f"`{value}`") for name, value in found.get("variables", {}).items()]
+    rows = [(name, _code(text)) for name, text in environment.facts(found)]
+    rows += [(_code(name), _code(value)) for name, value in found.get("variables", {}).items()]
     packages = [(escape(name), str(version)) for name, version in found.get("packages", {}).items()]
-    return f"{table(('', ''), rows)}\n\n{table(('package', 'version'), packages)}"
+    return f"{table(('made with', ''), rows)}\n\n{table(('package', 'version'), packages)}"
+
+
+def _code(text: str) -> str:
+    """In a cell of a table, as it is, but for what would end the cell or itself."""
+    plain = text.replace("\n", " ").replace("|", "\\|").replace("`", "'")
+    return f"`{plain}`"

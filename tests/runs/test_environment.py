@@ -20,6 +20,7 @@ from mnist_tb import Tracker
 from mnist_tb.cli.main import main
 from mnist_tb.runs import environment
 from mnist_tb.runs.folder import Run, create_run, list_run_folders
+from mnist_tb.tracking.environment_log import environment_text
 
 SMALL = ("--epochs", "1", "--set", "model.channels=[4, 8, 8]", "--set", "tracking.projector=false")
 
@@ -99,6 +100,13 @@ def test_it_is_shown(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "made with" in out
     assert found["host"]["cpu"] in out
+
+
+def test_nothing_in_it_breaks_the_table() -> None:
+    text = environment_text({"command": "a | b `c`\nd", "variables": {"OMP_X": "|"}, "packages": {"a_b": "1"}})
+    assert "| command | `a \\| b 'c' d` |" in text
+    assert "| `OMP_X` | `\\|` |" in text
+    assert "| a\\_b | 1 |" in text
 
 
 def test_off_it_keeps_no_code(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
