@@ -23,14 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError
-from mnist_tb.events.records import open_regular
-from mnist_tb.runs.folder import Run, write_atomically
+from mnist_tb.runs.folder import Run, read_json, write_atomically
 
 _PATIENCE = 5.0
 """Seconds that another program, such as git, is waited for."""
 _LARGEST_PATCH = 2**20
-_LARGEST = 2**24
-"""Bytes of an environment.json that are read."""
 _MOST_UNTRACKED = 100
 _VARIABLES = re.compile(
     r"(CUDA|NVIDIA|NCCL|OMP|GOMP|KMP|MKL|OPENBLAS|TORCH|PYTORCH|PYTHON|MNIST_TB|SLURM)\w*"
@@ -85,18 +82,7 @@ def record(run: Run, source: Path, with_code: bool = True) -> dict[str, Any]:
 
 def read_environment(run: Run) -> dict[str, Any]:
     """A run's environment.json; empty where it has none. Raises InputError where it is broken."""
-    path = run.path / "environment.json"
-    try:
-        with open_regular(path) as file:
-            values = json.loads(file.read(_LARGEST).decode())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: cannot be read: the top level is not a mapping")
-    return values
+    return read_json(run.path / "environment.json") or {}
 
 
 def hide_passwords(text: str) -> str:
