@@ -26,13 +26,12 @@ from mnist_tb.runs.folder import Run, create_run, write_atomically
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Silent, Terminal
-from mnist_tb.tracking.environment_log import EnvironmentLog
 from mnist_tb.tracking.live import Live
 from mnist_tb.train import train
 from mnist_tb.training import signals
 from mnist_tb.training.checkpoint import AsyncCheckpointer, save_best
 from mnist_tb.training.context import TrainingContext, always
-from mnist_tb.training.results import best_model, check_data, finish, first_line, first_status, initial_metrics
+from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics
 from mnist_tb.training.resume import ResumeOptions, read_to_resume
 from mnist_tb.training.state import check_checkpoint
 
@@ -55,8 +54,6 @@ class TrialContext:
     load: Callable[[Data, Terminal], Dataset] = _load
 
 
-PACKAGE = Path(__file__).parent
-"""The code that trains."""
 _NO_TRIAL, _AS_IT_WAS, _NO_NOTES = TrialContext(), ResumeOptions(), Notes()
 
 
@@ -189,13 +186,8 @@ def _train_and_finish(
         step, seconds = (0, 0.0) if checkpoint is None else (int(checkpoint["step"]), float(checkpoint["seconds"]))
         folder = run.path if config.tracking.enabled and is_main else None
         first_step = 0 if checkpoint is None else step + 1
-        with (
-            EventWriter(folder, first_step) as writer,
-            AsyncCheckpointer() as checkpointer,
-            terminal,
-            EnvironmentLog(run if is_main else None, writer, step, PACKAGE, config.tracking.code),
-        ):
-            terminal.say(first_line(config, run, dataset, compute_model, distributed, checkpoint))
+        with EventWriter(folder, first_step) as writer, AsyncCheckpointer() as checkpointer, terminal:
+            terminal.say(_first_line(config, run, dataset, compute_model, distributed, checkpoint))
             live = Live(writer, first_status(config, dataset), seconds, run)
             with _end_in_events(writer, live):
                 # What is known before the first step.
@@ -232,6 +224,23 @@ def _rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
     records.trim(run.path, {} if checkpoint is None else checkpoint["events"])
     if checkpoint is not None:
         save_best(run, checkpoint)
+
+
+def _first_line(
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    compute_model: CNN,
+    distributed: Distributed,
+    checkpoint: Mapping[str, Any] | None,
+) -> str:
+    where = f"on {config.device} in {config.precision}"
+    if distributed.size > 1:
+        where = f"on {distributed.size} processes, {where}"
+    if config.device == "cpu" and kernels.find(compute_model) is None:
+        where += ", by torch alone: there are no kernels for this network here"
+    resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
+    return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
 
 
 # ---- How it ends

@@ -25,7 +25,6 @@ _INCIDENTAL = {
     "tracking.histograms_every",
     "tracking.images_every",
     "tracking.weights_every",
-    "tracking.code",
     "tracking.projector",
     "tracking.checkpoint_seconds",
 }

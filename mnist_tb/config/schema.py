@@ -109,7 +109,6 @@ class Tracking(Group):
     images_every: Annotated[int, Field(ge=0)] = 1
     weights_every: Annotated[int, Field(ge=0)] = 1
     projector: bool = True
-    code: bool = True
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +37,6 @@ from mnist_tb.runs.folder import create_run, package_versions, save_predictions
 from mnist_tb.runs.notes import edit_notes, make_notes
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
-from mnist_tb.tracking.environment_log import EnvironmentLog
 from mnist_tb.tracking.live import Live
 from mnist_tb.tracking.texts import config_text
 
@@ -80,7 +78,6 @@ class Tracker:
         charts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         tags: Sequence[str] = (),
         note: str = "",
-        code: bool = True,
     ) -> None:
         """Begin a run.
 
@@ -90,7 +87,6 @@ class Tracker:
         dataset: what it is tested on; runs on different data are not ranked against each other.
         charts: the Custom Scalars tab, category → chart title → tags; None for the charts of `mnist-tb train`.
         tags, note: what you want to say of it; see `mnist-tb runs tag` and `note`.
-        code: whether the commit and the patch of your code are kept, beside the command, the packages and the machine.
         Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
         check_run_name(name)
@@ -105,7 +101,6 @@ class Tracker:
         self._step = 0
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
         self._writer = EventWriter(self.run.path, 0)
-        self._environment = EnvironmentLog(self.run, self._writer, 0, _main_folder(), code).start()
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
         self._live = Live(self._writer, status, run=self.run)
         self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
@@ -175,7 +170,6 @@ class Tracker:
             changes["images_per_second"] = speed[-1][1]
         try:
             with self._lock, self._writer:
-                self._environment.finish()
                 if state != "interrupted":
                     self._writer.status(state)
                 self._live.end(state, error)
@@ -194,12 +188,6 @@ class Tracker:
             accuracies, losses = ({last: curve[last]} if last in curve else {} for curve in (accuracies, losses))
         accuracy, loss = best_result(accuracies, losses)
         return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}
-
-
-def _main_folder() -> Path:
-    """The folder of the program that runs; in an interpreter or a notebook, the present one."""
-    path = getattr(sys.modules["__main__"], "__file__", None)
-    return Path.cwd() if path is None else Path(path).resolve().parent
 
 
 def _checked(flat: dict[str, Any]) -> dict[str, Any]:
