@@ -66,7 +66,7 @@ test: .venv/ready-to-test  ## the whole test suite, with coverage
 torture: .venv/ready-to-test  ## kill a training at fifty random instants, and compare the resumed runs with an uninterrupted one
 	PYTHONPATH=tests $(BIN)/python -m helpers.killing $(ARGS)
 
-bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), an hour
+bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (DATA=folder), two hours
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA) $(ARGS)
 	$(BIN)/python benchmarks/step.py --data-root $(DATA)
 	$(BIN)/python benchmarks/costs.py --data-root $(DATA)
@@ -75,6 +75,7 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/sweeps.py --data-root $(DATA)
 	$(BIN)/python benchmarks/beside.py --data-root $(DATA)
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/live.py --data-root $(DATA)
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)

@@ -19,7 +19,7 @@ import axe_playwright_python.base
 import pytest
 from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
 
-from helpers.board import HOSTILE, TRAINING, read_address, start_board, wait_for_runs, write_status
+from helpers.board import HOSTILE, TRAINING, read_address, served, start_board, wait_for_runs, write_status
 from helpers.events import scalars
 from helpers.fixtures import Open, Train
 from helpers.ports import free_port
@@ -268,13 +268,8 @@ def crowd(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     write_status(logdir / HOSTILE, replace(TRAINING, state="failed", error=HOSTILE, dataset=HOSTILE))
     write_status(logdir / "0002.b(r)+", replace(TRAINING, state="failed", error="the disk is full"))
     shutil.copytree(finished.path, logdir / "0001-digits")
-    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
-    try:
-        wait_for_runs(address.rstrip("/"), 200)
+    with served(logdir, 200) as address:
         yield address
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 def card_of(page: Page, name: str):  # type: ignore[no-untyped-def]
@@ -445,13 +440,8 @@ def two(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     shutil.copytree(finished.path, logdir / "0001-digits")
     with EventWriter(logdir / "0001-digits") as writer:
         writer.notes(0, ["good", "<b>"], "the <i>first</i> one")
-    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
-    try:
-        wait_for_runs(address.rstrip("/"), 2)
+    with served(logdir, 2) as address:
         yield address
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 400)])

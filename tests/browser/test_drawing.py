@@ -15,7 +15,7 @@ import pytest
 import torch
 from playwright.sync_api import FrameLocator, Page
 
-from helpers.board import start_board, wait_for_runs
+from helpers.board import served, start_board, wait_for_runs
 from helpers.drawings import STROKES, paint, stroke
 from helpers.events import read_events
 from helpers.fixtures import Open, Train
@@ -40,11 +40,8 @@ def address(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The page of a finished run."""
     logdir = tmp_path_factory.mktemp("drawn")
     shutil.copytree(finished.path, logdir / finished.name)
-    process, where = start_board("--logdir", str(logdir), "--port", str(free_port()))
-    wait_for_runs(where.rstrip("/"), 1)
-    yield where
-    process.terminate()
-    process.communicate(timeout=60)
+    with served(logdir, 1) as where:
+        yield where
 
 
 def best(run: Run) -> CNN:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -81,15 +84,29 @@ def test_the_page_in_a_cell(finished: Run, served: tuple[Path, str], context: Br
 
 
 def test_tensorboards_own_command_has_the_tab_too(
-    finished: Run, served: tuple[Path, str], context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+    finished: Run, served: tuple[Path, str], context: BrowserContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Its TensorBoard may outlive the kernel: it is ended here, whatever comes before. It alone is in this TMPDIR."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
 
-    def look(number: int, shown: str) -> None:
-        if number == 0:
-            _, board = opened(shown, served, context)
-            board.get_by_role("tab", name="Live").click(timeout=60_000)
-            board.frame_locator("iframe").get_by_role("button", name=finished.name).wait_for(timeout=60_000)
+    def known() -> list[int]:
+        return [json.loads(path.read_text())["pid"] for path in tmp_path.glob(".tensorboard-info/*.info")]
 
-    stop = "from tensorboard import manager; import os, signal\nfor one in manager.get_all(): os.kill(one.pid, 15)"
-    execute([PLAIN.format(logdir=str(finished.path.parent), port=free_port()), stop], look)
+    started: list[int] = []
+
+    def look(number: int, shown: str) -> None:
+        started.extend(known())
+        _, board = opened(shown, served, context)
+        board.get_by_role("tab", name="Live").click(timeout=60_000)
+        board.frame_locator("iframe").get_by_role("button", name=finished.name).wait_for(timeout=60_000)
+
+    try:
+        execute([PLAIN.format(logdir=str(finished.path.parent), port=free_port())], look)
+    finally:
+        processes = [*{*started, *known()}]
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        wait_until_gone(processes)
+    assert len(started) == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def start_board(
         stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     return process, read_address(process)
+
+
+@contextlib.contextmanager
+def served(logdir: Path, runs: int) -> Iterator[str]:
+    """The address of a page that shows so many runs, until the end of the block."""
+    process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))
+    try:
+        wait_for_runs(address.rstrip("/"), runs)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def read_address(process: subprocess.Popen[str] | Forked) -> str:
