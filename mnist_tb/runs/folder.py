@@ -30,7 +30,7 @@ _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")  # as `write_atomically` names them
 _UNFINISHED = ".unfinished-run"
 _ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.02
-_LARGEST_METRICS = 2**24
+_LARGEST_JSON = 2**24
 """Bytes; what is longer is cut off, and then it is not JSON."""
 _KEYS_OF_THE_TRAINING = (
     "error",
@@ -86,16 +86,9 @@ class Run:
 
     def read_metrics(self) -> dict[str, Any]:
         """The contents of metrics.json. Raises InputError where it is missing or broken."""
-        try:
-            with open_regular(self.metrics) as file:
-                metrics = json.loads(file.read(_LARGEST_METRICS).decode())
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: is not a run: it has no metrics.json") from None
-        except (OSError, ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise InputError(f"{self.metrics}: cannot be read: {reason}") from None
-        if not isinstance(metrics, dict):
-            raise InputError(f"{self.metrics}: is not a run's metrics: the top level is not a mapping")
+        metrics = read_json(self.metrics)
+        if metrics is None:
+            raise InputError(f"{self.path}: is not a run: it has no metrics.json")
         return metrics
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -251,6 +244,21 @@ def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
 def package_versions(*packages: str) -> dict[str, str]:
     """The versions of Python and of some packages, as metrics.json has them."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is no such file. Raises InputError where it is broken."""
+    try:
+        with open_regular(path) as file:
+            values = json.loads(file.read(_LARGEST_JSON).decode())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: cannot be read: the top level is not a mapping")
+    return values
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -19,7 +19,7 @@ from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.folder import Run, find_run, is_run_folder_name, write_atomically
 from mnist_tb.runs.locks import locked
-from mnist_tb.runs.notes import Notes, edit_notes
+from mnist_tb.runs.notes import Notes, edit_notes, read_notes
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _COLUMNS = ("run", "tag", "step", "wall_time", "value")
@@ -40,7 +40,10 @@ def annotate(run: Run, add: Sequence[str] = (), remove: Sequence[str] = (), note
     A training that is running takes them from the folder after its next epoch. Raises InputError, OSError, and
     TrainingError where the events cannot be written.
     """
+    before = read_notes(run)
     notes = edit_notes(run, add, remove, note)
+    if notes == before:
+        return notes
     with suppress(InUseError), run.in_use():
         from mnist_tb.events.writer import EventWriter
 

@@ -8,19 +8,18 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from mnist_tb.errors import InputError
-from mnist_tb.events.records import open_regular
-from mnist_tb.runs.folder import Run, write_atomically
+from mnist_tb.runs.folder import Run, read_json, write_atomically
 from mnist_tb.runs.locks import locked
 
 _TAG = re.compile(r"\w[\w.-]{0,63}")
 _LONGEST_NOTE = 10_000
-_LARGEST = 2**20
-"""Bytes of a notes.json that are read."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """tags: in the order in which they were given, each once. note: plain text; may have several lines."""
+    """tags: in the order in which they were given, each once. note: text, of several lines perhaps;
+    the Text tab reads it as Markdown.
+    """
 
     tags: tuple[str, ...] = ()
     note: str = ""
@@ -32,15 +31,7 @@ class Notes:
 def read_notes(run: Run) -> Notes:
     """A run's notes; none where it has no notes.json. Raises InputError where that is broken."""
     path = run.path / "notes.json"
-    try:
-        with open_regular(path) as file:
-            values = json.loads(file.read(_LARGEST).decode())
-    except FileNotFoundError:
-        return Notes()
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    known = values if isinstance(values, dict) else {}
+    known = read_json(path) or {}
     tags, note = known.get("tags", []), known.get("note", "")
     if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and isinstance(note, str)):
         raise InputError(f"{path}: cannot be read: it holds no tags and no note")

@@ -52,6 +52,9 @@ def test_from_the_first_step_and_later(train: Train, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"{run.name}: baseline, good\n"
     assert command("tag", "1", "that", logdir=logdir) == 0
     assert command("tag", "1", "-that", "-nothing", logdir=logdir) == 0
+    files = len(list(run.path.glob("*tfevents*")))
+    assert command("tag", "1", "good", logdir=logdir) == 0
+    assert len(list(run.path.glob("*tfevents*"))) == files, "nothing new, nothing written"
     assert command("note", "2", "seed 1", logdir=logdir) == 0
     assert read_notes(run) == in_events(run) == Notes(("baseline", "good"), "the first one\nof many")
     assert in_events(other) == Notes((), "seed 1")
