@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import axe_playwright_python.base
 import pytest
-from playwright.sync_api import BrowserContext, FrameLocator, Page, Request
+from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, Request, expect
 
 from helpers.board import HOSTILE, TRAINING, read_address, served, start_board, wait_for_runs, write_status
 from helpers.events import scalars
@@ -94,14 +94,13 @@ def test_live_is_the_first_tab_and_moves_by_itself(training: tuple[str, Path], v
     page = visit(training[0])
     card = live(page).locator(".run")
     card.first.wait_for(timeout=30_000)
-    assert card.count() == 1
-    assert "running" in card.locator(".state").inner_text()
+    expect(card).to_have_count(1)
+    expect(card.locator(".state")).to_contain_text("running")
     facts = card.locator(".facts")
     assert changes(lambda: facts.inner_text())
     assert changes(lambda: card.locator(".row .figure").first.inner_text())
-    text = facts.inner_text()
     for word in ("epoch", "batch", "learning rate", "images/s", "elapsed", "remaining", "mnist", "cpu"):
-        assert word in text
+        expect(facts).to_contain_text(word)
     for chart in ("loss", "accuracy"):
         plot = card.get_by_role("img", name=re.compile(f"{chart} of .* by step"))
         assert {"training", "validation"} >= {*plot.evaluate("({chart: {lines}}) => lines.map(line => line.name)")}
@@ -185,8 +184,9 @@ def test_time_series_opens_on_what_matters(training: tuple[str, Path], visit: Op
     page.goto("about:blank")  # the pins stand in the address too
     page.goto(f"{training[0]}#timeseries")
     pinned.first.wait_for(timeout=30_000)
-    page.wait_for_timeout(1_000)
-    assert [one.get_attribute("title") for one in pinned.locator("tb-truncated-path").all()] == ["lr"]
+    page.wait_for_timeout(1_000)  # for ours to come after all
+    expect(pinned.locator("tb-truncated-path")).to_have_count(1)
+    expect(pinned.locator("tb-truncated-path")).to_have_attribute("title", "lr")
     page.evaluate("localStorage.setItem('tb-saved-scalar-pins', '[]')")
     page.evaluate("localStorage.removeItem('mnist_tb_settings')")
     page.goto("about:blank")
@@ -297,8 +297,8 @@ def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
     live(page).locator(".run").nth(199).locator(".spark path").first.wait_for(state="attached", timeout=30_000)
 
 
-def names_shown(page: Page) -> list[str]:
-    return [text.strip() for text in live(page).locator(".run:not([hidden]) button.name").all_inner_texts()]
+def names_shown(page: Page) -> Locator:
+    return live(page).locator(".run:not([hidden]) button.name")
 
 
 def test_many_runs_are_searched_filtered_and_sorted(crowd: str, visit: Open) -> None:
@@ -306,21 +306,23 @@ def test_many_runs_are_searched_filtered_and_sorted(crowd: str, visit: Open) -> 
     frame = live(page)
     frame.locator(".row").nth(199).wait_for(state="attached", timeout=30_000)
     frame.get_by_role("searchbox").fill("digits completed")
-    assert names_shown(page) == ["0001-digits"]
+    expect(names_shown(page)).to_have_text(["0001-digits"])
     frame.get_by_text("1 of 200 shown").wait_for()
     frame.get_by_role("searchbox").fill("")
     frame.get_by_role("button", name="2 failed").click()
-    assert sorted(names_shown(page)) == ["0002.b(r)+", HOSTILE]
-    assert frame.get_by_role("button", name="2 failed").get_attribute("aria-pressed") == "true"
+    expect(names_shown(page)).to_have_count(2)
+    assert sorted(names_shown(page).all_inner_texts()) == ["0002.b(r)+", HOSTILE]
+    expect(frame.get_by_role("button", name="2 failed")).to_have_attribute("aria-pressed", "true")
     frame.get_by_role("button", name="2 failed").click()
     frame.get_by_label("sort by").select_option("name")
-    assert names_shown(page)[:3] == ["0001-digits", "0002.b(r)+", "0004-many"]
+    for number, name in enumerate(["0001-digits", "0002.b(r)+", "0004-many"]):
+        expect(names_shown(page).nth(number)).to_have_text(name)
     frame.get_by_label("sort by").select_option("test")
-    assert names_shown(page)[0] == "0001-digits", "the others are at 90 %"
+    expect(names_shown(page).first).to_have_text("0001-digits")  # the others are at 90 %
     opened = frame.locator("button.name[aria-expanded=true]")
-    assert opened.count() == 1
+    expect(opened).to_have_count(1)
     frame.get_by_role("button", name="Collapse all").click()
-    assert opened.count() == 0
+    expect(opened).to_have_count(0)
 
 
 def test_what_is_ticked_is_laid_over_another_and_stands_in_the_address(
@@ -337,15 +339,14 @@ def test_what_is_ticked_is_laid_over_another_and_stands_in_the_address(
         page = visit(address)
         frame = live(page)
         frame.locator(".row").nth(3).wait_for(timeout=30_000)
-        assert not frame.locator(".overlay").is_visible()
+        expect(frame.locator(".overlay")).to_be_hidden()
         for number in range(4):
             frame.locator(".row input").nth(number).check()
         frame.locator(".overlay td").get_by_text("3", exact=True).wait_for(timeout=30_000)
         rows = frame.locator(".overlay tbody tr")
-        assert rows.count() == 2
-        text = frame.locator(".overlay table").inner_text()
-        assert "train.lr" in text
-        assert "optimizer.name" not in text, "what does not differ is not shown"
+        expect(rows).to_have_count(2)
+        expect(frame.locator(".overlay table")).to_contain_text("train.lr")
+        expect(frame.locator(".overlay table")).not_to_contain_text("optimizer.name")  # which does not differ
         lines = frame.locator(".overlay .plot").nth(1).evaluate("({chart: {lines}}) => lines")
         by_name = {line["name"]: line for line in lines}
         assert by_name.keys() == {
@@ -358,17 +359,17 @@ def test_what_is_ticked_is_laid_over_another_and_stands_in_the_address(
         assert all(
             low < mean < high for low, mean, high in zip(seeds["low"], seeds["values"], seeds["high"], strict=True)
         )
-        assert "one standard deviation over the seeds" in frame.locator(".overlay .about").inner_text()
+        expect(frame.locator(".overlay .about")).to_contain_text("one standard deviation over the seeds")
 
         frame.get_by_label("sort by").select_option("name")
-        assert page.url.count("&run=") == 4
+        page.wait_for_url(lambda url: url.count("&run=") == 4)
         again = context.new_page()
         again.goto(page.url)
         live(again).locator(".overlay .plot canvas").first.wait_for(timeout=30_000)
-        assert live(again).locator(".row input:checked").count() == 4
-        assert live(again).get_by_label("sort by").input_value() == "name"
+        expect(live(again).locator(".row input:checked")).to_have_count(4)
+        expect(live(again).get_by_label("sort by")).to_have_value("name")
         frame.locator(".row input").nth(0).uncheck()
-        assert page.url.count("&run=") == 3
+        page.wait_for_url(lambda url: url.count("&run=") == 3)
     finally:
         process.terminate()
         process.communicate(timeout=60)
@@ -381,8 +382,8 @@ def test_a_hostile_run_is_just_an_odd_name(crowd: str, visit: Open) -> None:
     name.click(timeout=30_000)
     card = live(page).locator(".run", has=name)
     card.locator(".facts").wait_for()
-    assert f"failed: {HOSTILE}" in card.locator(".facts").inner_text()
-    assert card.locator("img[src=x]").count() == 0
+    expect(card.locator(".facts")).to_contain_text(f"failed: {HOSTILE}")
+    expect(card.locator("img[src=x]")).to_have_count(0)
     page.wait_for_timeout(1_000)
 
 
@@ -395,7 +396,7 @@ def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> No
     facts.wait_for()
     facts.get_by_text(f"{100 * accuracy:.2f} % of 299 images").wait_for()
     card.locator(".picture img").wait_for()
-    assert "Final result" in card.locator(".picture figcaption").inner_text()
+    expect(card.locator(".picture figcaption")).to_contain_text("Final result")
 
 
 def test_chosen_runs_are_the_only_ones_in_time_series(crowd: str, visit: Open) -> None:
@@ -419,14 +420,14 @@ def test_with_the_keyboard_alone(crowd: str, visit: Open) -> None:
     first = live(page).locator(".run").first
     name = first.locator("button.name")
     name.wait_for(timeout=30_000)
-    assert name.get_attribute("aria-expanded") == "true", "the newest run is open at first"
+    expect(name).to_have_attribute("aria-expanded", "true")  # the newest run is open at first
     first.locator(".row input").focus()
     page.keyboard.press("Space")
-    assert first.locator(".row input").is_checked()
+    expect(first.locator(".row input")).to_be_checked()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert name.get_attribute("aria-expanded") == "false"
-    assert page.frames[1].evaluate("document.activeElement.className") == "name"
+    expect(name).to_have_attribute("aria-expanded", "false")
+    expect(name).to_be_focused()
 
 
 AXE = Path(axe_playwright_python.base.__file__).with_name("axe.min.js").read_text()
@@ -475,17 +476,17 @@ def test_runs_are_found_by_tag(two: str, visit: Open) -> None:
     frame.locator(".row").nth(1).wait_for(timeout=30_000)
     chip = frame.get_by_role("button", name="# good")
     chip.click()
-    assert names_shown(page) == ["0001-digits"]
-    assert page.url.endswith("#live&tag=good")
+    expect(names_shown(page)).to_have_text(["0001-digits"])
+    expect(page).to_have_url(re.compile("#live&tag=good$"))
     facts = card_of(page, "0001-digits").locator(".facts")
     if not facts.is_visible():
         card_of(page, "0001-digits").locator("button.name").click()
     facts.get_by_text("good, <b>").wait_for()
     facts.get_by_text("the <i>first</i> one").wait_for()
     chip.click()
-    assert len(names_shown(page)) == 2
+    expect(names_shown(page)).to_have_count(2)
     frame.get_by_role("searchbox").fill("FIRST")
-    assert names_shown(page) == ["0001-digits"]
+    expect(names_shown(page)).to_have_text(["0001-digits"])
     again = visit(page.url.split("#")[0] + "#live&tag=nobody")
     live(again).get_by_text("0 of 2 shown").wait_for(timeout=30_000)
 
@@ -542,7 +543,7 @@ def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, conte
     process, _ = start_board("--logdir", str(logdir), "--port", port)
     try:
         live(page).get_by_role("button", name="0002-b").wait_for(timeout=30_000)
-        assert trouble.inner_text() == ""
+        expect(trouble).to_have_text("")
     finally:
         process.terminate()
         process.communicate(timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import zlib
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import FrameLocator, Page
+from playwright.sync_api import FrameLocator, Page, expect
 
 from helpers.board import served, start_board, wait_for_runs
 from helpers.drawings import STROKES, paint, stroke
@@ -193,28 +194,28 @@ def test_a_cell_shows_its_images_and_an_image_is_looked_at(address: str, finishe
     matrix = frame.locator(".matrix")
     matrix.wait_for(timeout=30_000)
     test = finished.read_metrics()["test"]
-    cells = matrix.locator("td button").all_inner_texts()
-    assert [0 if text == "·" else int(text) for text in cells] == [n for row in test["confusion"] for n in row]
+    expect(matrix.locator("td button")).to_have_text([str(n or "·") for row in test["confusion"] for n in row])
     shown, about = matrix.locator(".strip button"), matrix.locator(".about")
     mistakes = round((1 - test["accuracy"]) * 299)
-    assert about.inner_text().startswith(f"Mistakes: {mistakes}, the most confident first.")
-    assert shown.count() == mistakes
+    expect(about).to_have_text(re.compile(f"^Mistakes: {mistakes}, the most confident first."))
+    expect(shown).to_have_count(mistakes)
     sure = [int(text.removesuffix(" %")) for text in shown.locator("small").all_inner_texts()]
     assert sure == sorted(sure, reverse=True)
     count = test["confusion"][3][3]
     cell = matrix.get_by_role("button", name=f"3, recognised: {count}")
     cell.focus()
     page.keyboard.press("Enter")
-    assert cell.get_attribute("aria-pressed") == "true"
-    assert about.inner_text().startswith(f"3, recognised: {'24 of ' if count > 24 else ''}{count}, the least confident")
-    assert shown.count() == min(count, 24)
-    assert set(shown.locator("span").all_inner_texts()) == {"3"}
+    expect(cell).to_have_attribute("aria-pressed", "true")
+    expect(about).to_have_text(
+        re.compile(f"^3, recognised: {'24 of ' if count > 24 else ''}{count}, the least confident")
+    )
+    expect(shown.locator("span")).to_have_text(["3"] * min(count, 24))
     shown.last.click()
     frame.locator(".pad li.best b", has_text="3").wait_for()
-    assert frame.locator(".pad .paper").bounding_box()["y"] >= 0, "it is scrolled to"  # type: ignore[index]
+    expect(frame.locator(".pad .paper")).to_be_in_viewport(ratio=1)  # it is scrolled to, which takes its time
     matrix.get_by_role("button", name="All mistakes").click()
-    assert shown.count() == mistakes
-    assert cell.get_attribute("aria-pressed") == "false"
+    expect(shown).to_have_count(mistakes)
+    expect(cell).to_have_attribute("aria-pressed", "false")
 
 
 def test_runs_without_weights_have_an_empty_answer(address: str) -> None:
@@ -274,10 +275,10 @@ def test_a_digit_drawn_early_is_watched_as_the_training_goes_on(zygote: Zygote, 
         page = visit(address)
         frame = page.frame_locator("iframe")
         frame.locator(".pad").wait_for(state="visible", timeout=30_000)
-        assert "untrained, step 0" in frame.locator(".time output").inner_text()
+        expect(frame.locator(".time output")).to_contain_text("untrained, step 0")
         draw(page, frame, "3")
         frame.locator(".pad li.best").wait_for()
-        assert not frame.locator(".pad .plot").is_visible(), "a single point is no curve"
+        expect(frame.locator(".pad .plot")).to_be_hidden()  # a single point is no curve
         process.proceed()
         process.communicate()
         frame.locator(".time output", has_text="the best weights").wait_for(timeout=30_000)
@@ -301,14 +302,14 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
     samples = frame.locator(".pad .strip button")
-    assert samples.count() == 18
+    expect(samples).to_have_count(18)
     shares = frame.locator(".pad li span")
     samples.nth(2).click()
     frame.locator(".pad li.best").wait_for()
     assert samples.nth(2).locator("span").inner_text().split("→")[0] in "0123456789"
     now = shares.all_inner_texts()
     slider = frame.get_by_role("slider", name="epoch", exact=True)
-    assert frame.locator(".time output").inner_text() == "the best weights"
+    expect(frame.locator(".time output")).to_have_text("the best weights")
     slider.focus()
     page.keyboard.press("Home")
     frame.locator(".time output", has_text="untrained, step 0").wait_for()
@@ -319,7 +320,7 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     frame.get_by_role("button", name="play the epochs").click()
     frame.locator(".time output", has_text="the best weights").wait_for(timeout=30_000)
     frame.get_by_role("button", name="play the epochs").wait_for()
-    assert shares.all_inner_texts() == now
+    expect(shares).to_have_text(now)
     titles = frame.locator(".panel small").all_inner_texts()
     assert titles[:4] == [
         "first layer: 16 filters",
@@ -329,22 +330,22 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     ]
     assert titles[4].startswith("for (blue) and against (red)")
     frame.locator(".panel.conv2 canvas").hover(position={"x": 12, "y": 12})
-    assert frame.locator(".lens").inner_text().startswith("map 1: ")
-    assert frame.locator(".lens canvas").count() == 2
+    expect(frame.locator(".lens")).to_have_text(re.compile("^map 1: "))
+    expect(frame.locator(".lens canvas")).to_have_count(2)
     page.mouse.move(0, 0)
     frame.locator(".lens").wait_for(state="hidden")
     frame.locator(".pad li", has_text="7").first.click()
-    assert titles[4].rsplit(" ", 1)[0] + " 7" == frame.locator(".panel.evidence small").inner_text()
+    expect(frame.locator(".panel.evidence small")).to_have_text(titles[4].rsplit(" ", 1)[0] + " 7")
 
 
 def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
     rows = frame.locator(".pad li")
-    assert rows.count() == 10
+    expect(rows).to_have_count(10)
     frame.locator(".pad li.best").wait_for(), "the first test image, until something is drawn"
     frame.get_by_role("button", name="Clear").click()
-    assert frame.locator(".pad li.best").count() == 0
+    expect(frame.locator(".pad li.best")).to_have_count(0)
     draw(page, frame, "0")
     box = frame.locator(".pad .paper").bounding_box()
     assert box is not None
@@ -355,5 +356,5 @@ def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     page.mouse.move(box["x"] + 10, box["y"] + 10)  # without a button nothing is drawn
     assert [float(text.removesuffix(" %")) for text in frame.locator(".pad li span").all_inner_texts()] == shares
     frame.get_by_role("button", name="Clear").click()
-    assert frame.locator(".pad li.best").count() == 0
-    assert frame.locator(".pad li span").all_inner_texts() == [""] * 10
+    expect(frame.locator(".pad li.best")).to_have_count(0)
+    expect(frame.locator(".pad li span")).to_have_text([""] * 10)

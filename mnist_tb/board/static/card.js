@@ -73,7 +73,8 @@ export class Card {
       this.machine = new Machine(this.run.run, this.ask);
       this.result = new Result(this.run.run, this.ask, pixels => {
         this.machine.showImage(pixels);
-        this.machine.root.scrollIntoView({block: 'start', behavior: 'smooth'});
+        const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+        this.machine.root.scrollIntoView({block: 'start', behavior: still ? 'instant' : 'smooth'});
       });
       this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
         this.result.root, this.picture);
