@@ -18,10 +18,11 @@ from mnist_tb.data.datasets import Dataset, load_dataset, total_steps
 from mnist_tb.engine import kernels, process
 from mnist_tb.engine.device import memory_errors, resolve_auto
 from mnist_tb.engine.distributed import Distributed, PeerError, init_distributed
+from mnist_tb.environment.log import EnvironmentLog
+from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError, Pruned, TrainingError
-from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.model import CNN, build, in_precision, parameter_count
+from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs.folder import Run, create_run, write_atomically
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.tracking import charts
@@ -29,9 +30,17 @@ from mnist_tb.tracking.console import Silent, Terminal
 from mnist_tb.tracking.live import Live
 from mnist_tb.train import train
 from mnist_tb.training import signals
-from mnist_tb.training.checkpoint import AsyncCheckpointer, save_best
+from mnist_tb.training.checkpoint import AsyncCheckpointer, rewind
 from mnist_tb.training.context import TrainingContext, always
-from mnist_tb.training.results import best_model, check_data, finish, first_status, initial_metrics
+from mnist_tb.training.results import (
+    best_model,
+    check_data,
+    finish,
+    first_line,
+    first_status,
+    initial_metrics,
+    say_what_is_not_tracked,
+)
 from mnist_tb.training.resume import ResumeOptions, read_to_resume
 from mnist_tb.training.state import check_checkpoint
 
@@ -54,6 +63,8 @@ class TrialContext:
     load: Callable[[Data, Terminal], Dataset] = _load
 
 
+PACKAGE = Path(__file__).parent
+"""The code that trains."""
 _NO_TRIAL, _AS_IT_WAS, _NO_NOTES = TrialContext(), ResumeOptions(), Notes()
 
 
@@ -64,16 +75,19 @@ def launch(
     trial: TrialContext = _NO_TRIAL,
     init_from: Run | None = None,
     notes: Notes = _NO_NOTES,
+    notifier: Notifier | None = None,
 ) -> Run:
     """Train, evaluate on completion, and leave a finished run in the log folder.
 
-    init_from: a run whose best weights the training begins with; nothing else is taken from it. notes: of the run.
-    All that can be wrong with the input is found before the run's folder is made. Raises InputError for that, and
-    TrainingError for what fails later; the run is then marked as failed, and as interrupted where the user stops it.
-    A run that its sweep prunes is marked so and returned as it is. Started by torchrun, all processes do the same, but
-    only the main process writes.
+    init_from: a run whose best weights the training begins with, and nothing else. notifier: tells how it ends.
+    Wrong input is found before the run's folder is made: InputError. TrainingError is for what fails later; the run is
+    then marked as failed, and as interrupted where the user stops it. A run that its sweep prunes is marked so and
+    returned as it is. Started by torchrun, all processes do the same, but only the main process writes.
     """
-    with init_distributed(config.data.download_seconds) as distributed:
+    with (
+        init_distributed(config.data.download_seconds) as distributed,
+        EnvironmentLog(PACKAGE if distributed.is_main else None, notifier) as environment,
+    ):
         # The data, the device and the model, before anything is written.
         _tune_process()
         terminal = terminal if distributed.is_main else Silent()
@@ -96,17 +110,27 @@ def launch(
                 if distributed.is_main:
                     edit_notes(run, notes.tags, note=notes.note)
                 with suppress(Pruned), _resume_hint(run):
-                    _train_and_finish(config, run, dataset, model, terminal, None, trial, distributed)
+                    _train_and_finish(config, run, dataset, model, terminal, None, trial, distributed, environment)
     return run
 
 
-def resume(run: Run, terminal: Terminal, options: ResumeOptions = _AS_IT_WAS, trial: TrialContext = _NO_TRIAL) -> bool:
+def resume(
+    run: Run,
+    terminal: Terminal,
+    options: ResumeOptions = _AS_IT_WAS,
+    trial: TrialContext = _NO_TRIAL,
+    notifier: Notifier | None = None,
+) -> bool:
     """Resume a run from its last checkpoint, in its own folder; False where it is complete and nothing was done.
 
     The number of processes may be another than before.
     Raises as `launch` does, and InputError where the run, its checkpoint or its data are missing, broken or in use.
     """
-    with init_distributed() as distributed, run.in_use() if distributed.is_main else nullcontext():
+    with (
+        init_distributed() as distributed,
+        EnvironmentLog(PACKAGE if distributed.is_main else None, notifier) as environment,
+        run.in_use() if distributed.is_main else nullcontext(),
+    ):
         _tune_process()
         terminal = terminal if distributed.is_main else Silent()
         config, known, checkpoint = distributed.broadcast_from_main(lambda: read_to_resume(run, options))
@@ -125,7 +149,7 @@ def resume(run: Run, terminal: Terminal, options: ResumeOptions = _AS_IT_WAS, tr
                 write_atomically(run.config, dump_config(config).encode())
                 run.update_metrics(config=flat_config(config), processes=distributed.size)
             with suppress(Pruned), _resume_hint(run):
-                _train_and_finish(config, run, dataset, model, terminal, checkpoint, trial, distributed)
+                _train_and_finish(config, run, dataset, model, terminal, checkpoint, trial, distributed, environment)
     return True
 
 
@@ -175,6 +199,7 @@ def _train_and_finish(
     checkpoint: dict[str, Any] | None,
     trial: TrialContext,
     distributed: Distributed,
+    environment: EnvironmentLog,
 ) -> None:
     """Train in the run's folder, from the beginning or from a checkpoint, and finish the run."""
     is_main = distributed.is_main
@@ -182,12 +207,17 @@ def _train_and_finish(
     with _status(run, terminal) if is_main else nullcontext(), kernels.threads_for(compute_model):
         # What was written after the checkpoint is taken back: every point is written once.
         if is_main:
-            _rewind(run, checkpoint)
+            rewind(run, checkpoint)
         step, seconds = (0, 0.0) if checkpoint is None else (int(checkpoint["step"]), float(checkpoint["seconds"]))
         folder = run.path if config.tracking.enabled and is_main else None
         first_step = 0 if checkpoint is None else step + 1
-        with EventWriter(folder, first_step) as writer, AsyncCheckpointer() as checkpointer, terminal:
-            terminal.say(_first_line(config, run, dataset, compute_model, distributed, checkpoint))
+        with (
+            EventWriter(folder, first_step) as writer,
+            AsyncCheckpointer() as checkpointer,
+            terminal,
+            environment.recording(run, writer, step, config.tracking.code, config.tracking.system_seconds),
+        ):
+            terminal.say(first_line(config, run, dataset, compute_model, distributed, checkpoint))
             live = Live(writer, first_status(config, dataset), seconds, run)
             with _end_in_events(writer, live):
                 # What is known before the first step.
@@ -195,7 +225,7 @@ def _train_and_finish(
                     live.update(step, now=True)
                     if checkpoint is None:
                         charts.beginning(writer, config, dataset, model)
-                        _say_what_is_not_tracked(config, model, terminal)
+                        say_what_is_not_tracked(config, model, terminal)
                 terminal.begin(total_steps(config, len(dataset.train)))
 
                 # The training, and the result of its best weights.
@@ -205,42 +235,6 @@ def _train_and_finish(
                 trained = train(context, model, checkpoint)
                 checkpointer.wait()
                 finish(context, model, trained)
-
-
-def _say_what_is_not_tracked(config: Config, model: CNN, terminal: Terminal) -> None:
-    if config.tracking.enabled and config.tracking.weights_every and not charts.epochs_between_weights(config, model):
-        terminal.say(
-            f"Its {parameter_count(model):,} parameters are too many to keep each epoch's for the Live tab:"
-            f" {charts.LARGEST_NETWORK:,} are the most"
-        )
-
-
-def _rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
-    """Remove from the run's files what came after a checkpoint, or after the beginning. Raises OSError."""
-    run.remove_temporaries()
-    run.restart_metrics()
-    if checkpoint is None or checkpoint["best"] is None:
-        run.best_checkpoint.unlink(missing_ok=True)
-    records.trim(run.path, {} if checkpoint is None else checkpoint["events"])
-    if checkpoint is not None:
-        save_best(run, checkpoint)
-
-
-def _first_line(
-    config: Config,
-    run: Run,
-    dataset: Dataset,
-    compute_model: CNN,
-    distributed: Distributed,
-    checkpoint: Mapping[str, Any] | None,
-) -> str:
-    where = f"on {config.device} in {config.precision}"
-    if distributed.size > 1:
-        where = f"on {distributed.size} processes, {where}"
-    if config.device == "cpu" and kernels.find(compute_model) is None:
-        where += ", by torch alone: there are no kernels for this network here"
-    resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
-    return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
 
 
 # ---- How it ends

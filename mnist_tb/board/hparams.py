@@ -1,4 +1,4 @@
-"""TensorBoard's HParams tab, without the curves of each class: ten more columns of metrics would hide the others."""
+"""TensorBoard's HParams tab, without the curves of each class and of the machine: their columns would hide others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import backend_context, hparams_plugin
 
-from mnist_tb.events.tags import PER_CLASS
+from mnist_tb.events.tags import PER_CLASS, SYSTEM
 
 TagContents = dict[str, dict[str, bytes]]
 """Run → tag → content."""
 
 
-class HParamsWithoutClasses(hparams_plugin.HParamsPlugin):
+class HParamsOfResults(hparams_plugin.HParamsPlugin):
     """TensorBoard's plugin, on a context that leaves these curves out."""
 
     def __init__(self, context: base_plugin.TBContext) -> None:
@@ -25,6 +25,6 @@ class _Context(backend_context.Context):
     def scalars_metadata(self, *arguments: Any, **named: Any) -> TagContents:
         found = super().scalars_metadata(*arguments, **named)
         return {
-            run: {tag: data for tag, data in tags.items() if not tag.startswith(PER_CLASS)}
+            run: {tag: data for tag, data in tags.items() if not tag.startswith((PER_CLASS, SYSTEM))}
             for run, tags in found.items()
         }

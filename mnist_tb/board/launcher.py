@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from mnist_tb.board.watch import Tell, watch
 from mnist_tb.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,15 +46,26 @@ class Place:
     path_prefix: str = ""
 
 
-def serve(logdir: Path, place: Place, say: Callable[[str], None], browser: bool, ended: threading.Event) -> None:
+def serve(
+    logdir: Path,
+    place: Place,
+    say: Callable[[str], None],
+    browser: bool,
+    ended: threading.Event,
+    tell: Tell | None = None,
+) -> None:
     """Serve the runs of a log folder until interrupted, or until `ended` is set.
 
-    say: receives a line each about where the page is. Raises InputError where no address is available.
+    say: receives a line each about where the page is. tell: hears how runs end, see `board.watch`.
+    Raises InputError where no address is available.
     """
     from mnist_tb.board import access
 
     allowed = access.access_for(place.host, place.token)
     address, port = _launch(logdir, place, allowed)
+    if tell is not None:
+        asked = (_EVERYWHERE.sub("//localhost:", address), allowed.token, tell, ended)
+        threading.Thread(target=watch, args=asked, name="watch", daemon=True).start()
     address = access.with_token(_EVERYWHERE.sub(f"//{socket.gethostname()}:", address), allowed)
     if port != place.port:
         say(f"Port {place.port} is taken, so the page is at another one.")
@@ -145,10 +157,10 @@ def _plugins() -> list[object]:
     from tensorboard.plugins.hparams import hparams_plugin
 
     from mnist_tb.board import LiveLoader
-    from mnist_tb.board.hparams import HParamsWithoutClasses
+    from mnist_tb.board.hparams import HParamsOfResults
 
     plugins = [
-        HParamsWithoutClasses if plugin is hparams_plugin.HParamsPlugin else plugin
+        HParamsOfResults if plugin is hparams_plugin.HParamsPlugin else plugin
         for plugin in default.get_plugins()
         if plugin is not LiveLoader
     ]

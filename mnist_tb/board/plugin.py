@@ -23,6 +23,7 @@ from werkzeug import Request, Response
 from mnist_tb.board.groups import mean_curves
 from mnist_tb.board.series import content, newest, notes_of, statuses
 from mnist_tb.board.snapshot import Snapshot, order, state_of
+from mnist_tb.environment.console import read_console
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import find_curves, thin
 
@@ -33,6 +34,8 @@ _PICTURES = (tags.RESULTS, tags.PREDICTIONS)
 """The final result, or until it is there the newest predictions for the watched images."""
 _READ, _SENT = 5_000, 400
 """How many points of a curve are read, and how many are sent."""
+_MOST_PRINTED = 2**16
+"""Bytes of a run's console.log that are sent."""
 _MOST_RUNS = 200
 """How many runs are averaged at once."""
 
@@ -47,6 +50,7 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._provider = context.data_provider
+        self._logdir = context.logdir
         self._snapshot = Snapshot()
         self._lock = threading.Lock()
 
@@ -62,6 +66,7 @@ class LivePlugin(base_plugin.TBPlugin):
             "/epochs": self._epochs,
             "/samples": self._samples,
             "/result": self._result,
+            "/console": self._console,
         }
         return {**files, **{route: _get_only(answer) for route, answer in routes.items()}}
 
@@ -169,6 +174,14 @@ class LivePlugin(base_plugin.TBPlugin):
     def _result(self, request: Request) -> Response:
         """The confusion matrix of a run's test result, with images, from `weights_export`; 204 where it has none."""
         return self._binary(request, tags.LIVE_RESULT)
+
+    def _console(self, request: Request) -> Response:
+        """The end of what a run printed, text; 204 where nothing is kept, or its folder is on another machine."""
+        run = request.args.get("run", "")
+        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        is_known = any(each.run_name == run for each in self._provider.list_runs(**where))
+        text = read_console(Path(self._logdir) / run, _MOST_PRINTED) if self._logdir and is_known else None
+        return Response(status=204) if text is None else http_util.Respond(request, text, "text/plain")
 
     def _binary(self, request: Request, tag: str) -> Response:
         run = request.args.get("run", "")

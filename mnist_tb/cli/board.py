@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from mnist_tb.cli.options import logdir_option, no_browser_option
+from mnist_tb.cli.options import logdir_option, no_browser_option, notify_option
 from mnist_tb.engine.process import end_child, reap_child, start_child, when_parent_ends
 from mnist_tb.errors import InputError
 
@@ -32,6 +32,7 @@ from mnist_tb.errors import InputError
 )
 @click.option("--token", help="The token, if you want to choose it; asked for on this machine too, then.")
 @click.option("--path-prefix", default="", metavar="/PATH", help="Before all paths, for a proxy that passes it on.")
+@notify_option
 @no_browser_option
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when the standard input is closed.")
 def board_command(
@@ -40,18 +41,21 @@ def board_command(
     host: str,
     token: str | None,
     path_prefix: str,
+    notify: tuple[str, ...],
     no_browser: bool,
     with_parent: bool,
 ) -> None:
     """Show all runs in TensorBoard, live: the page follows the trainings by itself."""
     from mnist_tb.board import launcher
+    from mnist_tb.environment.notify import Notifier
 
+    tell = Notifier(notify).tell if notify else None
     ended = threading.Event()
     if with_parent:
         when_parent_ends(ended.set)
     with suppress(KeyboardInterrupt):
         place = launcher.Place(host, port, token, path_prefix)
-        launcher.serve(logdir, place, click.echo, not no_browser, ended)
+        launcher.serve(logdir, place, click.echo, not no_browser, ended, tell)
 
 
 @dataclass(frozen=True)

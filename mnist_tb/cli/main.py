@@ -12,7 +12,8 @@ import click
 
 from mnist_tb import __version__
 from mnist_tb.cli.board import board_command
-from mnist_tb.cli.runs import compare_command, export_command, runs_group
+from mnist_tb.cli.compare import compare_command
+from mnist_tb.cli.runs import export_command, runs_group
 from mnist_tb.cli.sweep import sweep_command
 from mnist_tb.cli.training import (
     configs_command,

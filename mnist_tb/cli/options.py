@@ -18,3 +18,9 @@ data_root_option = click.option(
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 no_browser_option = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
+notify_option = click.option(
+    "--notify",
+    multiple=True,
+    metavar="URL",
+    help="Tell this address how a run ends, by Apprise: mailto://…, json://…. Repeatable. Or MNIST_TB_NOTIFY.",
+)

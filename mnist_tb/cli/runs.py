@@ -1,12 +1,12 @@
-"""The commands about existing runs: compare, runs, export. None of them imports torch."""
+"""The commands about existing runs: runs, export. None of them imports torch."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,102 +20,13 @@ _NOTHING: Told = {}
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnist_tb.analysis.compare import Section
     from mnist_tb.events.curves import Told
     from mnist_tb.runs.query import Problem, RunList
 
 
-@click.command("compare")
-@click.argument("run", nargs=-1)
-@click.option("--group", is_flag=True, help="Runs that differ only in the seed become one line: mean ± deviation.")
-@click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only runs with this, e.g. lr=0.001.")
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the N newest of them.")
-@click.option("--sort", default="val_accuracy", show_default=True, help="What decides which run is the best.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="The output format.",
-)
-@click.option(
-    "--metric",
-    "told",
-    multiple=True,
-    metavar="accuracy/val=TAG",
-    help="Which curve of another program is which; else it is guessed. Repeatable.",
-)
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write one HTML file to mail instead.")
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw a PDF, SVG or PNG instead.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="What --figure draws; else accuracy/val. Repeatable.")
-@logdir_option
-def compare_command(
-    run: tuple[str, ...],
-    group: bool,
-    conditions: tuple[str, ...],
-    last: int | None,
-    sort: str,
-    form: str,
-    told: tuple[str, ...],
-    report: Path | None,
-    figure: Path | None,
-    tags: tuple[str, ...],
-    logdir: Path,
-) -> None:
-    """Compare all runs, or each RUN: which is better, and is the difference significant?"""
-    from mnist_tb.analysis import compare, tables
-    from mnist_tb.events.curves import read_told
-
-    if sort not in compare.SORTS:
-        raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")
-    if tags and figure is None:
-        raise InputError("--tag: says what a figure draws, and needs --figure FILE")
-    metrics = read_told(told)
-    found = _read(logdir, run, metrics)
-    runs = compare.select(found.runs, conditions, last)
-    if not runs:
-        raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
-    sections = compare.compare(runs, sort, group)
-    if report is not None or figure is not None:
-        problems = _draw(sections, logdir, metrics, report, figure, tags)
-        _report_problems(list(dict.fromkeys([*found.problems, *problems])))
-    elif form == "table":
-        tables.print_sections(sections, console())
-        _report_problems(found.problems)
-    else:
-        forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
-        click.echo(forms[form](sections), nl=False)
-        _report_problems(found.problems)
-
-
-def _draw(
-    sections: Sequence[Section],
-    logdir: Path,
-    metrics: Told,
-    report: Path | None,
-    figure: Path | None,
-    tags: Sequence[str],
-) -> list[Problem]:
-    """Write a report, or a figure, or both. Returns what could not be read."""
-    problems = []
-    if report is not None:
-        from mnist_tb.analysis.report import write_report
-
-        problems += write_report(report, sections, logdir, metrics)
-        click.echo(f"The report: {report}")
-    if figure is not None:
-        from mnist_tb.analysis.plot import write_figure
-
-        drawn = write_figure(figure, sections, tags, metrics)
-        problems += drawn.problems
-        click.echo(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}")
-    return problems
-
-
 @click.group("runs")
 def runs_group() -> None:
-    """List, show, diff, tag, rename or remove runs."""
+    """List, show, diff, reproduce, tag, rename or remove runs."""
 
 
 @runs_group.command("list")
@@ -125,7 +36,7 @@ def list_command(conditions: tuple[str, ...], logdir: Path) -> None:
     """One line a run, the newest last."""
     from mnist_tb.analysis import compare, tables
 
-    found = _read(logdir, ())
+    found = read(logdir, ())
     chosen = compare.where(found.runs, conditions)
     titles: tuple[str, ...] = ("run", "status", "data", "epoch", "val %", "test %", "started", "tags")
     titles = titles if any(row.notes.tags for row in chosen) else titles[:-1]
@@ -146,20 +57,34 @@ def list_command(conditions: tuple[str, ...], logdir: Path) -> None:
         tables.print_table("", titles, rows, console())
     else:
         click.echo(f"{logdir}: no runs " + ("that meet all --where" if found.runs else "yet"))
-    _report_problems(found.problems)
+    report_problems(found.problems)
 
 
 @runs_group.command("show")
 @click.argument("run")
+@click.option("--log", is_flag=True, help="Print what it printed, and nothing else.")
 @logdir_option
-def show_command(run: str, logdir: Path) -> None:
-    """All about RUN: its settings, its results and its files."""
+def show_command(run: str, log: bool, logdir: Path) -> None:
+    """All about RUN: its settings, its results, its files, and what it was made with."""
     from mnist_tb.analysis import tables
+    from mnist_tb.environment.console import NAME, read_console
+    from mnist_tb.environment.snapshot import read_environment
+    from mnist_tb.environment.summary import facts
+    from mnist_tb.runs.folder import Run
 
-    found = _read(logdir, (run,))
+    found = read(logdir, (run,))
+    if log:
+        for summary in found.runs:
+            text = read_console(summary.path)
+            click.echo(f"{summary.path}: has no {NAME}" if text is None else text, nl=text is None or text[-1:] != "\n")
+        report_problems(found.problems)
+        return
     for title, rows in tables.run_details(found.runs[0]) if found.runs else ():
         tables.print_table(title, ("", ""), rows, console())
-    _report_problems(found.problems)
+    for summary in found.runs:
+        if rows := facts(read_environment(Run(summary.path))):
+            tables.print_table("made with", ("", ""), rows, console())
+    report_problems(found.problems)
 
 
 @runs_group.command("diff")
@@ -167,23 +92,39 @@ def show_command(run: str, logdir: Path) -> None:
 @click.argument("other")
 @logdir_option
 def diff_command(one: str, other: str, logdir: Path) -> None:
-    """The settings that differ between two runs, side by side."""
+    """What differs between two runs, side by side: settings, code and packages."""
     from mnist_tb.analysis import tables
     from mnist_tb.config.hyperparameters import format_value, varying
+    from mnist_tb.environment.summary import flat_environment
 
-    named = [_read(logdir, (which,)) for which in (one, other)]
+    named = [read(logdir, (which,)) for which in (one, other)]
     pair = [run for found in named for run in found.runs]
     if len(pair) == 2:
-        first, second = pair
-        keys = varying([first.settings, second.settings])
-        rows = [
-            (key, *(format_value(row.settings[key]) if key in row.settings else "" for row in pair)) for key in keys
-        ]
-        if rows:
-            tables.print_table("", ("setting", first.name, second.name), rows, console())
-        else:
-            click.echo(f"{first.name} and {second.name} have the same settings.")
-    _report_problems([problem for found in named for problem in found.problems])
+        kinds: dict[str, list[Mapping[str, Any]]] = {
+            "setting": [run.settings for run in pair],
+            "made with": [flat_environment(run.path) for run in pair],
+        }
+        same = True
+        for title, both in kinds.items():
+            keys = varying(both)
+            rows = [(key, *(format_value(each[key]) if key in each else "" for each in both)) for key in keys]
+            if rows:
+                same = False
+                tables.print_table("", (title, *(run.name for run in pair)), rows, console())
+        if same:
+            click.echo(f"{pair[0].name} and {pair[1].name} have the same settings, code and packages.")
+    report_problems([problem for found in named for problem in found.problems])
+
+
+@runs_group.command("reproduce")
+@click.argument("run")
+@logdir_option
+def reproduce_command(run: str, logdir: Path) -> None:
+    """Print the commands that repeat RUN: its code, its packages, its configuration."""
+    from mnist_tb.environment.summary import reproduction
+    from mnist_tb.runs.folder import find_run
+
+    click.echo("\n".join(reproduction(find_run(logdir, run))))
 
 
 # without -h, which stands in -that and would be taken for it
@@ -255,18 +196,19 @@ def export_command(run: tuple[str, ...], form: str, tags: tuple[str, ...], logdi
     """Print every scalar of each RUN, or of all: run, tag, step, wall time, value."""
     from mnist_tb.runs import manage
 
-    found = _read(logdir, run)
+    found = read(logdir, run)
     written = manage.export(found.runs, form, tags, sys.stdout)
-    _report_problems([*dict.fromkeys([*found.problems, *written])])
+    report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
-def _read(logdir: Path, which: Sequence[str], told: Told = _NOTHING) -> RunList:
+def read(logdir: Path, which: Sequence[str], told: Told = _NOTHING) -> RunList:
+    """Those runs of a log folder, or all. Raises InputError. told: as in `list_runs`."""
     from mnist_tb.runs.query import list_runs, select_runs
 
     return select_runs(logdir, which, told) if which else list_runs(logdir, told)
 
 
-def _report_problems(problems: Sequence[Problem]) -> None:
+def report_problems(problems: Sequence[Problem]) -> None:
     """Print what could not be read, and fail if something is missing, though the rest was shown."""
     for problem in problems:
         click.echo(f"mnist-tb: {problem.text}", err=True)

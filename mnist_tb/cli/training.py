@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mnist_tb.cli.board import board_hint, live_page
-from mnist_tb.cli.options import data_root_option, device_option, logdir_option, no_browser_option
+from mnist_tb.cli.options import data_root_option, device_option, logdir_option, no_browser_option, notify_option
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.errors import InputError
 
@@ -43,6 +43,7 @@ _LISTEN_SECONDS = 0.1
 @click.option("--init-from", metavar="RUN", help="Begin with the best weights of another run.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word to find it by. Repeatable.")
 @click.option("--note", default="", help="What you want to remember of it.")
+@notify_option
 @logdir_option
 @data_root_option
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
@@ -57,10 +58,12 @@ def train_command(
     init_from: str | None,
     tags: tuple[str, ...],
     note: str,
+    notify: tuple[str, ...],
     **named: Any,
 ) -> None:
     """Train, evaluate, and print where the run is."""
     from mnist_tb.config.load import load_config, with_data_root
+    from mnist_tb.environment.notify import Notifier
     from mnist_tb.runs.folder import find_run
     from mnist_tb.runs.notes import make_notes
 
@@ -71,13 +74,13 @@ def train_command(
         if value is not None
     ]
     loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
-    notes = make_notes(tags, note)
+    notes, notifier = make_notes(tags, note), Notifier(notify)
     origin = None if init_from is None else find_run(logdir, init_from)
     with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch, while the page starts
         from mnist_tb.tracking.console import Terminal
 
-        run = launch(loaded, logdir, Terminal(), init_from=origin, notes=notes)
+        run = launch(loaded, logdir, Terminal(), init_from=origin, notes=notes, notifier=notifier)
         if not is_main_process():
             return
         hint = board_hint(logdir)
@@ -101,6 +104,7 @@ def train_command(
 )
 @click.option("--lr", type=float, help="Its value; by default the run's train.lr.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; by default the run's own.")
+@notify_option
 @logdir_option
 @data_root_option
 def resume_command(
@@ -109,10 +113,12 @@ def resume_command(
     schedule_from_here: str | None,
     lr: float | None,
     device: str | None,
+    notify: tuple[str, ...],
     logdir: Path,
     data_root: str | None,
 ) -> None:
     """Resume RUN where it stopped: a number, a name, a folder, or `last`."""
+    from mnist_tb.environment.notify import Notifier
     from mnist_tb.launch import resume
     from mnist_tb.runs.folder import find_run
     from mnist_tb.tracking.console import Terminal
@@ -120,7 +126,7 @@ def resume_command(
 
     found = find_run(logdir, run)
     options = ResumeOptions(epochs, device, data_root, constant=schedule_from_here is not None, lr=lr)
-    resumed = resume(found, Terminal(), options)
+    resumed = resume(found, Terminal(), options, notifier=Notifier(notify))
     if not is_main_process():
         return
     if resumed:

@@ -25,6 +25,8 @@ _INCIDENTAL = {
     "tracking.histograms_every",
     "tracking.images_every",
     "tracking.weights_every",
+    "tracking.code",
+    "tracking.system_seconds",
     "tracking.projector",
     "tracking.checkpoint_seconds",
 }

@@ -109,6 +109,8 @@ class Tracking(Group):
     images_every: Annotated[int, Field(ge=0)] = 1
     weights_every: Annotated[int, Field(ge=0)] = 1
     projector: bool = True
+    code: bool = True
+    system_seconds: Annotated[float, Field(ge=0)] = 5.0
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 

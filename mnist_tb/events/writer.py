@@ -53,6 +53,8 @@ class EventWriter:
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self.path: Path | None = None
+        self.first_step = start or 0
+        self.last_step = self.first_step - 1  # that has been written
         if folder is not None:
             self._other_sizes = records.sizes(folder)
             self.path = folder / records.new_name(self._other_sizes)
@@ -203,6 +205,7 @@ class EventWriter:
             self._wake.set()
             with self._drained:
                 self._drained.wait_for(lambda: len(self._queue) < self.LIMIT or self._error is not None)
+        self.last_step = max(self.last_step, step)
         self._queue.append((step, time.time(), make))
 
     def _raise_error(self) -> None:

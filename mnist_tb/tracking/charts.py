@@ -44,10 +44,10 @@ from mnist_tb.events.tags import (
     UNCERTAIN,
     WEIGHTS,
 )
+from mnist_tb.events.texts import config_text, escape, group_name, table
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation, WindowMetrics
 from mnist_tb.tracking import figures, graph, weights_export
-from mnist_tb.tracking.texts import config_text, escape, group_name, table
 
 LAYOUT = {
     "Training and validation": {

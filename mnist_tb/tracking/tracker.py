@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,21 +25,23 @@ import torch
 import yaml
 from torch import nn
 
-from mnist_tb.config.hyperparameters import flatten, hyperparameters, seed_of, short_name
+from mnist_tb.config.hyperparameters import Settings, flatten, hyperparameters, seed_of, short_name
 from mnist_tb.config.load import check_run_name
+from mnist_tb.environment.log import SYSTEM_SECONDS, EnvironmentLog
+from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events import tags
 from mnist_tb.events.curves import best_result
 from mnist_tb.events.status import Status
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
+from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import create_run, package_versions, save_predictions
-from mnist_tb.runs.notes import edit_notes, make_notes
+from mnist_tb.runs.folder import Run, create_run, package_versions, save_predictions
+from mnist_tb.runs.notes import Notes, edit_notes, make_notes
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live
-from mnist_tb.tracking.texts import config_text
 
 KIND = "tracked"
 """The `kind` in metrics.json of such a run: its configuration is not one of `mnist-tb train`."""
@@ -55,6 +58,7 @@ _LIVE = {
 }
 """Curves whose last values the Live tab shows as numbers, and their names there."""
 
+Charts = Mapping[str, Mapping[str, Sequence[str]]]
 Image = Picture | torch.Tensor | Callable[[], Picture]
 
 
@@ -75,9 +79,12 @@ class Tracker:
         *,
         steps: int = 0,
         dataset: str = "",
-        charts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        charts: Charts | None = None,
         tags: Sequence[str] = (),
         note: str = "",
+        code: bool = True,
+        system_seconds: float = SYSTEM_SECONDS,
+        notify: Sequence[str] = (),
     ) -> None:
         """Begin a run.
 
@@ -87,25 +94,44 @@ class Tracker:
         dataset: what it is tested on; runs on different data are not ranked against each other.
         charts: the Custom Scalars tab, category → chart title → tags; None for the charts of `mnist-tb train`.
         tags, note: what you want to say of it; see `mnist-tb runs tag` and `note`.
+        code: whether the commit and the patch of your code are kept, beside the command, the packages and the machine.
+        system_seconds: between two points of the curves under `system/`; 0 for none.
+        notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see the README.
         Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
         check_run_name(name)
         notes = make_notes(tags, note)
         flat = _checked(flatten(config or {}))
-        plain = json.loads(json.dumps(config or {}))  # tuples become lists
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        self._notifier = Notifier(notify)
         self._lock = contextlib.ExitStack()
-        self.run = create_run(Path(logdir), name, text, _facts(flat, dataset), held=self._lock)
-        edit_notes(self.run, notes.tags, note=notes.note)
+        self._environment = EnvironmentLog(_main_folder(), self._notifier)
+        self.run = self._create(Path(logdir), name, config or {}, _facts(flat, dataset), notes)
         self._began = time.perf_counter()
         self._step = 0
+        self._has_diverged = False
         self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
         self._writer = EventWriter(self.run.path, 0)
+        self._environment.start(self.run, self._writer, 0, code, system_seconds)
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
         self._live = Live(self._writer, status, run=self.run)
+        self._write_beginning(name, flat, LAYOUT if charts is None else charts)
+
+    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any], notes: Notes) -> Run:
+        """The run's folder, which is ours until the lock is closed."""
+        plain = json.loads(json.dumps(config))  # tuples become lists
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        try:
+            run = create_run(logdir, name, text, facts, held=self._lock)
+            edit_notes(run, notes.tags, note=notes.note)
+        except BaseException as error:
+            self._environment.close(error)
+            raise
+        return run
+
+    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
         self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
         self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
-        self._writer.layout(LAYOUT if charts is None else charts)
+        self._writer.layout(charts)
         self._live.update(0, now=True, phase="training")
 
     def __enter__(self) -> Tracker:
@@ -114,13 +140,14 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._end("completed", "")
-        else:
-            with contextlib.suppress(
-                TrainingError, OSError
-            ):  # the first error says more than those that follow from it
-                self._end("failed" if isinstance(error, Exception) else "interrupted", str(error))
+        try:
+            if error is None:
+                self._end("completed", "")
+            else:  # the first error says more than those that follow from it
+                with contextlib.suppress(TrainingError, OSError):
+                    self._end("failed" if isinstance(error, Exception) else "interrupted", str(error))
+        finally:
+            self._environment.close(error)
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
         """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
@@ -129,6 +156,9 @@ class Tracker:
         self._writer.scalars(step, {**values, **known})
         for tag, value in known.items():
             self._points[tag].append((step, value))
+            if tag.startswith("loss/") and not self._has_diverged and not math.isfinite(value):
+                self._has_diverged = True
+                self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
         evaluated = any(not tag.endswith("/train") and "/" in tag for tag in known)
         self._live.update(self._step, now=evaluated, **{_LIVE[tag]: value for tag, value in known.items()})
 
@@ -170,6 +200,7 @@ class Tracker:
             changes["images_per_second"] = speed[-1][1]
         try:
             with self._lock, self._writer:
+                self._environment.finish()
                 if state != "interrupted":
                     self._writer.status(state)
                 self._live.end(state, error)
@@ -188,6 +219,12 @@ class Tracker:
             accuracies, losses = ({last: curve[last]} if last in curve else {} for curve in (accuracies, losses))
         accuracy, loss = best_result(accuracies, losses)
         return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}
+
+
+def _main_folder() -> Path:
+    """The folder of the program that runs; in an interpreter or a notebook, the present one."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    return Path.cwd() if path is None else Path(path).resolve().parent
 
 
 def _checked(flat: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mnist_tb.errors import InputError
+from mnist_tb.events import records
 from mnist_tb.runs.folder import Run, write_atomically
 
 _DIGEST = "sha256"
@@ -139,3 +140,14 @@ def _add(value: Any, hasher: Any) -> None:
             _add(part, hasher)
     else:
         hasher.update(f"{value!r};".encode())
+
+
+def rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
+    """Remove from the run's files what came after a checkpoint, or after the beginning. Raises OSError."""
+    run.remove_temporaries()
+    run.restart_metrics()
+    if checkpoint is None or checkpoint["best"] is None:
+        run.best_checkpoint.unlink(missing_ok=True)
+    records.trim(run.path, {} if checkpoint is None else checkpoint["events"])
+    if checkpoint is not None:
+        save_best(run, checkpoint)

@@ -14,7 +14,9 @@ from mnist_tb import metrics
 from mnist_tb.config.load import flat_config, load_config, with_data_root
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
+from mnist_tb.engine import kernels
 from mnist_tb.engine.device import resolve_auto
+from mnist_tb.engine.distributed import Distributed
 from mnist_tb.errors import InputError
 from mnist_tb.evaluate import evaluate, features, penultimate, predict
 from mnist_tb.events.status import Status
@@ -162,6 +164,33 @@ def _leave_result(context: TrainingContext, model: CNN, compute_model: CNN, eval
         projector.write(run, first.images.cpu(), first.labels.cpu(), predictions, points, dataset.classes)
     charts.result(writer, step, dataset, evaluation, pictures)
     charts.result_for_live(writer, step, dataset, evaluation, model.state_dict())
+
+
+def first_line(
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    compute_model: CNN,
+    distributed: Distributed,
+    checkpoint: Mapping[str, Any] | None,
+) -> str:
+    """What is said first of a training. checkpoint: that it is resumed from."""
+    where = f"on {config.device} in {config.precision}"
+    if distributed.size > 1:
+        where = f"on {distributed.size} processes, {where}"
+    if config.device == "cpu" and kernels.find(compute_model) is None:
+        where += ", by torch alone: there are no kernels for this network here"
+    resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
+    return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
+
+
+def say_what_is_not_tracked(config: Config, model: CNN, terminal: Terminal) -> None:
+    """Say where the weights of each epoch are not kept, though they are asked for."""
+    if config.tracking.enabled and config.tracking.weights_every and not charts.epochs_between_weights(config, model):
+        terminal.say(
+            f"Its {parameter_count(model):,} parameters are too many to keep each epoch's for the Live tab:"
+            f" {charts.LARGEST_NETWORK:,} are the most"
+        )
 
 
 # ---- What metrics.json holds

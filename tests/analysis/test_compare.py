@@ -331,7 +331,7 @@ def test_two_configurations_side_by_side(logdir: Path, ask: Answer) -> None:
     assert re.search(r"lr +0.1 +0.01", out)
     assert "width" not in out
     out, _ = ask("runs", "diff", "1", "1", "--logdir", logdir)
-    assert out == "0001-a and 0001-a have the same settings.\n"
+    assert out == "0001-a and 0001-a have the same settings, code and packages.\n"
 
 
 @pytest.mark.parametrize(

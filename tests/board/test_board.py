@@ -303,7 +303,7 @@ def test_a_picture_in_a_damaged_part_of_a_file_is_no_error_of_the_server(monkeyp
 
     with warnings.catch_warnings(action="ignore"):  # of what TensorBoard bundles
         from mnist_tb.board.plugin import LivePlugin
-    plugin = LivePlugin(SimpleNamespace(data_provider=Source()))  # type: ignore[arg-type]
+    plugin = LivePlugin(SimpleNamespace(data_provider=Source(), logdir=None))  # type: ignore[arg-type]
     answer = Client(plugin.get_plugin_apps()["/picture"]).get("/picture?run=a")
     assert (answer.status_code, answer.data) == (204, b"")
 

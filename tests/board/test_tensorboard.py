@@ -63,7 +63,7 @@ def test_graph(board: Board) -> None:
 
 
 def test_texts(board: Board) -> None:
-    assert set(board.get("data/plugin/text/tags")[NAME]) == {"config", "dataset", "results"}
+    assert set(board.get("data/plugin/text/tags")[NAME]) == {"config", "dataset", "environment", "results"}
     shown = board.get("data/plugin/text/text", run=NAME, tag="config")[0]["text"]
     assert "<table>" in shown
     assert "<code>train.lr</code>" in shown

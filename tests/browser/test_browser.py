@@ -397,6 +397,9 @@ def test_the_final_result_is_shown(crowd: str, visit: Open, finished: Run) -> No
     facts.get_by_text(f"{100 * accuracy:.2f} % of 299 images").wait_for()
     card.locator(".picture img").wait_for()
     expect(card.locator(".picture figcaption")).to_contain_text("Final result")
+    card.get_by_text("What it printed").click()
+    expect(card.locator(".console pre")).to_contain_text(f"accuracy {100 * accuracy:.2f}%")
+    expect(card.locator(".console pre")).not_to_contain_text("\x1b")
 
 
 def test_chosen_runs_are_the_only_ones_in_time_series(crowd: str, visit: Open) -> None:
@@ -459,6 +462,8 @@ def test_axe_finds_nothing(scheme: str, width: int, two: str, visit: Open) -> No
         card.locator("button.name").click()
     card.locator(".matrix").wait_for()
     card.locator(".panel.evidence").wait_for()
+    card.get_by_text("What it printed").click()
+    expect(card.locator(".console pre")).to_contain_text("Test set of digits")
     for name in ("0001-digits", "0002-failed"):
         card_of(page, name).locator(".row input").check()
     frame.locator(".overlay").wait_for()
@@ -558,7 +563,7 @@ def session(logdir: Path, number: int, lr: float, seed: int) -> None:
     with EventWriter(make_folder(logdir / f"{number:04d}-lr{lr}-s{seed}"), 0) as writer:
         writer.hparams(hyperparameters(settings), group_name(settings))
         for step in range(5):
-            writer.scalars(step, {"accuracy/val": 0.9 + lr * step, "accuracy_per_class/0": 0.5})
+            writer.scalars(step, {"accuracy/val": 0.9 + lr * step, "accuracy_per_class/0": 0.5, "system/cpu": 9})
         writer.status("completed")
 
 
@@ -587,7 +592,7 @@ def test_a_row_a_configuration_with_every_setting(sessions: str, visit: Open) ->
     rows = [text.strip() for text in cells.all_inner_texts()]
     assert {"wu0.1", "wu0.1-lr3e-3", "train.lr", "accuracy/val"} <= set(rows)
     assert "seed" not in rows
-    assert not any("per_class" in text for text in rows), "ten more columns would hide the others"
+    assert not any("per_class" in text or "system" in text for text in rows), "their columns would hide the others"
 
 
 def test_every_row_is_a_line_of_the_parallel_coordinates(sessions: str, visit: Open) -> None:

@@ -103,6 +103,8 @@ WRONG = {
     "train.label_smoothing": ["-0.1", "1", "x"],
     "tracking.weights_every": ["-1", "x", "null"],
     "tracking.projector": ["1", "x", "null"],
+    "tracking.code": ["1", "x", "null"],
+    "tracking.system_seconds": ["-1", "x", "null", ".inf"],
     "tracking.checkpoint_seconds": ["0", "-1", "x", ".inf"],
 }
 

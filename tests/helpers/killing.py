@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from helpers.paths import REPOSITORY
 from helpers.zygote import Zygote
-from mnist_tb.events import records
+from mnist_tb.events import records, tags
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 
@@ -70,12 +70,16 @@ def kill(zygote: Zygote, logdir: Path, seconds: float, epochs: int = EPOCHS) -> 
     return known["status"] if not saved.exists() else f"{known['status']}, step {checkpoint.load(saved)['step']}"
 
 
+OF_THE_PROCESS = (tags.LIVE_STATUS, tags.ENVIRONMENT_TEXT)
+"""What each process says that works on a run: that of a resumed run has it once more."""
+
+
 def curves(run: Run) -> Curves:
     """Every scalar but the timed one, through TensorBoard's Python reader, nothing sampled away."""
     sizes = dict.fromkeys(("scalars", "images", "histograms", "compressedHistograms", "tensors", "audio"), 0)
     read = EventAccumulator(str(run.path), size_guidance=sizes).Reload()
-    tags = read.Tags()["scalars"]
-    return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in tags if tag != TIMED}
+    known = read.Tags()["scalars"]
+    return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in known if tag != TIMED}
 
 
 def record_counts(run: Run) -> collections.Counter[tuple[str, int]]:
@@ -83,7 +87,7 @@ def record_counts(run: Run) -> collections.Counter[tuple[str, int]]:
     found: collections.Counter[tuple[str, int]] = collections.Counter()
     for name in records.sizes(run.path):
         for event in EventFileLoader(str(run.path / name)).Load():
-            found.update((value.tag, event.step) for value in event.summary.value if value.tag != "live/status")
+            found.update((value.tag, event.step) for value in event.summary.value if value.tag not in OF_THE_PROCESS)
     return found
 
 

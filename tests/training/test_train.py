@@ -42,7 +42,7 @@ def test_exact_set_of_tags(finished: Run) -> None:
         "calibration/test", "filters/conv1", "features/test",
     }  # fmt: skip
     histograms = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in PARAMETERS}
-    texts = {"config", "dataset", "results"}
+    texts = {"config", "dataset", "results", "environment"}
     not_for_eyes = {
         "custom_scalars__config__",
         "live/status",
@@ -117,8 +117,9 @@ def test_same_seed_gives_the_same_scalars_and_another_does_not(train: Train) -> 
 
 def test_untracked_run_writes_no_event_file_but_all_else(train: Train) -> None:
     run = train("--epochs", "1", "--set", "tracking.enabled=false")
-    assert sorted(path.name for path in run.path.iterdir()) == [
-        "checkpoints", "config.yaml", "metrics.json", "mnist_cnn.pth", "predictions.npy", "results.png",
+    assert sorted({path.name for path in run.path.iterdir()} - {"code.patch"}) == [
+        "checkpoints", "config.yaml", "console.log", "environment.json", "metrics.json", "mnist_cnn.pth",
+        "predictions.npy", "results.png",
     ]  # fmt: skip
     assert run.read_metrics()["status"] == "completed"
 

@@ -1,6 +1,7 @@
 // A run: its row, and what is below it when it is unfolded.
 
 import {count} from './charts.js';
+import {Console} from './console.js';
 import {Curves, sparkline, svg} from './curves.js';
 import {element, setText} from './dom.js';
 import {Machine} from './machine.js';
@@ -76,8 +77,9 @@ export class Card {
         const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
         this.machine.root.scrollIntoView({block: 'start', behavior: still ? 'instant' : 'smooth'});
       });
+      this.console = new Console(this.run.run, this.ask);
       this.detail = element('div', {className: 'detail'}, this.facts, this.curves.root, this.machine.root,
-        this.result.root, this.picture);
+        this.result.root, this.picture, this.console.root);
     }
     if (open) {
       this.list();
@@ -101,6 +103,7 @@ export class Card {
         await this.look();
         await this.machine.update(this.run);
         await this.result.update(this.run);
+        await this.console.update();
       }
     } catch (error) {
       this.stale = true;

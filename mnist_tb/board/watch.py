@@ -1,0 +1,63 @@
+"""Tells how the runs on a page end, and which fall silent: a killed training can tell nobody itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from mnist_tb.events.status import RUNNING, SILENT
+
+Tell = Callable[[str, str], Any]
+"""Hears a title and a text; raises nothing."""
+
+_EVERY_SECONDS = 2.0
+_PATIENCE = 20.0
+
+
+class Watch:
+    """The states of all runs as they were last seen."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._states: dict[str, str] | None = None
+
+    def see(self, runs: list[dict[str, Any]]) -> None:
+        """The runs that have changed, as the page gets them. Those that had ended before the first look are no news."""
+        is_first = self._states is None
+        states = self._states = {} if self._states is None else self._states
+        for run in runs:
+            name, state = run["run"], run["state"]
+            before = states.get(name, state if is_first else RUNNING)
+            states[name] = state
+            if before == RUNNING and state in ("completed", "failed", "interrupted", SILENT):
+                self._tell(f"{name}: {state}", _words(run))
+
+
+def watch(address: str, token: str | None, tell: Tell, ended: threading.Event) -> None:
+    """Ask the page at this address what has changed, until `ended` is set. token: of the page."""
+    seen, number = Watch(tell), 0
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    while not ended.wait(_EVERY_SECONDS):
+        request = urllib.request.Request(f"{address}data/plugin/live/runs?since={number}", headers=headers)
+        with (
+            suppress(OSError, ValueError, KeyError),  # it has just ended, or was too busy
+            urllib.request.urlopen(request, timeout=_PATIENCE) as answer,
+        ):
+            found = json.load(answer)
+            number = found["number"]
+            seen.see(found["runs"])
+
+
+def _words(run: dict[str, Any]) -> str:
+    accuracy = run.get("test_accuracy")
+    lines = [
+        run.get("error") or "",
+        "nothing was heard of its process for half a minute" if run["state"] == SILENT else "",
+        f"test accuracy {accuracy:.2%}" if isinstance(accuracy, float) else "",
+        f"step {run['step']:,}" if isinstance(run.get("step"), int) else "",
+    ]
+    return "\n".join(line for line in lines if line)

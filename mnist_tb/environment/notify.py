@@ -1,0 +1,80 @@
+"""Tells somebody how a run ended, by Apprise: e-mail, chat, telephone, or any address that takes JSON."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from mnist_tb.errors import InputError
+from mnist_tb.runs.folder import Run
+
+VARIABLE = "MNIST_TB_NOTIFY"
+"""The environment variable with further addresses, separated by spaces."""
+_PATIENCE = 10.0
+"""Seconds that telling may take; then it is given up."""
+
+
+class Notifier:
+    """Where to send what is to be told. Without an address it does nothing."""
+
+    def __init__(self, urls: Sequence[str] = ()) -> None:
+        """urls: as Apprise names them, such as `mailto://…`, `slack://…`, `json://host/path`; and those of
+        MNIST_TB_NOTIFY. Raises InputError where one of them is none, or Apprise is not installed."""
+        self._apprise: Any = None
+        wanted = [*urls, *os.environ.get(VARIABLE, "").split()]
+        if not wanted:
+            return
+        try:
+            import apprise
+        except ImportError:
+            raise InputError(
+                f"--notify and {VARIABLE} need Apprise: python -m pip install 'mnist-tb[notify]'"
+            ) from None
+        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it says addresses, and what cannot be reached
+        self._apprise = apprise.Apprise()
+        for number, url in enumerate(wanted, 1):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of what it imports
+                is_known = self._apprise.add(url)
+            if not is_known:  # the address is not repeated: it may have a password
+                what = f"--notify, address {number}" if number <= len(urls) else VARIABLE
+                raise InputError(f"{what}: is not an address that Apprise knows, such as json://localhost:8000")
+
+    def tell(self, title: str, text: str, patience: float = _PATIENCE) -> bool:
+        """Send it; waits for so many seconds at most. Whether it has arrived everywhere by then; nothing is raised."""
+        if self._apprise is None:
+            return True
+        arrived: list[bool] = []
+        thread = threading.Thread(target=self._send, args=(title, text, arrived), name="notify", daemon=True)
+        thread.start()
+        thread.join(patience)
+        return arrived == [True]
+
+    def _send(self, title: str, text: str, arrived: list[bool]) -> None:
+        try:
+            arrived.append(bool(self._apprise.notify(title=title, body=text)))
+        except Exception:  # each service has its own ways to fail
+            arrived.append(False)
+
+
+def end_message(run: Run) -> tuple[str, str]:
+    """Title and text about how a run ended, as its metrics.json says."""
+    try:
+        known = run.read_metrics()
+    except InputError as error:
+        return f"{run.name}: ended", str(error)
+    status, test, seconds = known.get("status"), known.get("test"), known.get("train_seconds")
+    lines = []
+    if status != "completed" and known.get("error") not in (None, status):
+        lines.append(str(known["error"]))
+    if isinstance(test, dict) and isinstance(test.get("accuracy"), (int, float)):
+        lines.append(f"test accuracy {test['accuracy']:.2%}")
+    if isinstance(seconds, (int, float)):
+        lines.append(f"{seconds:,.0f} seconds of training")
+    if status == "interrupted":
+        lines.append(f"It resumes with: mnist-tb resume {run.path}")
+    return f"{run.name}: {status}", "\n".join([*lines, str(run.path)])
