@@ -1,19 +1,22 @@
-"""Train a small CNN on MNIST, tracked with TensorBoard; and `Tracker`, which does the same for another training."""
+"""Train a small CNN on MNIST, tracked with TensorBoard; `Tracker` and `SummaryWriter`, for your own trainings."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_tb.integrations.summary_writer import SummaryWriter
     from mnist_tb.tracking.tracker import Tracker
 
 __version__ = "0.1.0"
-__all__ = ["Tracker"]
+__all__ = ["SummaryWriter", "Tracker"]
+
+_PUBLIC = {"Tracker": "tracking.tracker", "SummaryWriter": "integrations.summary_writer"}
+"""They import torch, which the commands that need none are not to wait for."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Tracker":  # imports torch, which the commands that need none are not to wait for
-        from mnist_tb.tracking.tracker import Tracker
-
-        return Tracker
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -109,3 +109,40 @@ def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) ->
         return None, min(finite_losses.values(), default=None)
     step = max(finite, key=lambda step: finite[step])
     return finite[step], finite_losses.get(step)
+
+
+class RunningResult:
+    """`best_result` of two curves whose points come one by one; or, with `last`, their values at the last step.
+
+    It keeps a few numbers, however many come. Values that are not finite are left out.
+    """
+
+    def __init__(self, last: bool = False) -> None:
+        self._last = last
+        self._accuracy: tuple[int, float] | None = None
+        self._its_loss: float | None = None
+        self._newest_loss: tuple[int, float] | None = None
+        self._loss: tuple[int, float] | None = None  # that counts where there is no accuracy
+
+    def add(self, kind: str, step: int, value: float) -> None:
+        """A point. kind: `accuracy` or `loss`."""
+        if not math.isfinite(value):
+            return
+        best, newest = self._accuracy, self._newest_loss
+        if kind == "loss":
+            self._newest_loss = step, value
+            if best is not None and best[0] == step:
+                self._its_loss = value
+            if self._loss is None or (step >= self._loss[0] if self._last else value < self._loss[1]):
+                self._loss = step, value
+        elif best is None or (step >= best[0] if self._last else value > best[1]):
+            self._accuracy = step, value
+            if best is None or best[0] != step:
+                self._its_loss = newest[1] if newest is not None and newest[0] == step else None
+
+    def result(self) -> dict[str, float]:
+        """`accuracy`, and the `loss` at the same step, as far as they are known; without an accuracy the loss alone."""
+        if self._accuracy is None:
+            return {} if self._loss is None else {"loss": self._loss[1]}
+        found = {"accuracy": self._accuracy[1], "loss": self._its_loss}
+        return {kind: value for kind, value in found.items() if value is not None}

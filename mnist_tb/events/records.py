@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import re
@@ -26,8 +27,13 @@ def record(content: bytes) -> bytes:
     TensorBoard's own writer does the same with a checksum in Python, which is a hundred times slower for a picture.
     https://github.com/tensorflow/tensorboard/blob/master/tensorboard/summary/writer/record_writer.py
     """
-    length = struct.pack("<Q", len(content))
-    return length + _masked_checksum(length) + content + _masked_checksum(content)
+    return _head(len(content)) + content + _masked_checksum(content)
+
+
+@functools.lru_cache(1024)
+def _head(length: int) -> bytes:
+    packed = struct.pack("<Q", length)
+    return packed + _masked_checksum(packed)
 
 
 @dataclass

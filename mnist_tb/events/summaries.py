@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +35,46 @@ Picture = np.ndarray
 _ENDS = {"completed": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
 
 
-def scalar(tag: str, value: float | torch.Tensor) -> Any:
-    return summary_pb2.Summary.Value(tag=tag, simple_value=float(value))
+def scalars_event(step: int, wall_time: float, values: Iterable[tuple[str, float | torch.Tensor]]) -> bytes:
+    """An `Event` with a point on each named curve, as its protocol buffer has it on the disk.
+
+    Made here, a field after the other: protocol buffers' own objects take several times as long.
+    https://protobuf.dev/programming-guides/encoding/
+    """
+    summary = b"".join([_scalar_head(tag) + _float(float(value)) for tag, value in values])
+    head = b"\x09" + _DOUBLE(wall_time) + b"\x10" + _varint(int(step))
+    return head + b"\x2a" + _varint(len(summary)) + summary
+
+
+_DOUBLE, _FLOAT = struct.Struct("<d").pack, struct.Struct("<f").pack
+
+
+@functools.lru_cache(4096)
+def _scalar_head(tag: str) -> bytes:
+    """What stands in a summary before the four bytes of a value."""
+    name = tag.encode()
+    field = b"\x0a" + _varint(len(name)) + name + b"\x15"
+    return b"\x0a" + _varint(len(field) + 4) + field
+
+
+def _float(value: float) -> bytes:
+    try:
+        return _FLOAT(value)
+    except OverflowError:
+        return _FLOAT(math.copysign(math.inf, value))
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; negative ones as 64 bits."""
+    if 0 <= number < 0x80:
+        return bytes((number,))
+    number &= 0xFFFF_FFFF_FFFF_FFFF
+    found = bytearray()
+    while number >= 0x80:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
 
 
 def histogram(tag: str, value: torch.Tensor) -> Any:

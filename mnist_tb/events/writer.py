@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     import torch
 
 
+Entry = list[tuple[str, Any]] | Callable[[], Any]
+"""What is queued: the tags and values of scalars; or a function that makes an event, or is called at a mark."""
+
+
 class EventWriter:
     """Writes one run's event file; a context manager that flushes and closes it. Without a folder it writes nothing.
 
     step, in all calls: the number of completed optimiser updates.
     An error of the writing thread (disk full, folder gone) is raised as TrainingError by the next call, or at the end.
-    Call from one thread; `flush`, and the function that `mark` returns, from any.
+    Call from any thread. After a fork the child's calls do nothing: the thread, and the file, are the parent's.
 
     start: the first step that will be written, 0 or where a run is resumed; TensorBoard discards what it has read of
     the run from there on. None adds to the run.
@@ -40,11 +45,11 @@ class EventWriter:
     """How often the queue is written: half a second is less than TensorBoard takes to show it."""
     HEARTBEAT_SECONDS = 10.0
     """How often the last status is repeated, so that a training between two of its points is not taken for killed."""
-    LIMIT = 4096
+    LIMIT = 1024
     """How many calls may be queued before the next one waits for the disk."""
 
     def __init__(self, folder: Path | None, start: int | None = None) -> None:
-        self._queue: deque[tuple[int, float, Callable[[], Any]]] = deque()  # step, time, what makes the event
+        self._queue: deque[tuple[int, float | None, Entry]] = deque()  # step, seconds since 1970 or None for a mark
         self._last_status: tuple[int, str] | None = None
         self._last_status_time = 0.0
         self._wake = threading.Event()
@@ -64,6 +69,7 @@ class EventWriter:
                 raise TrainingError(f"{self.path}: cannot be written: {error.strerror}") from None
             self._thread = threading.Thread(target=self._work, name="event writer", daemon=True)
             self._thread.start()
+            _writers.add(self)
             self._enqueue(0, lambda: event_pb2.Event(file_version="brain.Event:2"))
             if start is not None:
                 log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -85,10 +91,20 @@ class EventWriter:
     def enabled(self) -> bool:
         return self._thread is not None
 
-    def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
-        """One point on each named curve. Tensors hold one number, on any device, and must not change afterwards."""
-        values = dict(values)
-        self._enqueue_summary(step, lambda: [summaries.scalar(tag, value) for tag, value in values.items()])
+    def scalars(self, step: int, values: Mapping[str, float | torch.Tensor], wall_time: float | None = None) -> None:
+        """One point on each named curve. Tensors hold one number, on any device, and must not change afterwards.
+
+        wall_time: when it was, seconds since 1970; now, if None.
+        """
+        self._enqueue(step, list(values.items()), wall_time)
+
+    def points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
+        """As `scalars`; the list belongs to the writer from now on."""
+        self._enqueue(step, values, wall_time)
+
+    def event(self, step: int, make: Callable[[], event_pb2.Event], wall_time: float | None = None) -> None:
+        """Any event, from a function that makes it on the writing thread."""
+        self._enqueue(step, make, wall_time)
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
         """The distribution of each tensor's elements, NaN and infinities left out. The tensors are copied here."""
@@ -177,7 +193,7 @@ class EventWriter:
                     raise TrainingError(f"{self.path}: is closed, and cannot be written any more")
             return found
 
-        self._queue.append((0, 0.0, reach))
+        self._queue.append((0, None, reach))
         self._wake.set()
         return wait
 
@@ -197,16 +213,18 @@ class EventWriter:
     def _enqueue_summary(self, step: int, values: Callable[[], Any]) -> None:
         self._enqueue(step, lambda: event_pb2.Event(summary=summary_pb2.Summary(value=values())))
 
-    def _enqueue(self, step: int, make: Callable[[], Any]) -> None:
+    def _enqueue(self, step: int, made: Entry, wall_time: float | None = None) -> None:
         if self._thread is None:
             return
-        self._raise_error()
+        if self._error is not None:
+            self._raise_error()
         if len(self._queue) >= self.LIMIT:
             self._wake.set()
             with self._drained:
                 self._drained.wait_for(lambda: len(self._queue) < self.LIMIT or self._error is not None)
-        self.last_step = max(self.last_step, step)
-        self._queue.append((step, time.time(), make))
+        if step > self.last_step:
+            self.last_step = step
+        self._queue.append((step, time.time() if wall_time is None else wall_time, made))
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -237,13 +255,17 @@ class EventWriter:
     def _write_all(self) -> None:
         lines: list[bytes] = []
         while self._queue:
-            step, wall_time, make = self._queue.popleft()
-            if wall_time == 0.0:  # a mark: what came before it is written first
+            step, wall_time, made = self._queue.popleft()
+            if isinstance(made, list):
+                lines.append(records.record(summaries.scalars_event(step, wall_time or 0.0, made)))
+                continue
+            if wall_time is None:  # a mark: what came before it is written first
                 self._write(lines)
-            event = make()
-            if event is not None:
-                event.step, event.wall_time = step, wall_time
-                lines.append(records.record(event.SerializeToString()))
+                made()
+                continue
+            event = made()
+            event.step, event.wall_time = step, wall_time
+            lines.append(records.record(event.SerializeToString()))
         with self._drained:
             self._drained.notify_all()
         self._write(lines)
@@ -258,3 +280,15 @@ class EventWriter:
 def _status_event(text: str) -> Any:
     value = summaries.live(tags.LIVE_STATUS, text.encode())
     return event_pb2.Event(summary=summary_pb2.Summary(value=[value]))
+
+
+_writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
+
+
+def _forget() -> None:
+    for writer in _writers:
+        writer._thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -192,6 +192,25 @@ def create_run(
         raise kind(f"{logdir}: no run can be created here: {error.strerror}; choose another --logdir") from None
 
 
+def adopt_folder(path: Path, config: str, metrics: dict[str, Any], held: contextlib.ExitStack) -> Run:
+    """Make a folder of any name a run, whatever is in it; `held` receives its lock.
+
+    A run that it is already keeps its results and its configuration.
+    Raises InUseError where somebody has it, InputError where it cannot be written.
+    """
+    run = Run(path)
+    try:
+        run.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        held.enter_context(run.in_use())
+        known = read_json(run.metrics) or {}
+        run.write_metrics({**metrics, **known, "status": "running", "started": metrics["started"]})
+        if not known:
+            write_atomically(run.config, config.encode())
+    except OSError as error:
+        raise InputError(f"{path}: no run can be created here: {error.strerror}") from None
+    return run
+
+
 def find_run(logdir: Path, which: str) -> Run:
     """The run that a path, a folder's name, a number such as `7`, or `last` stands for.
 

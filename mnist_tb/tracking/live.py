@@ -23,8 +23,11 @@ class Live:
         """seconds: for which the run has been trained before. run: whose notes are written; None for none."""
         self._writer = writer
         self._status = status
+        self.changes: dict[str, Any] = {}
+        """What is to be in the next status that is written."""
+        self.due = float("-inf")
+        """When that is, by time.perf_counter."""
         self._began = time.perf_counter() - seconds
-        self._written = float("-inf")
         self._run = run
         self._notes = Notes()
         self._training: tuple[float, int] | None = None  # when the training began, and after how many updates
@@ -36,11 +39,12 @@ class Live:
         clock = time.perf_counter()
         if self._training is None and changes.get("phase") == "training":
             self._training = clock, step
-        self._status = replace(
-            self._status, **changes, step=step, seconds=clock - self._began, remaining=self._remaining(clock, step)
-        )
-        if now or clock - self._written >= _EVERY_SECONDS:
-            self._written = clock
+        self.changes.update(changes, step=step)
+        if now or clock >= self.due:
+            self.due = clock + _EVERY_SECONDS
+            times: dict[str, Any] = {"seconds": clock - self._began, "remaining": self._remaining(clock, step)}
+            self._status = replace(self._status, **self.changes, **times)
+            self.changes.clear()
             self._writer.live(step, self._status.to_json())
             if now and self._run is not None:
                 with suppress(InputError):  # somebody has edited it by hand
@@ -53,7 +57,7 @@ class Live:
 
     def end(self, state: str, error: str = "") -> None:
         """Write how the run ended: completed, interrupted, pruned or failed."""
-        self.update(self._status.step, now=True, state=state, phase=state, error=error)
+        self.update(self.changes.get("step", self._status.step), now=True, state=state, phase=state, error=error)
 
     def _remaining(self, clock: float, step: int) -> float | None:
         if self._training is None or step <= self._training[1]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,7 @@ from mnist_tb.environment.log import SYSTEM_SECONDS, EnvironmentLog
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events import tags
-from mnist_tb.events.curves import best_result
+from mnist_tb.events.curves import RunningResult
 from mnist_tb.events.status import Status
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
@@ -71,6 +73,9 @@ class Tracker:
     Call from one thread. Errors of the writing thread (disk full) are raised as TrainingError by the next call.
     """
 
+    _start: int | None = 0
+    _has_settings = True
+
     def __init__(
         self,
         logdir: str | Path,
@@ -99,25 +104,28 @@ class Tracker:
         notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see the README.
         Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
-        check_run_name(name)
         notes = make_notes(tags, note)
-        flat = _checked(flatten(config or {}))
+        flat = checked_settings(flatten(config or {}))
         self._notifier = Notifier(notify)
         self._lock = contextlib.ExitStack()
         self._environment = EnvironmentLog(_main_folder(), self._notifier)
         self.run = self._create(Path(logdir), name, config or {}, _facts(flat, dataset), notes)
         self._began = time.perf_counter()
-        self._step = 0
+        self._step, self._pid = 0, os.getpid()
         self._has_diverged = False
-        self._points: dict[str, list[tuple[int, float]]] = {tag: [] for tag in _LIVE}
-        self._writer = EventWriter(self.run.path, 0)
-        self._environment.start(self.run, self._writer, 0, code, system_seconds)
+        self._fields = dict(_LIVE)
+        self._results = {"val": RunningResult(), "test": RunningResult(last=True)}
+        self._speed: float | None = None
+        self._changing = threading.Lock()
+        self._writer = EventWriter(self.run.path, self._start)
+        self._environment.start(self.run, self._writer, max((self._start or 0) - 1, 0), code, system_seconds)
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
         self._live = Live(self._writer, status, run=self.run)
         self._write_beginning(name, flat, LAYOUT if charts is None else charts)
 
     def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any], notes: Notes) -> Run:
         """The run's folder, which is ours until the lock is closed."""
+        check_run_name(name)
         plain = json.loads(json.dumps(config))  # tuples become lists
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         try:
@@ -140,6 +148,8 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._pid:  # a fork of ours: the run is its parent's
+            return
         try:
             if error is None:
                 self._end("completed", "")
@@ -151,16 +161,32 @@ class Tracker:
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
         """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
-        known = {tag: float(value) for tag, value in values.items() if tag in _LIVE}
-        self._step = max(self._step, step)
-        self._writer.scalars(step, {**values, **known})
-        for tag, value in known.items():
-            self._points[tag].append((step, value))
-            if tag.startswith("loss/") and not self._has_diverged and not math.isfinite(value):
-                self._has_diverged = True
-                self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
-        evaluated = any(not tag.endswith("/train") and "/" in tag for tag in known)
-        self._live.update(self._step, now=evaluated, **{_LIVE[tag]: value for tag, value in known.items()})
+        self._points(step, [(tag, float(v) if tag in self._fields else v) for tag, v in values.items()])
+
+    def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
+        self._writer.points(step, values, wall_time)
+        with self._changing:
+            live, evaluated = self._live, False
+            self._step = max(self._step, step)
+            for tag, value in values:
+                if tag in self._fields:
+                    live.changes[self._fields[tag]] = value
+                    evaluated |= self._note(step, tag, value)
+            if evaluated or time.perf_counter() >= live.due:
+                live.update(self._step, now=evaluated)
+
+    def _note(self, step: int, tag: str, value: float) -> bool:
+        """What a point says of the result. Whether it belongs to an evaluation."""
+        split, _, kind = self._fields[tag].rpartition("_")
+        if kind == "loss" and not self._has_diverged and not math.isfinite(value):
+            self._has_diverged = True
+            self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
+        if split in self._results:
+            self._results[split].add(kind, step, value)
+            return True
+        if kind == "second" and math.isfinite(value):
+            self._speed = value
+        return False
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
@@ -193,15 +219,14 @@ class Tracker:
             "ended": time.time(),
             "step": self._step,
             "train_seconds": time.perf_counter() - self._began,
-            **{split: result for split in ("val", "test") if (result := self._best(split))},
+            **{split: result for split, each in self._results.items() if (result := each.result())},
         }
-        speed = self._points[tags.THROUGHPUT]
-        if speed and math.isfinite(speed[-1][1]):
-            changes["images_per_second"] = speed[-1][1]
+        if self._speed is not None:
+            changes["images_per_second"] = self._speed
         try:
             with self._lock, self._writer:
                 self._environment.finish()
-                if state != "interrupted":
+                if state != "interrupted" and self._has_settings:
                     self._writer.status(state)
                 self._live.end(state, error)
         except TrainingError as failed:
@@ -210,16 +235,6 @@ class Tracker:
         finally:
             self.run.update_metrics(**changes, **({"error": error or state} if state != "completed" else {}))
 
-    def _best(self, split: str) -> dict[str, float]:
-        """The best result on validation; on test, the last one."""
-        points = [self._points[f"{kind}/{split}"] for kind in ("accuracy", "loss")]
-        accuracies, losses = ({step: value for step, value in curve if math.isfinite(value)} for curve in points)
-        if split == "test" and (accuracies or losses):
-            last = max(accuracies or losses)
-            accuracies, losses = ({last: curve[last]} if last in curve else {} for curve in (accuracies, losses))
-        accuracy, loss = best_result(accuracies, losses)
-        return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}
-
 
 def _main_folder() -> Path:
     """The folder of the program that runs; in an interpreter or a notebook, the present one."""
@@ -227,7 +242,7 @@ def _main_folder() -> Path:
     return Path.cwd() if path is None else Path(path).resolve().parent
 
 
-def _checked(flat: dict[str, Any]) -> dict[str, Any]:
+def checked_settings(flat: dict[str, Any]) -> dict[str, Any]:
     for key, value in flat.items():
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):

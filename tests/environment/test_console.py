@@ -86,7 +86,9 @@ def test_progress_bars_are_their_last_state(tmp_path: Path, monkeypatch: pytest.
 def test_threads_and_streams_and_what_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = ConsoleLog()
     log.attach(tmp_path)
-    threads = [threading.Thread(target=lambda k=k: [print(f"{k}.{i}") for i in range(200)]) for k in range(4)]
+    threads = [
+        threading.Thread(target=lambda k=k: [sys.stdout.write(f"{k}.{i}\n") for i in range(200)]) for k in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

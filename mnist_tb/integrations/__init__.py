@@ -1,0 +1,4 @@
+"""What other people's trainings already have, with the whole of `Tracker` behind it: one changed line.
+
+Each file is for one of them, and is imported only when it is asked for. It knows nothing of this network.
+"""

@@ -1,0 +1,296 @@
+"""torch.utils.tensorboard's SummaryWriter, written by our thread, with a true status, the Live tab and comparisons."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from tensorboard.compat.proto import event_pb2
+from torch.utils import tensorboard
+from torch.utils.tensorboard import summary
+from torch.utils.tensorboard._convert_np import make_np
+from torch.utils.tensorboard._utils import convert_to_HWC
+
+from mnist_tb.config.hyperparameters import Settings, flatten, hyperparameters, short_name
+from mnist_tb.errors import InUseError, TrainingError
+from mnist_tb.events.curves import find_curves
+from mnist_tb.events.tags import CONFIG_TEXT
+from mnist_tb.events.texts import config_text
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.folder import Run, adopt_folder, write_atomically
+from mnist_tb.runs.notes import Notes
+from mnist_tb.tracking.tracker import Charts, Tracker
+
+_PREFIXES = {"train": "", "val": "val_", "test": "test_"}
+_MOST_TAGS = 200
+"""Among so many tags loss and accuracy are looked for."""
+
+
+class SummaryWriter(tensorboard.SummaryWriter):
+    """torch's class with the same methods and arguments; see its documentation.
+
+    The folder becomes a run, as `Tracker`'s: running until it is closed, failed where an error leaves its `with` block
+    or ends the program. Scalars, histograms and pictures are encoded and written by one thread.
+    What differs: `add_scalars` and `add_hparams` make no runs of their own. The first writes the curves
+    `main_tag/key`, and puts them on one chart of Custom Scalars. The latter gives the run its settings, once.
+    max_queue and flush_secs have no effect: what is logged is on the disk after half a second.
+    """
+
+    file_writer: Any
+    all_writers: Any
+
+    def _get_file_writer(self) -> Any:
+        if self.file_writer is None:
+            if "://" in str(self.log_dir):  # which torch's own writer knows how to reach
+                return super()._get_file_writer()
+            self.file_writer = _FileWriter(Path(self.log_dir), self.purge_step)
+            self.all_writers = {self.file_writer.get_logdir(): self.file_writer}
+            self.purge_step = None
+        return self.file_writer
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        new_style: bool = False,
+        double_precision: bool = False,
+    ) -> None:
+        """As torch's."""
+        writer = self.file_writer or self._get_file_writer()
+        if new_style or double_precision or not isinstance(writer, _FileWriter):
+            super().add_scalar(tag, scalar_value, global_step, walltime, new_style, double_precision)
+            return
+        if isinstance(scalar_value, torch.Tensor) and scalar_value.numel() == 1:
+            scalar_value = scalar_value.item()
+        elif type(scalar_value) is not float and type(scalar_value) is not int:
+            scalar_value = float(_one_number(scalar_value))
+        writer.scalars(int(global_step or 0), [(tag, scalar_value)], walltime)
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        global_step: int | None = None,
+        walltime: float | None = None,
+    ) -> None:
+        """As torch's, but for the curves' names: `main_tag/key`, in this run."""
+        writer = self._get_file_writer()
+        if not isinstance(writer, _FileWriter):
+            super().add_scalars(main_tag, tag_scalar_dict, global_step, walltime)
+            return
+        values = [(f"{main_tag}/{key}", float(_one_number(value))) for key, value in tag_scalar_dict.items()]
+        writer.show_together(main_tag, [tag for tag, _ in values])
+        writer.scalars(int(global_step or 0), values, walltime)
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: int | None = None,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+    ) -> None:
+        """As torch's; the bins are counted by the writing thread."""
+        writer, array = self._get_file_writer(), np.array(make_np(values))
+        if not isinstance(writer, _FileWriter) or not array.size or array.dtype.kind not in "fiub":
+            super().add_histogram(tag, values, global_step, bins, walltime, max_bins)
+            return
+        bins = self.default_bins if isinstance(bins, str) and bins == "tensorflow" else bins
+        writer.summary(lambda: summary.histogram(tag, array, bins, max_bins=max_bins), global_step, walltime)
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """As torch's; the picture is compressed by the writing thread."""
+        self._add_picture(tag, img_tensor, global_step, walltime, dataformats)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+    ) -> None:
+        """As torch's; the pictures are compressed by the writing thread."""
+        self._add_picture(tag, img_tensor, global_step, walltime, dataformats)
+
+    def _add_picture(self, tag: str, pixels: Any, step: int | None, walltime: float | None, dataformats: str) -> None:
+        picture = np.array(convert_to_HWC(make_np(pixels), dataformats))
+        writer = self._get_file_writer()
+        if isinstance(writer, _FileWriter):
+            writer.summary(lambda: summary.image(tag, picture, dataformats="HWC"), step, walltime)
+        else:
+            writer.add_summary(summary.image(tag, picture, dataformats="HWC"), step, walltime)
+
+    def add_hparams(
+        self,
+        hparam_dict: dict[str, Any],
+        metric_dict: dict[str, Any],
+        hparam_domain_discrete: dict[str, list[Any]] | None = None,
+        run_name: str | None = None,
+        global_step: int | None = None,
+    ) -> None:
+        """The run's settings, once, and further points on curves; run_name and the domains have no effect."""
+        writer = self._get_file_writer()
+        if not isinstance(writer, _FileWriter):
+            super().add_hparams(hparam_dict, metric_dict, hparam_domain_discrete, run_name, global_step)
+            return
+        if type(hparam_dict) is not dict or type(metric_dict) is not dict:
+            raise TypeError("hparam_dict and metric_dict should be dictionary.")
+        summary.hparams(hparam_dict, metric_dict, hparam_domain_discrete)  # raises what torch's would
+        writer.settings(hparam_dict)
+        for tag, value in metric_dict.items():
+            self.add_scalar(tag, value, global_step)
+
+    def add_custom_scalars(self, layout: Any) -> None:
+        """As torch's; in place of the charts of `add_scalars`."""
+        writer = self._get_file_writer()
+        if isinstance(writer, _FileWriter):
+            writer.together = None
+        super().add_custom_scalars(layout)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        if isinstance(self.file_writer, _FileWriter):
+            self.file_writer.error = exc_val
+        self.close()
+
+
+class _FileWriter(tensorboard.FileWriter):
+    """torch's FileWriter, on a run of ours. Its other methods come down to `add_event`."""
+
+    def __init__(self, log_dir: Path, purge_step: int | None) -> None:
+        self._folder = log_dir
+        self.error: BaseException | None = None
+        self.together: dict[str, list[str]] | None = {}
+        try:
+            self._run: _FolderRun | None = _FolderRun(log_dir, purge_step)
+            self._events = self._run.events
+        except InUseError:  # by another writer, which says how the run is
+            self._run = None
+            self._events = EventWriter(log_dir, purge_step)
+        self._at_exit = _close_at_exit(self)
+
+    def get_logdir(self) -> str:
+        return str(self._folder)
+
+    def scalars(self, step: int, values: list[tuple[str, float]], walltime: float | None) -> None:
+        if self._run is None:
+            self._events.points(step, values, walltime)
+        else:
+            self._run.see(step, values, walltime)
+
+    def summary(self, make: Any, step: int | None, walltime: float | None) -> None:
+        """What makes a summary, on the writing thread."""
+        self._events.event(int(step or 0), lambda: event_pb2.Event(summary=make()), walltime)
+
+    def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
+        self._events.event(int(step or 0), lambda: event, walltime)
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        if self._run is not None:
+            self._run.settings(values)
+
+    def show_together(self, main_tag: str, tags: list[str]) -> None:
+        """The curves of one `add_scalars` on one chart, unless the user has a layout."""
+        if self.together is not None and not set(tags) <= set(self.together.get(main_tag, ())):
+            self.together[main_tag] = sorted({*self.together.get(main_tag, ()), *tags})
+            self._events.layout({"add_scalars": self.together})
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        atexit.unregister(self._at_exit)
+        if self._run is None:
+            self._events.close()
+        else:
+            self._run.__exit__(None, self.error, None)
+
+
+class _FolderRun(Tracker):
+    """A run in a folder that somebody has chosen, whose settings and curves' names are not known before."""
+
+    def __init__(self, folder: Path, start: int | None) -> None:
+        self._start = start
+        self._seen: set[str] = set()
+        self._has_settings = False
+        super().__init__(folder.parent, folder.name)
+
+    @property
+    def events(self) -> EventWriter:
+        return self._writer
+
+    def see(self, step: int, values: list[tuple[str, float]], wall_time: float | None) -> None:
+        """As `scalars`, of any tags: which of them are loss and accuracy is guessed, as `compare` does."""
+        for tag, _ in values:
+            if tag not in self._seen and len(self._seen) < _MOST_TAGS:
+                self._seen.add(tag)
+                found = find_curves(self._seen)
+                self._fields |= {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
+        self._points(step, values, wall_time)
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """They count once: TensorBoard keeps the first that a run says of itself."""
+        if self._has_settings:
+            return
+        self._has_settings = True
+        plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in values.items()}
+        flat = {key: value if _is_plain(value) else str(value) for key, value in flatten(plain).items()}
+        self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or self.run.name)
+        self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
+        write_atomically(self.run.config, yaml.safe_dump(flat, sort_keys=False, allow_unicode=True).encode())
+        self.run.update_metrics(config=flat)
+
+    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any], notes: Notes) -> Run:
+        try:
+            return adopt_folder(logdir / name, "{}\n", facts, self._lock)
+        except BaseException as error:
+            self._environment.close(error)
+            raise
+
+    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
+        self._live.update(max((self._start or 0) - 1, 0), now=True, phase="training")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _one_number(value: Any) -> Any:
+    """As torch's class takes it."""
+    found = make_np(value).squeeze()
+    if found.ndim:
+        raise ValueError("scalar should be 0D")
+    return found
+
+
+def _close_at_exit(writer: _FileWriter) -> Callable[[], None]:
+    """Where the program ends without closing it: completed, or what its last error says."""
+
+    def close() -> None:
+        writer.error = getattr(sys, "last_value", None)
+        with suppress(TrainingError, OSError):
+            writer.close()
+
+    atexit.register(close)
+    return close
