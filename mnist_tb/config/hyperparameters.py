@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mnist_tb.errors import InputError
+
 Settings = Mapping[str, Any]
 
 LONGEST_NAME = 40
@@ -147,3 +149,16 @@ def _number(value: float) -> str:
         return plain
     scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return scientific if len(scientific) < len(plain) else plain
+
+
+def checked_settings(flat: dict[str, Any]) -> dict[str, Any]:
+    """Settings of somebody's training, tuples as lists. Raises InputError where one cannot be compared or written."""
+    for key, value in flat.items():
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
+            raise InputError(
+                f"config: {key} is a {type(value).__name__}; settings are numbers, strings, booleans or lists of these"
+            )
+        if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+            raise InputError(f"config: {key} is {value}; settings are finite numbers")
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}

@@ -235,3 +235,9 @@ class _Program:
         else:
             with suppress(ProcessLookupError):  # it has just ended
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def main_folder() -> Path:
+    """The folder of the program that runs; in an interpreter or a notebook, the present one."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    return Path.cwd() if path is None else Path(path).resolve().parent

@@ -27,7 +27,6 @@ from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run, adopt_folder, write_atomically
-from mnist_tb.runs.notes import Notes
 from mnist_tb.tracking.tracker import Charts, Tracker
 
 _PREFIXES = {"train": "", "val": "val_", "test": "test_"}
@@ -188,16 +187,11 @@ class _FileWriter(tensorboard.FileWriter):
         except InUseError:  # by another writer, which says how the run is
             self._run = None
             self._events = EventWriter(log_dir, purge_step)
+        self.scalars = self._events.points if self._run is None else self._run.see
         self._at_exit = _close_at_exit(self)
 
     def get_logdir(self) -> str:
         return str(self._folder)
-
-    def scalars(self, step: int, values: list[tuple[str, float]], walltime: float | None) -> None:
-        if self._run is None:
-            self._events.points(step, values, walltime)
-        else:
-            self._run.see(step, values, walltime)
 
     def summary(self, make: Any, step: int | None, walltime: float | None) -> None:
         """What makes a summary, on the writing thread."""
@@ -246,7 +240,7 @@ class _FolderRun(Tracker):
             if tag not in self._seen and len(self._seen) < _MOST_TAGS:
                 self._seen.add(tag)
                 found = find_curves(self._seen)
-                self._fields |= {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
+                self._outcome.fields |= {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
         self._points(step, values, wall_time)
 
     def settings(self, values: Mapping[str, Any]) -> None:
@@ -261,7 +255,7 @@ class _FolderRun(Tracker):
         write_atomically(self.run.config, yaml.safe_dump(flat, sort_keys=False, allow_unicode=True).encode())
         self.run.update_metrics(config=flat)
 
-    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any], notes: Notes) -> Run:
+    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
         try:
             return adopt_folder(logdir / name, "{}\n", facts, self._lock)
         except BaseException as error:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,38 +25,27 @@ import torch
 import yaml
 from torch import nn
 
-from mnist_tb.config.hyperparameters import Settings, flatten, hyperparameters, seed_of, short_name
+from mnist_tb.config.hyperparameters import Settings, checked_settings, flatten, hyperparameters, seed_of, short_name
 from mnist_tb.config.load import check_run_name
 from mnist_tb.environment.log import SYSTEM_SECONDS, EnvironmentLog
 from mnist_tb.environment.notify import Notifier
-from mnist_tb.errors import InputError, TrainingError
-from mnist_tb.events import tags
-from mnist_tb.events.curves import RunningResult
+from mnist_tb.environment.snapshot import main_folder
+from mnist_tb.errors import TrainingError
+from mnist_tb.events import records
+from mnist_tb.events.outcome import Outcome
 from mnist_tb.events.status import Status
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run, create_run, package_versions, save_predictions
-from mnist_tb.runs.notes import Notes, edit_notes, make_notes
+from mnist_tb.runs.notes import edit_notes, make_notes
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live
 
 KIND = "tracked"
 """The `kind` in metrics.json of such a run: its configuration is not one of `mnist-tb train`."""
-
-_LIVE = {
-    tags.LOSS_TRAIN: "loss",
-    tags.ACCURACY_TRAIN: "accuracy",
-    tags.LOSS_VAL: "val_loss",
-    tags.ACCURACY_VAL: "val_accuracy",
-    tags.LOSS_TEST: "test_loss",
-    tags.ACCURACY_TEST: "test_accuracy",
-    tags.LR: "lr",
-    tags.THROUGHPUT: "images_per_second",
-}
-"""Curves whose last values the Live tab shows as numbers, and their names there."""
 
 Charts = Mapping[str, Mapping[str, Sequence[str]]]
 Image = Picture | torch.Tensor | Callable[[], Picture]
@@ -70,7 +57,9 @@ class Tracker:
     The folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
     step, in all calls: completed optimiser updates. Curves may have any name; those named as here (`loss/train`,
     `accuracy/val`, …) also appear in the Live tab and in comparisons.
-    Call from one thread. Errors of the writing thread (disk full) are raised as TrainingError by the next call.
+    Call from any thread; several that write the same curve agree on its steps. In a fork, as of a DataLoader, and under
+    torchrun in all processes but that of rank 0, calls do nothing, and there is no `run`.
+    Errors of the writing thread (disk full) are raised as TrainingError by the next call.
     """
 
     _start: int | None = 0
@@ -104,33 +93,32 @@ class Tracker:
         notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see the README.
         Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
-        notes = make_notes(tags, note)
+        self._notes, self._notifier = make_notes(tags, note), Notifier(notify)
         flat = checked_settings(flatten(config or {}))
-        self._notifier = Notifier(notify)
-        self._lock = contextlib.ExitStack()
-        self._environment = EnvironmentLog(_main_folder(), self._notifier)
-        self.run = self._create(Path(logdir), name, config or {}, _facts(flat, dataset), notes)
-        self._began = time.perf_counter()
-        self._step, self._pid = 0, os.getpid()
-        self._has_diverged = False
-        self._fields = dict(_LIVE)
-        self._results = {"val": RunningResult(), "test": RunningResult(last=True)}
-        self._speed: float | None = None
+        self._step, self._pid, self._began = 0, os.getpid(), time.perf_counter()
+        self._outcome = Outcome(self._tell_of_divergence)
         self._changing = threading.Lock()
+        self._lock = contextlib.ExitStack()
+        self._is_open = os.environ.get("RANK", "0") == "0"
+        if not self._is_open:
+            self._writer = EventWriter(None)
+            return
+        self._environment = EnvironmentLog(main_folder(), self._notifier)
+        self.run = self._create(Path(logdir), name, config or {}, _facts(flat, dataset))
         self._writer = EventWriter(self.run.path, self._start)
         self._environment.start(self.run, self._writer, max((self._start or 0) - 1, 0), code, system_seconds)
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
         self._live = Live(self._writer, status, run=self.run)
         self._write_beginning(name, flat, LAYOUT if charts is None else charts)
 
-    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any], notes: Notes) -> Run:
+    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
         """The run's folder, which is ours until the lock is closed."""
         check_run_name(name)
         plain = json.loads(json.dumps(config))  # tuples become lists
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         try:
             run = create_run(logdir, name, text, facts, held=self._lock)
-            edit_notes(run, notes.tags, note=notes.note)
+            edit_notes(run, self._notes.tags, note=self._notes.note)
         except BaseException as error:
             self._environment.close(error)
             raise
@@ -148,8 +136,9 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if os.getpid() != self._pid:  # a fork of ours: the run is its parent's
+        if not self._is_open or os.getpid() != self._pid:  # a fork of ours: the run is its parent's
             return
+        self._is_open = False
         try:
             if error is None:
                 self._end("completed", "")
@@ -159,34 +148,51 @@ class Tracker:
         finally:
             self._environment.close(error)
 
+    def close(self) -> None:
+        """The run is complete; for where a `with` block does not fit, such as a notebook."""
+        self.__exit__(None, None, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `resume` needs, plain numbers and strings: save it in your checkpoint, after the step that is in it.
+
+        Waits until all that was logged is on the disk.
+        """
+        if not self._is_open:
+            return {}
+        seconds, results = time.perf_counter() - self._began, self._outcome.state_dict()
+        return {"step": self._step, "seconds": seconds, "results": results, "events": self._writer.flush()}
+
+    @classmethod
+    def resume(
+        cls, run: str | Path, state: Mapping[str, Any], *, steps: int = 0, notify: Sequence[str] = ()
+    ) -> Tracker:
+        """Go on with a run of yours where `state`, from `state_dict`, was taken; every point is written once.
+
+        run: its folder. What was logged after that is removed from its files. steps, notify: as for a new run.
+        Raises InputError where it is not a run, or somebody has it.
+        """
+        return _Resumed(Path(run), state, steps, notify)
+
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
         """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
-        self._points(step, [(tag, float(v) if tag in self._fields else v) for tag, v in values.items()])
+        self._points(step, [(tag, float(v) if tag in self._outcome.fields else v) for tag, v in values.items()])
 
     def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
         self._writer.points(step, values, wall_time)
+        if not self._is_open:
+            return
         with self._changing:
-            live, evaluated = self._live, False
+            live, fields, evaluated = self._live, self._outcome.fields, False
             self._step = max(self._step, step)
             for tag, value in values:
-                if tag in self._fields:
-                    live.changes[self._fields[tag]] = value
-                    evaluated |= self._note(step, tag, value)
+                if tag in fields:
+                    live.changes[fields[tag]] = value
+                    evaluated |= self._outcome.add(step, tag, value)
             if evaluated or time.perf_counter() >= live.due:
                 live.update(self._step, now=evaluated)
 
-    def _note(self, step: int, tag: str, value: float) -> bool:
-        """What a point says of the result. Whether it belongs to an evaluation."""
-        split, _, kind = self._fields[tag].rpartition("_")
-        if kind == "loss" and not self._has_diverged and not math.isfinite(value):
-            self._has_diverged = True
-            self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
-        if split in self._results:
-            self._results[split].add(kind, step, value)
-            return True
-        if kind == "second" and math.isfinite(value):
-            self._speed = value
-        return False
+    def _tell_of_divergence(self, tag: str, step: int, value: float) -> None:
+        self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
@@ -207,11 +213,13 @@ class Tracker:
 
     def graph(self, model: nn.Module, input_shape: Sequence[int]) -> None:
         """The layers of a model without data-dependent control flow, for an input of this shape; once a run."""
-        self._writer.graph(graph.draw(model, input_shape))
+        if self._is_open:
+            self._writer.graph(graph.draw(model, input_shape))
 
     def predictions(self, labels: torch.Tensor, probabilities: torch.Tensor) -> None:
         """The class of each test sample, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
-        save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
+        if self._is_open:
+            save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
 
     def _end(self, state: str, error: str) -> None:
         changes = {
@@ -219,10 +227,8 @@ class Tracker:
             "ended": time.time(),
             "step": self._step,
             "train_seconds": time.perf_counter() - self._began,
-            **{split: result for split, each in self._results.items() if (result := each.result())},
+            **self._outcome.metrics(),
         }
-        if self._speed is not None:
-            changes["images_per_second"] = self._speed
         try:
             with self._lock, self._writer:
                 self._environment.finish()
@@ -236,22 +242,37 @@ class Tracker:
             self.run.update_metrics(**changes, **({"error": error or state} if state != "completed" else {}))
 
 
-def _main_folder() -> Path:
-    """The folder of the program that runs; in an interpreter or a notebook, the present one."""
-    path = getattr(sys.modules["__main__"], "__file__", None)
-    return Path.cwd() if path is None else Path(path).resolve().parent
+class _Resumed(Tracker):
+    """A run that is there already, cut back to a state."""
 
+    def __init__(self, folder: Path, state: Mapping[str, Any], steps: int, notify: Sequence[str]) -> None:
+        self._state, self._start = state, int(state.get("step", -1)) + 1
+        known = Run(folder).read_metrics()
+        super().__init__(
+            folder.parent,
+            folder.name,
+            known.get("config"),
+            steps=steps,
+            dataset=known.get("dataset") or "",
+            notify=notify,
+        )
 
-def checked_settings(flat: dict[str, Any]) -> dict[str, Any]:
-    for key, value in flat.items():
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
-            raise InputError(
-                f"config: {key} is a {type(value).__name__}; settings are numbers, strings, booleans or lists of these"
-            )
-        if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
-            raise InputError(f"config: {key} is {value}; settings are finite numbers")
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
+        run = Run(logdir / name)
+        try:
+            self._lock.enter_context(run.in_use())
+            records.trim(run.path, self._state.get("events", {}))
+            run.restart_metrics()
+        except BaseException as error:
+            self._environment.close(error)
+            raise
+        return run
+
+    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
+        self._step = int(self._state.get("step", 0))
+        self._began -= self._state.get("seconds", 0.0)
+        self._outcome.load_state_dict(self._state.get("results", {}))
+        self._live.update(self._step, now=True, phase="training")
 
 
 def _facts(flat: Mapping[str, Any], dataset: str) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""A Tracker that is resumed, closed, forked, one of several; and how little it keeps."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.events import scalars
+from mnist_tb import Tracker
+from mnist_tb.errors import InputError
+from mnist_tb.events.curves import RunningResult, best_result
+from mnist_tb.runs.folder import list_run_folders
+
+PROGRAM = """if True:
+    import json, os, sys, time
+    from pathlib import Path
+    from mnist_tb import Tracker
+    logdir, end = Path(sys.argv[1]), int(sys.argv[2])
+    saved = logdir / "state.json"
+    if saved.exists():
+        state = json.loads(saved.read_text())
+        tracker = Tracker.resume(logdir / "0001-mine", state, steps=end)
+    else:
+        state = {"step": 0}
+        tracker = Tracker(logdir, "mine", {"lr": 0.5}, steps=end, dataset="d")
+    print("ready", flush=True)
+    for step in range(state["step"] + 1, end + 1):
+        tracker.scalars(step, {"loss/train": 1 / step, "accuracy/val": -abs(step - 70) / 1000})
+        if step % 10 == 0:
+            text = json.dumps(tracker.state_dict())
+            (logdir / "new").write_text(text)
+            (logdir / "new").replace(saved)
+        time.sleep(0.002)
+    tracker.close()"""
+
+
+def test_killed_and_resumed_each_point_is_written_once(tmp_path: Path) -> None:
+    """At random instants; the state goes through JSON."""
+    instants, end = random.Random(4), 200
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), str(end)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            process.wait(0.05 + 0.3 * instants.random())
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    (run,) = list_run_folders(tmp_path)
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), str(end)], check=True, timeout=120)
+    read = scalars(run)
+    assert read["loss/train"] == [(step, pytest.approx(1 / step)) for step in range(1, end + 1)]
+    assert [step for step, _ in read["accuracy/val"]] == list(range(1, end + 1))
+    known = run.read_metrics()
+    assert (known["status"], known["step"], known["val"]) == ("completed", end, {"accuracy": 0.0})
+    assert known["config"] == {"lr": 0.5}
+    assert known["dataset"] == "d"
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with Tracker(tmp_path, "mine") as tracker:
+        state = tracker.state_dict()
+        with pytest.raises(InputError, match="in use"):
+            Tracker.resume(tracker.run.path, state)
+    with pytest.raises(InputError, match="is not a run"):
+        Tracker.resume(tmp_path / "nothing", state)
+    assert sys.stdout.__class__.__name__ != "_Tee", "nothing of it is left"
+
+
+def test_closed_cell_by_cell(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "mine")
+    tracker.scalars(1, {"a": 1.0})
+    tracker.close()
+    tracker.close()
+    assert tracker.run.read_metrics()["status"] == "completed"
+    assert scalars(tracker.run)["a"] == [(1, 1.0)]
+
+
+def test_under_torchrun_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with Tracker(tmp_path / "runs", "mine") as other:
+        other.scalars(1, {"loss/train": torch.tensor(1.0)})
+        other.histograms(1, torch.nn.Linear(1, 1))
+        other.images(1, {"a": torch.zeros(2, 2, dtype=torch.uint8)})
+        other.texts(1, {"a": "b"})
+        other.graph(torch.nn.Linear(1, 1), (1, 1))
+        other.predictions(torch.zeros(1, dtype=torch.int64), torch.ones(1, 2))
+        assert other.state_dict() == {}
+        assert not hasattr(other, "run")
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("RANK", "0")
+    with Tracker(tmp_path / "runs", "mine"):
+        pass
+    assert len(list_run_folders(tmp_path / "runs")) == 1
+
+
+def test_from_several_threads(tmp_path: Path) -> None:
+    with Tracker(tmp_path, "mine") as tracker:
+
+        def work(k: int) -> None:
+            for step in range(300):
+                tracker.scalars(step, {f"x/{k}": step, "accuracy/val": 1 - 1 / (step + 1)})
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    read = scalars(tracker.run)
+    assert all(read[f"x/{k}"] == [(step, float(step)) for step in range(300)] for k in range(4))
+    assert tracker.run.read_metrics()["val"] == {"accuracy": pytest.approx(1 - 1 / 300)}
+
+
+def test_memory_is_flat(tmp_path: Path) -> None:
+    """Curves that count among them. (Ten million in benchmarks/scalars.py.)"""
+    with Tracker(tmp_path, "mine", system_seconds=0) as tracker:
+        sizes = []
+        for step in range(60_000):
+            if step % 20_000 == 10_000:
+                if not sizes:
+                    tracemalloc.start()
+                tracker._writer.flush()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            tracker.scalars(step, {"loss/train": 0.5, "accuracy/train": 0.5})
+            if step % 100 == 0:
+                tracker.scalars(step, {"loss/val": 0.5, "accuracy/val": step / 60_000, "accuracy/test": 0.1})
+        tracemalloc.stop()
+    assert sizes[-1] - sizes[0] < 400_000, "bytes for 40,000 steps"
+
+
+POINTS = st.lists(
+    st.tuples(
+        st.sampled_from(["accuracy", "loss"]), st.integers(0, 5), st.sampled_from([0.1, 0.5, 0.9, float("nan"), 2.0])
+    ),
+    max_size=20,
+)
+
+
+@given(POINTS)
+def test_a_running_result_is_the_result_of_all_points(points: list[tuple[str, int, float]]) -> None:
+    """Where each curve has one point a step, in ascending order."""
+    kept = {(kind, step): value for kind, step, value in points}
+    ordered = sorted(kept.items(), key=lambda each: each[0][1])
+    running, last = RunningResult(), RunningResult(last=True)
+    for (kind, step), value in ordered:
+        running.add(kind, step, value)
+        last.add(kind, step, value)
+    curves: dict[str, dict[int, float]] = {
+        name: {step: value for (kind, step), value in ordered if kind == name and value == value}
+        for name in ("accuracy", "loss")
+    }
+    assert running.result() == _known(*best_result(curves["accuracy"], curves["loss"]))
+    end = max(curves["accuracy"] or curves["loss"], default=None)
+    assert last.result() == _known(*(curves[kind].get(end) for kind in ("accuracy", "loss")))  # type: ignore[arg-type]
+
+
+def _known(accuracy: float | None, loss: float | None) -> Mapping[str, Any]:
+    return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}
