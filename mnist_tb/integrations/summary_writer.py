@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import atexit
-import math
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tensorboard.compat.proto import event_pb2
 from torch.utils import tensorboard
 from torch.utils.tensorboard import summary
 from torch.utils.tensorboard._convert_np import make_np
 from torch.utils.tensorboard._utils import convert_to_HWC
 
-from mnist_tb.config.hyperparameters import Settings, flatten, hyperparameters, short_name
-from mnist_tb.errors import InUseError, TrainingError
-from mnist_tb.events.curves import find_curves
-from mnist_tb.events.tags import CONFIG_TEXT
-from mnist_tb.events.texts import config_text
+from mnist_tb.errors import InUseError
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, adopt_folder, write_atomically
-from mnist_tb.tracking.tracker import Charts, Tracker
-
-_PREFIXES = {"train": "", "val": "val_", "test": "test_"}
-_MOST_TAGS = 200
-"""Among so many tags loss and accuracy are looked for."""
+from mnist_tb.integrations.adapter import Adapter
 
 
 class SummaryWriter(tensorboard.SummaryWriter):
@@ -182,13 +169,14 @@ class _FileWriter(tensorboard.FileWriter):
         self.error: BaseException | None = None
         self.together: dict[str, list[str]] | None = {}
         try:
-            self._run: _FolderRun | None = _FolderRun(log_dir, purge_step)
+            self._run: Adapter | None = Adapter(log_dir.parent, log_dir.name, log_dir, purge_step, everywhere=True)
             self._events = self._run.events
         except InUseError:  # by another writer, which says how the run is
             self._run = None
             self._events = EventWriter(log_dir, purge_step)
         self.scalars = self._events.points if self._run is None else self._run.see
-        self._at_exit = _close_at_exit(self)
+        if self._run is None:
+            atexit.register(self._events.close)
 
     def get_logdir(self) -> str:
         return str(self._folder)
@@ -214,60 +202,11 @@ class _FileWriter(tensorboard.FileWriter):
         self._events.flush()
 
     def close(self) -> None:
-        atexit.unregister(self._at_exit)
         if self._run is None:
+            atexit.unregister(self._events.close)
             self._events.close()
         else:
             self._run.__exit__(None, self.error, None)
-
-
-class _FolderRun(Tracker):
-    """A run in a folder that somebody has chosen, whose settings and curves' names are not known before."""
-
-    def __init__(self, folder: Path, start: int | None) -> None:
-        self._start = start
-        self._seen: set[str] = set()
-        self._has_settings = False
-        super().__init__(folder.parent, folder.name)
-
-    @property
-    def events(self) -> EventWriter:
-        return self._writer
-
-    def see(self, step: int, values: list[tuple[str, float]], wall_time: float | None) -> None:
-        """As `scalars`, of any tags: which of them are loss and accuracy is guessed, as `compare` does."""
-        for tag, _ in values:
-            if tag not in self._seen and len(self._seen) < _MOST_TAGS:
-                self._seen.add(tag)
-                found = find_curves(self._seen)
-                self._outcome.fields |= {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
-        self._points(step, values, wall_time)
-
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """They count once: TensorBoard keeps the first that a run says of itself."""
-        if self._has_settings:
-            return
-        self._has_settings = True
-        plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in values.items()}
-        flat = {key: value if _is_plain(value) else str(value) for key, value in flatten(plain).items()}
-        self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or self.run.name)
-        self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
-        write_atomically(self.run.config, yaml.safe_dump(flat, sort_keys=False, allow_unicode=True).encode())
-        self.run.update_metrics(config=flat)
-
-    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
-        try:
-            return adopt_folder(logdir / name, "{}\n", facts, self._lock)
-        except BaseException as error:
-            self._environment.close(error)
-            raise
-
-    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
-        self._live.update(max((self._start or 0) - 1, 0), now=True, phase="training")
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _one_number(value: Any) -> Any:
@@ -276,15 +215,3 @@ def _one_number(value: Any) -> Any:
     if found.ndim:
         raise ValueError("scalar should be 0D")
     return found
-
-
-def _close_at_exit(writer: _FileWriter) -> Callable[[], None]:
-    """Where the program ends without closing it: completed, or what its last error says."""
-
-    def close() -> None:
-        writer.error = getattr(sys, "last_value", None)
-        with suppress(TrainingError, OSError):
-            writer.close()
-
-    atexit.register(close)
-    return close

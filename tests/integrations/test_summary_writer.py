@@ -209,25 +209,38 @@ def test_how_it_ends(tmp_path: Path) -> None:
     program = """if True:
         import os, sys
         from mnist_tb import SummaryWriter
-        writer = SummaryWriter(sys.argv[1])
+        how = None
+        for each in sys.argv[2:]:
+            if os.fork() == 0:
+                how = each
+                break
+            os.wait()
+        if how is None:
+            sys.exit()
+        writer = SummaryWriter(f"{sys.argv[1]}/{how}")
         writer.add_scalar("a", 1.0, 1)
-        if sys.argv[2] == "error": raise RuntimeError("the cat")
-        if sys.argv[2] == "with":
-            with writer: raise RuntimeError("the dog")
-        if sys.argv[2] == "killed":
+        if how == "error":
+            raise RuntimeError("the cat")
+        if how == "with":
+            with writer:
+                raise RuntimeError("the dog")
+        if how == "killed":
             writer.flush()
             os.kill(os.getpid(), 9)
-        if sys.argv[2] == "fork" and os.fork() == 0:
-            for i in range(10_000): writer.add_scalar("a", 2.0, i)  # more than fits into the queue
-            writer.close()
-            sys.exit(0)
-        if sys.argv[2] == "fork": os.wait()"""
-    for how, status, error in (
-        ("nothing", "completed", None), ("error", "failed", "the cat"), ("with", "failed", "the dog"),
-        ("fork", "completed", None), ("killed", "running", None),
-    ):  # fmt: skip
+        if how == "fork":
+            if os.fork() == 0:
+                for i in range(10_000):  # more than fits into the queue
+                    writer.add_scalar("a", 2.0, i)
+                writer.close()
+                sys.exit()
+            os.wait()"""
+    ends = {
+        "nothing": ("completed", None), "error": ("failed", "the cat"), "with": ("failed", "the dog"),
+        "fork": ("completed", None), "killed": ("running", None),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), *ends], capture_output=True, timeout=120)
+    for how, (status, error) in ends.items():
         run = Run(tmp_path / how)
-        done = subprocess.run([sys.executable, "-c", program, str(run.path), how], capture_output=True, timeout=120)
         known = run.read_metrics()
         assert (known["status"], known.get("error")) == (status, error), (how, done.stderr.decode())
         assert scalars(run)["a"] == [(1, 1.0)]

@@ -1,0 +1,178 @@
+"""Lightning's, Transformers' and Accelerate's trainers, tracked: real ones, run as the examples run them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import runpy
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.events import read_events, scalars
+from helpers.killing import record_counts
+from helpers.paths import REPOSITORY
+from mnist_tb.cli.main import main
+from mnist_tb.runs.folder import Run, list_run_folders
+
+Example = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Example:
+    """Runs an example's main with these options; returns its names. What the libraries warn of is theirs."""
+
+    def run(name: str, *options: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [name, "--logdir", str(tmp_path / "runs"), *options])
+        monkeypatch.chdir(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = runpy.run_path(str(REPOSITORY / "examples" / f"{name}.py"))
+            found["main"]()
+            gc.collect()
+        return found
+
+    return run
+
+
+def only(logdir: Path) -> tuple[Run, dict[str, Any]]:
+    (run,) = list_run_folders(logdir)
+    return run, run.read_metrics()
+
+
+def test_lightning(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fit and test are one run, with its settings, its result and its checkpoints; each point is written once."""
+    example("lightning_mlp", "--epochs", "2", "--lr", "0.01")
+    run, known = only(tmp_path / "runs")
+    assert known["status"] == "completed"
+    assert known["config"] == {"lr": 0.01, "width": 64}
+    assert known["dataset"] == "digits"
+    assert Path(known["checkpoints"]["best"]).parent == run.path / "checkpoints"
+    assert Path(known["checkpoints"]["best"]).is_file()
+    read = scalars(run)
+    assert known["test"] == {
+        "accuracy": pytest.approx(read["test_acc"][-1][1]), "loss": pytest.approx(read["test_loss"][-1][1])
+    }  # fmt: skip
+    assert known["val"]["accuracy"] == pytest.approx(max(value for _, value in read["val_acc"]))
+    assert [step for step, _ in read["val_acc"]] == [19, 39]
+    assert all(
+        count == 1 for (tag, _), count in record_counts(run).items() if tag.startswith(("train", "val", "test_"))
+    )
+    capsys.readouterr()
+    assert main(arguments=["compare", "--logdir", str(tmp_path / "runs"), "--format", "json"]) == 0
+    (section,) = json.loads(capsys.readouterr().out)
+    assert section["dataset"] == "digits"
+    assert section["lines"][0]["test_accuracy"] == pytest.approx(read["test_acc"][-1][1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_that_fails_and_its_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lightning as L
+
+    from mnist_tb.integrations.lightning import TrackerLogger
+
+    class Module(L.LightningModule):
+        def __init__(self, wrong: type[BaseException] | None) -> None:
+            super().__init__()
+            self.layer, self.example_input_array, self.wrong = torch.nn.Linear(3, 1), torch.zeros(1, 3), wrong
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)  # type: ignore[no-any-return]
+
+        def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
+            if number == 2 and self.wrong is not None:
+                raise self.wrong("the cat")
+            return self(batch).sum()  # type: ignore[no-any-return]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    monkeypatch.chdir(tmp_path)
+    for wrong, outer, status in (
+        (None, None, "completed"), (ValueError, ValueError, "failed"), (KeyboardInterrupt, SystemExit, "interrupted"),
+    ):  # fmt: skip
+        logger = TrackerLogger(tmp_path / "runs", "mine", log_graph=True)
+        trainer = L.Trainer(
+            max_epochs=1, accelerator="cpu", logger=logger, enable_progress_bar=False, enable_checkpointing=False
+        )
+        loader = torch.utils.data.DataLoader(torch.zeros(4, 3), 1)
+        if outer is None:
+            trainer.fit(Module(wrong), loader)
+        else:
+            with pytest.raises(outer):
+                trainer.fit(Module(wrong), loader)
+        known = Run(Path(logger.log_dir)).read_metrics()
+        assert known["status"] == status
+        assert known.get("error") == (None if wrong is None else "the cat")
+        assert any("layer" in node.name for node in read_events(Run(Path(logger.log_dir))).Graph().node)
+
+
+def test_transformers(example: Example, tmp_path: Path) -> None:
+    example("transformers_digits", "--epochs", "2")
+    run, known = only(tmp_path / "runs")
+    assert known["status"] == "completed"
+    settings = known["config"]
+    assert {
+        "learning_rate": 3e-3, "num_train_epochs": 2, "seed": 42, "per_device_train_batch_size": 64,
+        "model.hidden_size": 32, "model.num_hidden_layers": 2,
+    }.items() <= settings.items()  # fmt: skip
+    assert len(settings) < 40, "defaults are left out"
+    assert not any("token" in key or "dir" in key for key in settings)
+    read = scalars(run)
+    assert [step for step, _ in read["eval_accuracy"]] == [20, 40]
+    assert known["val"]["accuracy"] == pytest.approx(max(value for _, value in read["eval_accuracy"]))
+    assert len(read["loss"]) == 8
+
+
+def test_transformers_that_fails(tmp_path: Path) -> None:
+    """In a `with` block of the callback; without one the program's end would say so."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from mnist_tb.integrations.transformers import TrackerCallback
+
+    arguments = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none", hub_token="geheim")
+    state, control = TrainerState(global_step=3, max_steps=10), TrainerControl()
+
+    def fail() -> None:
+        with TrackerCallback(tmp_path / "runs", "mine") as callback:
+            callback.on_train_begin(arguments, state, control)
+            callback.on_log(arguments, state, control, {"loss": 1.0, "text": "x"})
+            raise ValueError("the cat")
+
+    with pytest.raises(ValueError, match="the cat"):
+        fail()
+    run, known = only(tmp_path / "runs")
+    assert (known["status"], known["error"]) == ("failed", "the cat")
+    assert scalars(run)["loss"] == [(3, 1.0)]
+    assert "geheim" not in "".join(path.read_text(errors="replace") for path in run.path.iterdir() if path.is_file())
+    state.is_world_process_zero = False
+    other = TrackerCallback(tmp_path / "others")
+    other.on_train_begin(arguments, state, control)
+    other.on_log(arguments, state, control, {"loss": 1.0})
+    other.on_train_end(arguments, state, control)
+    assert not (tmp_path / "others").exists()
+
+
+def test_accelerate(example: Example, tmp_path: Path) -> None:
+    example("accelerate_mlp", "--epochs", "2")
+    run, known = only(tmp_path / "runs")
+    assert known["status"] == "completed"
+    assert known["config"] == {"lr": 1e-3, "epochs": 2, "width": 64}
+    read = scalars(run)
+    assert len(read["train_loss"]) == 40
+    assert [step for step, _ in read["val_acc"]] == [20, 40]
+    assert known["val"]["accuracy"] == pytest.approx(read["val_acc"][-1][1])
+
+
+@pytest.mark.parametrize("name", ["lightning", "transformers", "accelerate"])
+def test_an_extra_that_is_missing_is_named(name: str) -> None:
+    program = f"import sys; sys.modules[{name!r}] = None; import mnist_tb.integrations.{name}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"pip install 'mnist-tb[{name}]'" in done.stderr.splitlines()[-1]
