@@ -6,14 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_tb.analysis.loading import load_runs
     from mnist_tb.integrations.summary_writer import SummaryWriter
     from mnist_tb.tracking.tracker import Tracker
 
 __version__ = "0.1.0"
-__all__ = ["SummaryWriter", "Tracker"]
+__all__ = ["SummaryWriter", "Tracker", "load_runs"]
 
-_PUBLIC = {"Tracker": "tracking.tracker", "SummaryWriter": "integrations.summary_writer"}
-"""They import torch, which the commands that need none are not to wait for."""
+_PUBLIC = {
+    "Tracker": "tracking.tracker",
+    "SummaryWriter": "integrations.summary_writer",
+    "load_runs": "analysis.loading",
+}
+"""Imported when they are asked for: torch is slow to import, and the commands that need none are not to wait."""
 
 
 def __getattr__(name: str) -> Any:

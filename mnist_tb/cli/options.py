@@ -24,3 +24,4 @@ notify_option = click.option(
     metavar="URL",
     help="Tell this address how a run ends, by Apprise: mailto://…, json://…. Repeatable. Or MNIST_TB_NOTIFY.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_tb.cli.options import logdir_option
+from mnist_tb.cli.options import json_option, logdir_option
 from mnist_tb.errors import InputError, TrainingError
 
 _WIDE = 200
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_tb.events.curves import Told
-    from mnist_tb.runs.query import Problem, RunList
+    from mnist_tb.runs.query import Problem, RunList, RunSummary
 
 
 @click.group("runs")
@@ -31,13 +32,17 @@ def runs_group() -> None:
 
 @runs_group.command("list")
 @click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only runs with this, e.g. tag=good.")
+@json_option
 @logdir_option
-def list_command(conditions: tuple[str, ...], logdir: Path) -> None:
+def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> None:
     """One line a run, the newest last."""
     from mnist_tb.analysis import compare, tables
 
     found = read(logdir, ())
     chosen = compare.where(found.runs, conditions)
+    if as_json:
+        _print_json(found, chosen)
+        return
     titles: tuple[str, ...] = ("run", "status", "data", "epoch", "val %", "test %", "started", "tags")
     titles = titles if any(row.notes.tags for row in chosen) else titles[:-1]
     rows = [
@@ -63,8 +68,9 @@ def list_command(conditions: tuple[str, ...], logdir: Path) -> None:
 @runs_group.command("show")
 @click.argument("run")
 @click.option("--log", is_flag=True, help="Print what it printed, and nothing else.")
+@json_option
 @logdir_option
-def show_command(run: str, log: bool, logdir: Path) -> None:
+def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
     """All about RUN: its settings, its results, its files, and what it was made with."""
     from mnist_tb.analysis import tables
     from mnist_tb.environment.console import NAME, read_console
@@ -73,6 +79,9 @@ def show_command(run: str, log: bool, logdir: Path) -> None:
     from mnist_tb.runs.folder import Run
 
     found = read(logdir, (run,))
+    if as_json:
+        _print_json(found, found.runs)
+        return
     if log:
         for summary in found.runs:
             text = read_console(summary.path)
@@ -214,6 +223,16 @@ def report_problems(problems: Sequence[Problem]) -> None:
         click.echo(f"mnist-tb: {problem.text}", err=True)
     if any(problem.lost for problem in problems):
         raise TrainingError(f"not everything could be read: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+
+
+def _print_json(found: RunList, chosen: Sequence[RunSummary]) -> None:
+    """A list of what `LoadedRun.to_dict` says of each run; numbers that are not finite are null."""
+    from mnist_tb.analysis.loading import LoadedRun
+    from mnist_tb.config.hyperparameters import finite_or_none
+
+    rows = [finite_or_none(LoadedRun(run).to_dict()) for run in chosen]
+    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    report_problems(found.problems)
 
 
 def _percent(value: float | None) -> str:

@@ -104,6 +104,9 @@ class Adapter(Tracker):
             raise
 
     def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
+        trained = self.run.read_metrics().get("train_seconds")  # before it was closed, and is opened again
+        if isinstance(trained, (int, float)):
+            self._began -= trained
         self._live.update(max((self._start or 0) - 1, 0), now=True, phase="training")
 
 
