@@ -42,13 +42,15 @@ class Adapter(Tracker):
         folder: Path | None = None,
         start: int | None = None,
         everywhere: bool = False,
+        after: Adapter | None = None,
         **named: Any,
     ) -> None:
         """folder: to write to, whatever is in it; None for a new one, as `Tracker`'s. start: as for `EventWriter`.
 
-        everywhere: in all processes of torchrun. named: as for `Tracker`, but for the configuration and the charts.
+        everywhere: in all processes of torchrun. after: the one, closed, with whose run this one goes on.
+        named: as for `Tracker`, but for the configuration and the charts.
         """
-        self._everywhere = everywhere
+        self._everywhere, self._after = everywhere, after
         self._folder, self._start = folder, start
         self._seen: set[str] = set()
         self._has_settings = False
@@ -104,10 +106,12 @@ class Adapter(Tracker):
             raise
 
     def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
-        trained = self.run.read_metrics().get("train_seconds")  # before it was closed, and is opened again
-        if isinstance(trained, (int, float)):
-            self._began -= trained
-        self._live.update(max((self._start or 0) - 1, 0), now=True, phase="training")
+        self._step = max((self._start or 0) - 1, 0)
+        if self._after is not None:
+            self._outcome, self._step = self._after._outcome, self._after._step
+            self._began -= self.run.read_metrics().get("train_seconds", 0.0)
+            self._live.carry_on(self._after._live)
+        self._live.update(self._step, now=True, phase="training")
 
 
 def _plain(value: Any) -> Any:

@@ -45,6 +45,7 @@ class TrackerLogger(Logger):
         self._logdir, self._run_name, self._log_graph = Path(logdir), name, log_graph
         self._named: dict[str, Any] = {"steps": steps, "dataset": dataset, "tags": tags, "note": note, "notify": notify}
         self._tracker: Adapter | None = None
+        self._before: Adapter | None = None
         self._folder: Path | None = None
         self._step = 0
 
@@ -53,7 +54,9 @@ class TrackerLogger(Logger):
     def experiment(self) -> Any:
         """The `Tracker`. After the end of one stage, such as `fit`, the next one goes on with the same run."""
         if self._tracker is None:
-            self._tracker = Adapter(self._logdir, self._run_name, self._folder, everywhere=True, **self._named)
+            self._tracker = Adapter(
+                self._logdir, self._run_name, self._folder, everywhere=True, after=self._before, **self._named
+            )
             self._folder = self._tracker.run.path
         return self._tracker
 
@@ -105,4 +108,4 @@ class TrackerLogger(Logger):
         if self._tracker is not None:
             error = sys.exc_info()[1] if status == "failed" else None
             self._tracker.__exit__(None, error, None)
-            self._tracker = None
+            self._tracker, self._before = None, self._tracker

@@ -40,6 +40,7 @@ class TrackerCallback(TrainerCallback):
         self._logdir, self._name = Path(logdir), name
         self._named: dict[str, Any] = {"dataset": dataset, "tags": tags, "note": note, "notify": notify}
         self._tracker: Adapter | None = None
+        self._before: Adapter | None = None
         self.folder: Path | None = None
 
     def __enter__(self) -> TrackerCallback:
@@ -76,14 +77,16 @@ class TrackerCallback(TrainerCallback):
 
     def _open(self, state: TrainerState) -> Adapter:
         if self._tracker is None:
-            self._tracker = Adapter(self._logdir, self._name, self.folder, steps=state.max_steps, **self._named)
+            self._tracker = Adapter(
+                self._logdir, self._name, self.folder, after=self._before, steps=state.max_steps, **self._named
+            )
             self.folder = self._tracker.run.path
         return self._tracker
 
     def _end(self, error: BaseException | None) -> None:
         if self._tracker is not None:
             self._tracker.__exit__(None, error, None)
-            self._tracker = None
+            self._tracker, self._before = None, self._tracker
 
 
 def _arguments(args: TrainingArguments) -> dict[str, Any]:

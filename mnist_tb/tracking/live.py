@@ -14,6 +14,9 @@ from mnist_tb.runs.folder import Run
 from mnist_tb.runs.notes import Notes, read_notes
 
 _EVERY_SECONDS = 1.0
+_NUMBERS = (
+    "loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "lr", "images_per_second", "steps",
+)  # fmt: skip
 
 
 class Live:
@@ -54,6 +57,10 @@ class Live:
         if notes != self._notes:
             self._notes = notes
             self._writer.notes(step, notes.tags, notes.note)
+
+    def carry_on(self, before: Live) -> None:
+        """The numbers of another one, of the same run, until there are new ones."""
+        self.changes |= {name: getattr(before._status, name) for name in _NUMBERS}
 
     def end(self, state: str, error: str = "") -> None:
         """Write how the run ended: completed, interrupted, pruned or failed."""

@@ -61,6 +61,11 @@ def test_lightning(example: Example, tmp_path: Path, capsys: pytest.CaptureFixtu
     }  # fmt: skip
     assert known["val"]["accuracy"] == pytest.approx(max(value for _, value in read["val_acc"]))
     assert [step for step, _ in read["val_acc"]] == [19, 39]
+    status = read_events(run).Tensors("live/status")[-1].tensor_proto.string_val[0]
+    said = json.loads(status)
+    assert (said["state"], said["step"]) == ("completed", 40)
+    for number, tag in (("loss", "train_loss"), ("val_accuracy", "val_acc"), ("test_accuracy", "test_acc")):
+        assert said[number] == pytest.approx(read[tag][-1][1]), "what came before the test is still there"
     assert all(
         count == 1 for (tag, _), count in record_counts(run).items() if tag.startswith(("train", "val", "test_"))
     )

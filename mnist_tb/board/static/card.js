@@ -54,8 +54,9 @@ export class Card {
     const share = run.steps ? run.step / run.steps : 0;
     this.bar.style.width = `${100 * share}%`;
     this.progress.setAttribute('aria-valuenow', Math.round(100 * share));
-    setText(this.done, run.steps ? `${Math.floor(100 * share)} % · epoch ${run.epoch} of ${run.epochs}`
-      : `${count(run.step ?? 0)} steps`);
+    const percents = `${Math.floor(100 * share)} %`;
+    setText(this.done, run.epochs ? `${percents} · epoch ${run.epoch} of ${run.epochs}`
+      : run.steps ? `${percents} of ${count(run.steps)} steps` : `${count(run.step ?? 0)} steps`);
     [fixed(run.loss, 4), ...[run.accuracy, run.val_accuracy, run.test_accuracy].map(value => percent(value))].forEach((text, i) =>
       setText(this.figures[i].value, text));
     this.age = run.written === undefined ? null : now - run.written;
