@@ -63,12 +63,18 @@ class ConsoleLog:
         with self._writing:
             self._path = folder / NAME
 
-    def add(self, text: str) -> None:
+    def add(self, text: object) -> None:
         """What has been printed, by whatever thread. A forked process keeps nothing."""
+        if not isinstance(text, str):  # there are streams that take bytes
+            return
         self._pending.append(text)
         self._size += len(text)
-        if self._size > _PENDING and os.getpid() == self._pid:
-            self.flush()
+        if self._size > _PENDING:
+            if os.getpid() == self._pid:
+                self.flush()
+            else:
+                self._pending.clear()
+                self._size = 0
 
     def flush(self) -> None:
         """Write what has been printed since the last time."""

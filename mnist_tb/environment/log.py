@@ -115,7 +115,7 @@ class EnvironmentLog:
         with_code: bool,
         system_seconds: float,
     ) -> None:
-        with suppress(OSError, TrainingError):
+        with suppress(Exception):  # whatever this machine is like, its description is not worth a training
             found, patch = gathering.finish()
             if not with_code:
                 found, patch = {**found, "code": {}}, b""
@@ -127,7 +127,7 @@ class EnvironmentLog:
             console.flush()
             if (now := writer.last_step) > last and (reading := sensors.due()):  # one point a step
                 last = now
-                with suppress(TrainingError):
+                with suppress(TrainingError):  # the training will hear of it too
                     writer.scalars(now, reading)
 
 

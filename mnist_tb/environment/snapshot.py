@@ -71,7 +71,7 @@ class Gathering:
         code, patch = _code(outputs)
         found = {
             "command": shlex.join(_without_secrets(sys.orig_argv)),
-            "folder": os.getcwd(),
+            "folder": _folder(),
             "code": code,
             "python": platform.python_version(),
             "packages": packages(),
@@ -82,7 +82,7 @@ class Gathering:
                 if _VARIABLES.fullmatch(name)
             },
         }
-        return found, patch
+        return _readable(found), patch
 
     def give_up(self) -> None:
         """In place of `finish`."""
@@ -179,7 +179,25 @@ def _code(outputs: Mapping[str, bytes | None]) -> tuple[dict[str, Any], bytes]:
 
 @functools.cache
 def packages() -> dict[str, str]:
-    return dict(sorted((each.metadata["Name"], each.version) for each in distributions()))
+    """Name → version of what is installed; what a broken installation has left without a name is left out."""
+    found = ((each.metadata["Name"], each.version) for each in distributions())
+    return dict(sorted((name, version) for name, version in found if name and version))
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # somebody has removed it
+        return ""
+
+
+def _readable(value: Any) -> Any:
+    """Text that UTF-8 has: a command and a variable may be any bytes."""
+    if isinstance(value, dict):
+        return {_readable(key): _readable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_readable(each) for each in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 @functools.cache

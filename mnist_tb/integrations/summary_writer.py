@@ -60,8 +60,8 @@ class SummaryWriter(tensorboard.SummaryWriter):
         if isinstance(scalar_value, torch.Tensor) and scalar_value.numel() == 1:
             scalar_value = scalar_value.item()
         elif type(scalar_value) is not float and type(scalar_value) is not int:
-            scalar_value = float(_one_number(scalar_value))
-        writer.scalars(int(global_step or 0), [(tag, scalar_value)], walltime)
+            scalar_value = _one_number(scalar_value)
+        writer.scalars(int(global_step or 0), [(tag, float(scalar_value))], walltime)
 
     def add_scalars(
         self,
@@ -90,11 +90,11 @@ class SummaryWriter(tensorboard.SummaryWriter):
     ) -> None:
         """As torch's; the bins are counted by the writing thread."""
         writer, array = self._get_file_writer(), np.array(make_np(values))
-        if not isinstance(writer, _FileWriter) or not array.size or array.dtype.kind not in "fiub":
+        is_usual = isinstance(bins, str) and bins == "tensorflow" and array.dtype.kind in "fiub" and array.size > 0
+        if not is_usual or not isinstance(writer, _FileWriter) or not (np.abs(array) < self.default_bins[-1]).all():
             super().add_histogram(tag, values, global_step, bins, walltime, max_bins)
             return
-        bins = self.default_bins if isinstance(bins, str) and bins == "tensorflow" else bins
-        writer.summary(lambda: summary.histogram(tag, array, bins, max_bins=max_bins), global_step, walltime)
+        writer.summary(lambda: summary.histogram(tag, array, self.default_bins, max_bins), global_step, walltime)
 
     def add_image(
         self,
@@ -105,7 +105,8 @@ class SummaryWriter(tensorboard.SummaryWriter):
         dataformats: str = "CHW",
     ) -> None:
         """As torch's; the picture is compressed by the writing thread."""
-        self._add_picture(tag, img_tensor, global_step, walltime, dataformats)
+        if not self._add_picture(tag, img_tensor, global_step, walltime, dataformats):
+            super().add_image(tag, img_tensor, global_step, walltime, dataformats)
 
     def add_images(
         self,
@@ -116,15 +117,18 @@ class SummaryWriter(tensorboard.SummaryWriter):
         dataformats: str = "NCHW",
     ) -> None:
         """As torch's; the pictures are compressed by the writing thread."""
-        self._add_picture(tag, img_tensor, global_step, walltime, dataformats)
+        if not self._add_picture(tag, img_tensor, global_step, walltime, dataformats):
+            super().add_images(tag, img_tensor, global_step, walltime, dataformats)
 
-    def _add_picture(self, tag: str, pixels: Any, step: int | None, walltime: float | None, dataformats: str) -> None:
+    def _add_picture(self, tag: str, pixels: Any, step: int | None, walltime: float | None, dataformats: str) -> bool:
+        """Whether it is one that the writing thread can compress without fail."""
         picture = np.array(convert_to_HWC(make_np(pixels), dataformats))
         writer = self._get_file_writer()
-        if isinstance(writer, _FileWriter):
-            writer.summary(lambda: summary.image(tag, picture, dataformats="HWC"), step, walltime)
-        else:
-            writer.add_summary(summary.image(tag, picture, dataformats="HWC"), step, walltime)
+        is_usual = picture.dtype.kind in "fiub" and picture.size > 0 and picture.shape[2] in (3, 4)
+        if not is_usual or not isinstance(writer, _FileWriter):
+            return False
+        writer.summary(lambda: summary.image(tag, picture, dataformats="HWC"), step, walltime)
+        return True
 
     def add_hparams(
         self,

@@ -110,6 +110,21 @@ def test_threads_and_streams_and_what_is_not_text(tmp_path: Path, capsys: pytest
     assert "after" in capsys.readouterr().out
 
 
+def test_bytes_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lenient(io.StringIO):
+        def write(self, text: str | bytes) -> int:
+            return super().write(str(text))
+
+    monkeypatch.setattr(sys, "stdout", Lenient())
+    log = ConsoleLog()
+    log.attach(tmp_path)
+    sys.stdout.write(b"bytes")  # type: ignore[arg-type]
+    print("text")
+    log.close()
+    assert read_console(tmp_path) == "text\n"
+    assert sys.stdout.getvalue() == "b'bytes'text\n"  # type: ignore[attr-defined]
+
+
 def test_it_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The beginning and the end stay; one line without an end is cut."""
     monkeypatch.setattr(console, "LIMIT", 40_000)

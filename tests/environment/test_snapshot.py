@@ -215,6 +215,32 @@ def test_secrets_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert found["command"].startswith("python x --storage 'postgresql://me:(hidden)@host/db' --token ")
 
 
+def test_a_machine_that_is_odd(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of any bytes, a folder that is gone, a broken installation: the training has its pages all the same."""
+
+    class Broken:
+        metadata = {"Name": None}  # noqa: RUF012
+        version = None
+
+    real = snapshot.distributions
+    monkeypatch.setattr(snapshot, "distributions", lambda: [*real(), Broken()])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "\udcff", "☃"])
+    monkeypatch.setenv("OMP_X", os.fsdecode(b"\xff|"))
+    snapshot.packages.cache_clear()
+    run = train(*SMALL)
+    snapshot.packages.cache_clear()
+    found = of(run)
+    assert found["command"] == "python '?' '☃'"
+    assert found["variables"]["OMP_X"] == "?|"
+    assert found["packages"]["torch"]
+    assert "environment" in read_events(run).Tags()["tensors"]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert gather(tmp_path)[0]["folder"] == ""
+
+
 def test_a_resumption_with_other_code_is_added(tmp_path: Path, repository: Path) -> None:
     run = create_run(tmp_path / "runs", "a", "", {"config": {}})
     record(run, repository)

@@ -161,6 +161,43 @@ def test_what_torchs_refuses_is_refused(call: Callable[[Any], None], tmp_path: P
         assert any('"after"' in content for _, _, content in events(tmp_path / made.__module__))
 
 
+@pytest.mark.filterwarnings("ignore")  # of NumPy, about NaN
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: w.add_histogram("h", torch.full((5,), torch.nan), 1),
+        lambda w: w.add_histogram("h", torch.tensor([1.0, torch.nan, torch.inf]), 1),
+        lambda w: w.add_histogram("h", torch.ones(5), 1, bins="nonsense"),
+        lambda w: w.add_histogram("h", torch.tensor([1e30, -1e30]), 1),
+        lambda w: w.add_histogram("h", torch.ones(5, dtype=torch.bool), 1),
+        lambda w: w.add_histogram("h", torch.ones(5, dtype=torch.complex64), 1),
+        lambda w: w.add_image("i", torch.ones(2, 4, 4) / 2, 1),
+        lambda w: w.add_image("i", torch.ones(4, 4, 4) / 2, 1),
+        lambda w: w.add_image("i", torch.full((3, 4, 4), torch.nan), 1),
+        lambda w: w.add_image("i", torch.zeros(3, 0, 4), 1),
+        lambda w: w.add_image("i", torch.ones(3, 4, 4, dtype=torch.bool), 1),
+        lambda w: w.add_images("i", torch.ones(3, 5, 4, 4), 1),
+        lambda w: w.add_images("i", torch.ones(0, 3, 4, 4), 1),
+        lambda w: w.add_scalar("a", True, 1),
+        lambda w: w.add_scalar("a", torch.tensor(1 + 2j), 1),
+        lambda w: w.add_scalar("a", 10**400, 1),
+    ],
+)
+def test_odd_values_end_as_with_torchs(call: Callable[[Any], None], tmp_path: Path) -> None:
+    """Refused by the call or written; never an error later, on the writing thread."""
+    found = []
+    for made in (tensorboard.SummaryWriter, SummaryWriter):
+        with made(str(tmp_path / made.__module__)) as writer:
+            try:
+                call(writer)
+                refused = False
+            except Exception:
+                refused = True
+            writer.add_scalar("after", 1.0, 1)
+        found.append((refused, events(tmp_path / made.__module__)))
+    assert found[0] == found[1]
+
+
 def test_what_is_logged_may_change_afterwards(tmp_path: Path) -> None:
     with SummaryWriter(tmp_path / "a") as writer:
         values, picture = torch.ones(4), torch.zeros(3, 4, 4)
