@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,21 +20,21 @@ _PATIENCE = 20.0
 
 
 class Watch:
-    """The states of all runs as they were last seen."""
+    """The states of all runs as they were last seen. TensorBoard finds them one by one: old ones are no news."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._states: dict[str, str] | None = None
+        self._states: dict[str, str] = {}
+        self._began = time.time()
 
     def see(self, runs: list[dict[str, Any]]) -> None:
-        """The runs that have changed, as the page gets them. Those that had ended before the first look are no news."""
-        is_first = self._states is None
-        states = self._states = {} if self._states is None else self._states
+        """The runs that have changed, as the page gets them."""
         for run in runs:
             name, state = run["run"], run["state"]
-            before = states.get(name, state if is_first else RUNNING)
-            states[name] = state
-            if before == RUNNING and state in ("completed", "failed", "interrupted", SILENT):
+            before = self._states.get(name)
+            self._states[name] = state
+            is_news = before == RUNNING or (before is None and run.get("written", 0.0) > self._began)
+            if is_news and state in ("completed", "failed", "interrupted", SILENT):
                 self._tell(f"{name}: {state}", _words(run))
 
 

@@ -152,14 +152,19 @@ def test_wrong_addresses_are_said_before_anything_begins(
 def test_the_page_tells_of_those_that_fall_silent() -> None:
     told: list[tuple[str, str]] = []
     watch = Watch(lambda title, text: told.append((title, text)))
-    watch.see([{"run": "old", "state": "completed"}, {"run": "a", "state": "running"}, {"run": "b", "state": "silent"}])
+    old, now = time.time() - 3600, time.time() + 1
+    watch.see([{"run": "a", "state": "running", "written": now}])
+    for state in ("completed", "failed", "silent"):  # TensorBoard finds old ones later
+        watch.see([{"run": f"old {state}", "state": state, "written": old}])
+    watch.see([{"run": "foreign", "state": "foreign", "written": now}, {"run": "p", "state": "pruned", "written": now}])
     assert told == []
-    watch.see([{"run": "a", "state": "silent", "step": 1200}])
+    watch.see([{"run": "a", "state": "silent", "step": 1200, "written": now}])
     assert told == [("a: silent", "nothing was heard of its process for half a minute\nstep 1,200")]
-    watch.see([{"run": "a", "state": "running"}, {"run": "new", "state": "completed", "test_accuracy": 0.991}])
-    watch.see([{"run": "a", "state": "failed", "error": "the disk is full"}])
-    watch.see([{"run": "a", "state": "failed", "error": "the disk is full"}, {"run": "p", "state": "pruned"}])
-    assert told[1:] == [("new: completed", "test accuracy 99.10%"), ("a: failed", "the disk is full")]
+    watch.see([{"run": "a", "state": "running", "written": now}])
+    watch.see([{"run": "quick", "state": "completed", "test_accuracy": 0.991, "written": now}])
+    for _ in range(2):
+        watch.see([{"run": "a", "state": "failed", "error": "the disk is full", "written": now}])
+    assert told[1:] == [("quick: completed", "test accuracy 99.10%"), ("a: failed", "the disk is full")]
 
 
 def test_the_page_tells_of_a_run(heard: Heard, tmp_path: Path) -> None:
