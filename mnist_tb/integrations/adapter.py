@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -52,7 +52,7 @@ class Adapter(Tracker):
         """
         self._everywhere, self._after = everywhere, after
         self._folder, self._start = folder, start
-        self._seen: set[str] = set()
+        self._seen: frozenset[str] = frozenset()
         self._has_settings = False
         super().__init__(logdir, name, **named)
         atexit.register(self._close_at_exit)
@@ -67,12 +67,19 @@ class Adapter(Tracker):
 
     def see(self, step: int, values: list[tuple[str, float]], wall_time: float | None = None) -> None:
         """The same, of a list that belongs to the run from now on. wall_time: seconds since 1970; now, if None."""
-        for tag, _ in values:
-            if tag not in self._seen and len(self._seen) < _MOST_TAGS:
-                self._seen.add(tag)
-                found = find_curves(self._seen)
-                self._outcome.fields |= {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
+        if not all(tag in self._seen for tag, _ in values):
+            self._meet([tag for tag, _ in values])
         self._points(step, values, wall_time)
+
+    def _meet(self, tags: Sequence[str]) -> None:
+        """Curves, perhaps new ones. What others read meanwhile is replaced whole, never changed."""
+        with self._changing:
+            for tag in tags:
+                if tag not in self._seen and len(self._seen) < _MOST_TAGS:
+                    self._seen = self._seen | {tag}
+                    found = find_curves(self._seen)
+                    guessed = {known: _PREFIXES[split] + kind for (kind, split), known in found.items()}
+                    self._outcome.fields = {**self._outcome.fields, **guessed}
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """They count once: TensorBoard keeps the first that a run says of itself. What is no plain value is text."""

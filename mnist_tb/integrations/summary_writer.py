@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -172,6 +173,7 @@ class _FileWriter(tensorboard.FileWriter):
         self._folder = log_dir
         self.error: BaseException | None = None
         self.together: dict[str, list[str]] | None = {}
+        self._changing = threading.Lock()
         try:
             self._run: Adapter | None = Adapter(log_dir.parent, log_dir.name, log_dir, purge_step, everywhere=True)
             self._events = self._run.events
@@ -198,9 +200,10 @@ class _FileWriter(tensorboard.FileWriter):
 
     def show_together(self, main_tag: str, tags: list[str]) -> None:
         """The curves of one `add_scalars` on one chart, unless the user has a layout."""
-        if self.together is not None and not set(tags) <= set(self.together.get(main_tag, ())):
-            self.together[main_tag] = sorted({*self.together.get(main_tag, ()), *tags})
-            self._events.layout({"add_scalars": self.together})
+        with self._changing:
+            if self.together is not None and not set(tags) <= set(self.together.get(main_tag, ())):
+                self.together = {**self.together, main_tag: sorted({*self.together.get(main_tag, ()), *tags})}
+                self._events.layout({"add_scalars": self.together})
 
     def flush(self) -> None:
         self._events.flush()

@@ -311,15 +311,29 @@ def test_the_default_folder_and_comments(tmp_path: Path, monkeypatch: pytest.Mon
     assert folder.name.endswith("_mine")
 
 
-def test_of_several_threads(tmp_path: Path) -> None:
-    with SummaryWriter(tmp_path / "a") as writer:
-        threads = [
-            threading.Thread(target=lambda k=k: [writer.add_scalar(f"loss/{k}", i, i) for i in range(500)])
-            for k in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+def test_of_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which meet new curves all the time, and change between any two instructions."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(k: int) -> None:
+        for i in range(200):
+            writer.add_scalar(f"loss/{k}.{i % 40}", i, i)
+            writer.add_scalars(f"together {i % 3}", {f"{k}.{i % 40}": i}, i)
+            writer.add_histogram("h", np.ones(3), i)
+
+    try:
+        with SummaryWriter(tmp_path / "a") as writer:
+            threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     read = scalars(Run(tmp_path / "a"))
-    assert all(read[f"loss/{k}"] == [(i, float(i)) for i in range(500)] for k in range(4))
+    for k in range(4):
+        for tag in range(40):
+            assert read[f"loss/{k}.{tag}"] == [(i, float(i)) for i in range(200) if i % 40 == tag]
+    layout = read_events(Run(tmp_path / "a")).Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    assert all(f"^together {i % 3}/{k}.{i % 40}$".encode() in layout for k in range(4) for i in range(200))

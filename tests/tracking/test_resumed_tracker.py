@@ -34,6 +34,7 @@ PROGRAM = """if True:
     else:
         state = {"step": 0}
         tracker = Tracker(logdir, "mine", {"lr": 0.5}, steps=end, dataset="d")
+        saved.write_text(json.dumps(tracker.state_dict()))
     print("ready", flush=True)
     for step in range(state["step"] + 1, end + 1):
         tracker.scalars(step, {"loss/train": 1 / step, "accuracy/val": -abs(step - 70) / 1000})
