@@ -1,7 +1,7 @@
 """TensorBoard as the live page: the server, the Live tab, and settings with which it follows trainings by itself.
 
-Its face is `launcher.serve`. It knows event files alone, nothing of run folders or of training. TensorBoard imports
-this module to find the Live tab, so it imports little.
+Its face is `launcher.serve`. It knows event files and the console.log beside them, nothing else of run folders, and
+nothing of training. TensorBoard imports this module to find the Live tab, so it imports little.
 """
 
 from __future__ import annotations

@@ -265,6 +265,8 @@ LIGHT = (
     " data.download cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
+    " analysis.loading board.watch environment.console environment.notify environment.snapshot environment.summary"
+    " environment.system events.outcome events.texts"
 )
 
 

@@ -91,7 +91,7 @@ def test_completed_and_failed_and_resumed(heard: Heard, tmp_path: Path, monkeypa
     assert len(heard) == 4
 
 
-def test_interrupted(heard: Heard, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_said_of_an_interrupted_run_and_of_a_broken_one(train: Train) -> None:
     run = train(*SIZE)
     run.update_metrics(status="interrupted", error="interrupted", test=None)
     title, text = end_message(run)
