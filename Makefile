@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := mnist_tb tests docs benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate predict compare sweep report board live test torture bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare sweep report board watch live test torture bench accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
 
 board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
 	@$(BIN)/mnist-tb board --logdir $(LOGDIR) --port $(PORT) $(ARGS)
+
+watch: $(READY)  ## all runs in the terminal, live, for those who sit behind SSH
+	@$(BIN)/mnist-tb watch --logdir $(LOGDIR) $(ARGS)
 
 live: $(READY)  ## train, and watch it in TensorBoard from the first step on
 	@$(BIN)/mnist-tb train --board --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)

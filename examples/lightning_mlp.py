@@ -4,8 +4,6 @@
 .venv/bin/mnist-tb compare
 """
 
-from __future__ import annotations
-
 import argparse
 
 import lightning as L

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_tb.cli.options import logdir_option
+from mnist_tb.cli.options import json_option, logdir_option, metric_option
 from mnist_tb.cli.runs import console, read, report_problems
 from mnist_tb.errors import InputError
 
@@ -32,13 +32,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="The output format.",
 )
-@click.option(
-    "--metric",
-    "told",
-    multiple=True,
-    metavar="accuracy/val=TAG",
-    help="Which curve of another program is which; else it is guessed. Repeatable.",
-)
+@json_option
+@metric_option
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write one HTML file to mail instead.")
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw a PDF, SVG or PNG instead.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="What --figure draws; else accuracy/val. Repeatable.")
@@ -50,6 +45,7 @@ def compare_command(
     last: int | None,
     sort: str,
     form: str,
+    as_json: bool,
     told: tuple[str, ...],
     report: Path | None,
     figure: Path | None,
@@ -73,12 +69,12 @@ def compare_command(
     if report is not None or figure is not None:
         problems = _draw(sections, logdir, metrics, report, figure, tags)
         report_problems(list(dict.fromkeys([*found.problems, *problems])))
-    elif form == "table":
+    elif form == "table" and not as_json:
         tables.print_sections(sections, console())
         report_problems(found.problems)
     else:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
-        click.echo(forms[form](sections), nl=False)
+        click.echo(forms["json" if as_json else form](sections), nl=False)
         report_problems(found.problems)
 
 

@@ -22,6 +22,7 @@ from mnist_tb.cli.training import (
     resume_command,
     train_command,
 )
+from mnist_tb.cli.watch import watch_command
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.engine.process import bound_spinning
 from mnist_tb.errors import InputError, TrainingError
@@ -44,6 +45,7 @@ for _command in (
     predict_command,
     configs_command,
     board_command,
+    watch_command,
     compare_command,
     runs_group,
     export_command,

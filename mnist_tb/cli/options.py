@@ -25,3 +25,10 @@ notify_option = click.option(
     help="Tell this address how a run ends, by Apprise: mailto://…, json://…. Repeatable. Or MNIST_TB_NOTIFY.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+metric_option = click.option(
+    "--metric",
+    "told",
+    multiple=True,
+    metavar="accuracy/val=TAG",
+    help="Which curve of another program is which; else it is guessed. Repeatable.",
+)

@@ -41,7 +41,7 @@ def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> No
     found = read(logdir, ())
     chosen = compare.where(found.runs, conditions)
     if as_json:
-        _print_json(found, chosen)
+        _print_runs(found, chosen)
         return
     titles: tuple[str, ...] = ("run", "status", "data", "epoch", "val %", "test %", "started", "tags")
     titles = titles if any(row.notes.tags for row in chosen) else titles[:-1]
@@ -80,7 +80,7 @@ def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
 
     found = read(logdir, (run,))
     if as_json:
-        _print_json(found, found.runs)
+        _print_runs(found, found.runs)
         return
     if log:
         for summary in found.runs:
@@ -99,8 +99,9 @@ def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
 @runs_group.command("diff")
 @click.argument("one")
 @click.argument("other")
+@json_option
 @logdir_option
-def diff_command(one: str, other: str, logdir: Path) -> None:
+def diff_command(one: str, other: str, as_json: bool, logdir: Path) -> None:
     """What differs between two runs, side by side: settings, code and packages."""
     from mnist_tb.analysis import tables
     from mnist_tb.config.hyperparameters import format_value, varying
@@ -108,32 +109,41 @@ def diff_command(one: str, other: str, logdir: Path) -> None:
 
     named = [read(logdir, (which,)) for which in (one, other)]
     pair = [run for found in named for run in found.runs]
-    if len(pair) == 2:
-        kinds: dict[str, list[Mapping[str, Any]]] = {
-            "setting": [run.settings for run in pair],
-            "made with": [flat_environment(run.path) for run in pair],
-        }
-        same = True
-        for title, both in kinds.items():
-            keys = varying(both)
-            rows = [(key, *(format_value(each[key]) if key in each else "" for each in both)) for key in keys]
-            if rows:
-                same = False
-                tables.print_table("", (title, *(run.name for run in pair)), rows, console())
-        if same:
-            click.echo(f"{pair[0].name} and {pair[1].name} have the same settings, code and packages.")
+    kinds: dict[str, list[Mapping[str, Any]]] = {
+        "setting": [run.settings for run in pair],
+        "made with": [flat_environment(run.path) for run in pair],
+    }
+    differing = {kind: {key: [each.get(key) for each in both] for key in varying(both)} for kind, both in kinds.items()}
+    names = [run.name for run in pair]
+    if as_json:
+        _print_json({"runs": names, "settings": differing["setting"], "made_with": differing["made with"]})
+    elif len(pair) == 2:
+        for kind, rows in differing.items():
+            cells = [
+                (key, *("" if value is None else format_value(value) for value in row)) for key, row in rows.items()
+            ]
+            if cells:
+                tables.print_table("", (kind, *names), cells, console())
+        if not any(differing.values()):
+            click.echo(f"{names[0]} and {names[1]} have the same settings, code and packages.")
     report_problems([problem for found in named for problem in found.problems])
 
 
 @runs_group.command("reproduce")
 @click.argument("run")
+@json_option
 @logdir_option
-def reproduce_command(run: str, logdir: Path) -> None:
+def reproduce_command(run: str, as_json: bool, logdir: Path) -> None:
     """Print the commands that repeat RUN: its code, its packages, its configuration."""
     from mnist_tb.environment.summary import reproduction
     from mnist_tb.runs.folder import find_run
 
-    click.echo("\n".join(reproduction(find_run(logdir, run))))
+    found = find_run(logdir, run)
+    lines = reproduction(found)
+    if as_json:
+        _print_json({"run": found.name, "commands": lines})
+    else:
+        click.echo("\n".join(lines))
 
 
 # without -h, which stands in -that and would be taken for it
@@ -199,14 +209,26 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
 @click.command("export")
 @click.argument("run", nargs=-1)
 @click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="Which.")
+@json_option
 @click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Only such tags, e.g. 'loss/*'. Repeatable.")
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only what has been written since the last export with this FILE, which keeps the place.",
+)
 @logdir_option
-def export_command(run: tuple[str, ...], form: str, tags: tuple[str, ...], logdir: Path) -> None:
+def export_command(
+    run: tuple[str, ...], form: str, as_json: bool, tags: tuple[str, ...], since: Path | None, logdir: Path
+) -> None:
     """Print every scalar of each RUN, or of all: run, tag, step, wall time, value."""
-    from mnist_tb.runs import manage
+    from mnist_tb.runs import export
 
     found = read(logdir, run)
-    written = manage.export(found.runs, form, tags, sys.stdout)
+    place = export.Place(since)
+    written = export.export(found.runs, "json" if as_json else form, tags, place, sys.stdout)
+    sys.stdout.flush()  # if nobody takes it, the place stays where it was
+    place.keep()
     report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
@@ -225,14 +247,19 @@ def report_problems(problems: Sequence[Problem]) -> None:
         raise TrainingError(f"not everything could be read: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
-def _print_json(found: RunList, chosen: Sequence[RunSummary]) -> None:
-    """A list of what `LoadedRun.to_dict` says of each run; numbers that are not finite are null."""
+def _print_runs(found: RunList, chosen: Sequence[RunSummary]) -> None:
+    """A list of what `LoadedRun.to_dict` says of each run."""
     from mnist_tb.analysis.loading import LoadedRun
+
+    _print_json([LoadedRun(run).to_dict() for run in chosen])
+    report_problems(found.problems)
+
+
+def _print_json(value: Any) -> None:
+    """Numbers that are not finite become null."""
     from mnist_tb.config.hyperparameters import finite_or_none
 
-    rows = [finite_or_none(LoadedRun(run).to_dict()) for run in chosen]
-    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-    report_problems(found.problems)
+    click.echo(json.dumps(finite_or_none(value), ensure_ascii=False, indent=1))
 
 
 def _percent(value: float | None) -> str:

@@ -11,7 +11,14 @@ from typing import Any
 import click
 
 from mnist_tb.cli.board import board_hint, live_page
-from mnist_tb.cli.options import data_root_option, device_option, logdir_option, no_browser_option, notify_option
+from mnist_tb.cli.options import (
+    data_root_option,
+    device_option,
+    json_option,
+    logdir_option,
+    no_browser_option,
+    notify_option,
+)
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.errors import InputError
 
@@ -138,7 +145,7 @@ def resume_command(
 @click.command("evaluate")
 @click.argument("run")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
+@json_option
 @device_option
 @logdir_option
 @data_root_option
@@ -166,7 +173,7 @@ def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: P
 @click.argument("run")
 @click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--show", type=click.Path(path_type=Path), metavar="FILE", help="Save what the network saw as a picture.")
-@click.option("--json", "as_json", is_flag=True, help="Print all probabilities as JSON and nothing else.")
+@json_option
 @device_option
 @logdir_option
 @data_root_option
@@ -211,17 +218,28 @@ def _save_picture(picture: Any, path: Path) -> None:
 @click.command("configs")
 @click.argument("name", required=False)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to a file, not to the terminal.")
-def configs_command(name: str | None, output: Path | None) -> None:
+@json_option
+def configs_command(name: str | None, output: Path | None, as_json: bool) -> None:
     """List the configurations that come with mnist-tb, or write NAME out, to edit it and train with the copy."""
     from mnist_tb.config import presets
 
+    if as_json and output is not None:
+        raise InputError("--json: prints, and --output writes the YAML; give one of them")
     if name is None:
+        if as_json:
+            click.echo(json.dumps([{"name": known, "summary": presets.summary(known)} for known in presets.names()]))
+            return
         for known in presets.names():
             click.echo(f"{known:16} {presets.summary(known)}")
         return
     if name not in presets.names():
         raise InputError(f"{name}: there is no configuration of that name; there are {', '.join(presets.names())}")
     text = presets.find(name).read_text(encoding="utf-8")
+    if as_json:
+        from mnist_tb.config import strict_yaml
+
+        click.echo(json.dumps(strict_yaml.read(presets.find(name)).values))
+        return
     if output is None:
         click.echo(text, nl=False)
         return

@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_tb.events import records
 from mnist_tb.events.records import Damage
+from mnist_tb.events.tags import LIVE_STATUS
 
 _SESSION_START = "_hparams_/session_start_info"
 _SESSION_END = "_hparams_/session_end_info"
@@ -36,72 +37,137 @@ class Contents:
     """What a run's event files contain.
 
     curves: tag → its points, in the order of the files. pictures: tag → step and encoded picture, the newest only.
-    settings: from HParams. status: completed or failed where HParams says so, else unknown.
-    first, last: wall times. damage: file name → what could not be read; a string where it could not be opened at all.
+    settings: from HParams. status: completed or failed where HParams says so, else unknown. said: the newest status of
+    the Live tab, JSON, and when it was written. first, last: wall times. damage: file name → what could not be read; a
+    string where it could not be opened at all.
     """
 
     curves: dict[str, list[Point]] = field(default_factory=dict)
     pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     status: str = "unknown"
+    said: tuple[bytes, float] | None = None
     first: float | None = None
     last: float | None = None
     damage: dict[str, Damage | str] = field(default_factory=dict)
 
 
+class Reader:
+    """The contents of a run's event files, read on as the files grow.
+
+    contents: what has been read so far. limit: how many points of a curve are kept, evenly spaced, the newest always
+    among them; a curve has twice as many at most. None: all.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        self.contents = Contents()
+        self._sizes: dict[str, int] = {}
+        self._read: dict[str, Damage] = {}
+        self._counts: dict[str, int] = {}
+        self._strides: dict[str, int] = {}
+
+    def update(self) -> bool:
+        """Read what is new; whether there was anything. What was cut back by a resumed training is forgotten."""
+        sizes = _sizes(self._folder, self.contents.damage)
+        if sizes == self._sizes:
+            return False
+        if any(sizes.get(name, 0) < before.end for name, before in self._read.items()):
+            self._begin()
+        grown = [name for name, size in sizes.items() if size != self._sizes.get(name)]
+        for name in grown:
+            for event in _events(self._folder / name, self._read.setdefault(name, Damage()), self.contents.damage):
+                self._take(event)
+        self._sizes = sizes
+        return True
+
+    def _take(self, event: Any) -> None:
+        found = self.contents
+        if event.wall_time > 0:
+            found.first = min(event.wall_time, found.first or event.wall_time)
+            found.last = max(event.wall_time, found.last or event.wall_time)
+        for value in event.summary.value:
+            number = _scalar(value)
+            if number is None:
+                _take_other(found, event, value)
+            elif self._limit is None:
+                found.curves.setdefault(value.tag, []).append(Point(value.tag, event.step, event.wall_time, number))
+            else:
+                self._thin(Point(value.tag, event.step, event.wall_time, number), self._limit)
+
+    def _thin(self, point: Point, limit: int) -> None:
+        """Add a point to its curve; the last one stays until another comes, however it is spaced."""
+        curve = self.contents.curves.setdefault(point.tag, [])
+        count, stride = self._counts.get(point.tag, 0), self._strides.setdefault(point.tag, 1)
+        if count and (count - 1) % stride:
+            curve[-1] = point
+        else:
+            curve.append(point)
+        self._counts[point.tag] = count + 1
+        if len(curve) > 2 * limit:
+            del curve[1::2]
+            self._strides[point.tag] = 2 * stride
+
+
 def read(folder: Path) -> Contents:
     """The contents of all of a run's event files, as far as they can be read."""
-    found = Contents()
-    for name in _files(folder, found.damage):
-        for event in _events(folder / name, found.damage):
-            if event.wall_time > 0:
-                found.first = min(event.wall_time, found.first or event.wall_time)
-                found.last = max(event.wall_time, found.last or event.wall_time)
-            for value in event.summary.value:
-                _take(found, event, value)
-    return found
+    reader = Reader(folder)
+    reader.update()
+    return reader.contents
 
 
-def points(folder: Path, damage: dict[str, Damage | str]) -> Iterator[Point]:
-    """Every scalar of a run's event files, one at a time, without keeping them. damage: as in `Contents`."""
-    for name in _files(folder, damage):
-        for event in _events(folder / name, damage):
+def points(folder: Path, damage: dict[str, Damage | str], positions: dict[str, int] | None = None) -> Iterator[Point]:
+    """Every scalar of a run's event files, one at a time, without keeping them. damage: as in `Contents`.
+
+    positions: file name → the byte from which on it is read; at the end, where the next call may go on. Of a file that
+    is shorter now, because the run was resumed, nothing is read again.
+    """
+    positions = {} if positions is None else positions
+    for name, size in _sizes(folder, damage).items():
+        read = Damage(end=min(positions.get(name, 0), size))
+        for event in _events(folder / name, read, damage):
             for value in event.summary.value:
                 number = _scalar(value)
                 if number is not None:
                     yield Point(value.tag, event.step, event.wall_time, number)
+        positions[name] = read.end
 
 
-def _files(folder: Path, damage: dict[str, Damage | str]) -> list[str]:
-    """The names of the event files in a folder; none where it cannot be listed, as when it was just removed."""
+def _sizes(folder: Path, damage: dict[str, Damage | str]) -> dict[str, int]:
+    """The event files in a folder; none where it cannot be listed, as when it was just removed."""
     try:
-        return list(records.sizes(folder))
+        return records.sizes(folder)
     except OSError as error:
         damage["."] = error.strerror or str(error)
-        return []
+        return {}
 
 
-def _events(path: Path, damage: dict[str, Damage | str]) -> Iterator[Any]:
-    broken = Damage()
+def _events(path: Path, read: Damage, damage: dict[str, Damage | str]) -> Iterator[Any]:
+    """The events of a file from `read.end` on."""
+    damage.pop(path.name, None)
     try:
-        for content in records.contents(path, broken):
+        for content in records.contents(path, read):
             try:
                 yield event_pb2.Event.FromString(content)
             except DecodeError:
-                broken.broken += 1
+                read.broken += 1
     except OSError as error:
         damage[path.name] = error.strerror or str(error)
         return
-    if broken:
-        damage[path.name] = broken
+    if read:
+        damage[path.name] = read
 
 
-def _take(found: Contents, event: Any, value: Any) -> None:
-    number = _scalar(value)
-    if number is not None:
-        found.curves.setdefault(value.tag, []).append(Point(value.tag, event.step, event.wall_time, number))
-    elif value.WhichOneof("value") == "image":
+def _take_other(found: Contents, event: Any, value: Any) -> None:
+    """Of what is no scalar, that which counts."""
+    if value.WhichOneof("value") == "image":
         found.pictures[value.tag] = event.step, value.image.encoded_image_string
+    elif value.tag == LIVE_STATUS and value.tensor.string_val:
+        found.said = value.tensor.string_val[0], event.wall_time
     elif value.tag == _SESSION_START and not found.settings:  # the first one counts, as in TensorBoard
         for name, setting in _hparams(value).session_start_info.hparams.items():
             found.settings[name] = getattr(setting, setting.WhichOneof("kind") or "", None)

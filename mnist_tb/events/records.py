@@ -41,11 +41,12 @@ class Damage:
     """What could not be read of an event file.
 
     truncated: it ends within a record, as a killed process leaves it. broken: how many records have a wrong checksum or
-    are not an event; what follows a broken length is lost.
+    are not an event; what follows a broken length is lost. end: the byte at which the last whole record ends.
     """
 
     truncated: bool = False
     broken: int = 0
+    end: int = 0
 
     def __bool__(self) -> bool:
         return self.truncated or self.broken > 0
@@ -63,11 +64,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def contents(path: Path, damage: Damage) -> Iterator[bytes]:
-    """The content of each intact record of an event file, in order; the others are noted in `damage`.
+    """The content of each intact record of an event file from `damage.end` on; the others are noted in `damage`.
 
-    Raises OSError where the file cannot be read.
+    Called again with the same `damage`, it goes on where it was. Raises OSError where the file cannot be read.
     """
+    damage.truncated = False
     with open_regular(path) as file:
+        file.seek(damage.end)
         while head := file.read(12):
             if len(head) < 12:
                 damage.truncated = True
@@ -80,6 +83,7 @@ def contents(path: Path, damage: Damage) -> Iterator[bytes]:
                 damage.truncated = True
                 return
             content, checksum = file.read(length), file.read(4)
+            damage.end += length + 16
             if _masked_checksum(content) == checksum:
                 yield content
             else:

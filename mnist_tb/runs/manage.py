@@ -1,18 +1,14 @@
-"""Runs are annotated, renamed and removed, never outside their log folder, and exported. Imports no torch."""
+"""Runs are annotated, renamed and removed, never outside their log folder. Imports no torch."""
 
 from __future__ import annotations
 
-import csv
-import fnmatch
 import itertools
 import json
-import math
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
 
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.load import check_run_name
@@ -20,9 +16,7 @@ from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.folder import Run, find_run, is_run_folder_name, write_atomically
 from mnist_tb.runs.locks import locked
 from mnist_tb.runs.notes import Notes, edit_notes, read_notes
-from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
-_COLUMNS = ("run", "tag", "step", "wall_time", "value")
 _REMOVED = ".removed-"
 
 
@@ -104,35 +98,3 @@ def remove(logdir: Path, run: Run) -> None:
 def _hide(logdir: Path, run: Run) -> Path:
     free = (logdir / f"{_REMOVED}{run.name}.{number}" for number in itertools.count())
     return run.path.rename(next(path for path in free if not path.exists() and not path.is_symlink()))
-
-
-def export(runs: Sequence[RunSummary], form: str, tags: Sequence[str], out: TextIO) -> list[Problem]:
-    """Write every scalar of the runs in long form, as `csv` or `json`; returns what could not be read.
-
-    tags: patterns such as `loss/*`; all tags if there are none. Values are exact: a 32-bit number is written as the
-    64-bit number that equals it. NaN and infinities are `nan`, `inf` and `-inf`, strings in JSON, which lacks them.
-    """
-    from mnist_tb.events import reader
-
-    problems: list[Problem] = []
-
-    def points() -> Iterator[tuple[Any, ...]]:
-        for run in runs:
-            damage: dict[str, Any] = {}
-            for point in reader.points(run.path, damage):
-                if not tags or any(fnmatch.fnmatchcase(point.tag, pattern) for pattern in tags):
-                    yield run.name, point.tag, point.step, point.wall_time, point.value
-            problems.extend(damage_problems(run.path, damage))
-
-    if form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(points())
-        return problems
-    out.write("[")
-    for index, point in enumerate(points()):
-        *known, value = point
-        finite = value if math.isfinite(value) else str(value)
-        out.write((",\n " if index else "\n ") + json.dumps(dict(zip(_COLUMNS, (*known, finite), strict=True))))
-    out.write("\n]\n")
-    return problems

@@ -5,7 +5,6 @@ Imports no torch, and reads one small file for each native run: a thousand of th
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.hyperparameters import flatten, seed_of
+from mnist_tb.config.hyperparameters import seed_of
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import Told, best_result, find_curves
@@ -21,14 +20,13 @@ from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
+from mnist_tb.runs.values import mapping, number, plain, time, whole
 
 if TYPE_CHECKING:
     from mnist_tb.events.reader import Contents
 
 _LARGEST_YAML = 2**20
 """Bytes of a hparams.yaml that are read."""
-_LONGEST_TEXT = 200
-_YEAR_9999 = 253_370_764_800
 _NOTHING: Told = {}
 
 
@@ -97,15 +95,18 @@ def list_runs(logdir: Path, told: Told = _NOTHING) -> RunList:
 
     told: which curve of other programs' runs, and of those of a Tracker, is which; the rest is guessed.
     """
+    found = RunList([], [])
+    for name, run in find_runs(logdir):
+        add_summary(found, run, name, told)
+    return found
+
+
+def find_runs(logdir: Path) -> list[tuple[str, Run]]:
+    """Every run in a log folder, with its name. Raises InputError where there is no such log folder."""
     if not logdir.is_dir():
         raise InputError(f"{logdir}: no such log folder")
-    found = RunList([], [])
-    numbered = list_run_folders(logdir)
-    for run in numbered:
-        _add(found, run, run.name, told)
-    for name in _foreign_folders(logdir, {run.name for run in numbered}):
-        _add(found, Run(logdir / name), name, told)
-    return found
+    numbered = [(run.name, run) for run in list_run_folders(logdir)]
+    return numbered + [(name, Run(logdir / name)) for name in _foreign_folders(logdir, {name for name, _ in numbered})]
 
 
 def select_runs(logdir: Path, which: Iterable[str], told: Told = _NOTHING) -> RunList:
@@ -114,6 +115,14 @@ def select_runs(logdir: Path, which: Iterable[str], told: Told = _NOTHING) -> Ru
     told: as in `list_runs`.
     """
     found = RunList([], [])
+    for name, run in find_selected(logdir, which):
+        add_summary(found, run, name, told)
+    return found
+
+
+def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
+    """The runs that are named as in `select_runs`, each with its name. Raises InputError."""
+    found = []
     seen = set()
     for name in which:
         inside = logdir / name
@@ -121,16 +130,17 @@ def select_runs(logdir: Path, which: Iterable[str], told: Told = _NOTHING) -> Ru
         run = Run(inside) if is_foreign else find_run(logdir, name)
         if (path := run.path.resolve()) not in seen:  # the same run twice is one run
             seen.add(path)
-            _add(found, run, name if is_foreign else run.name, told)
+            found.append((name if is_foreign else run.name, run))
     return found
 
 
-def _add(found: RunList, run: Run, name: str, told: Told) -> None:
+def add_summary(found: RunList, run: Run, name: str, told: Told = _NOTHING, contents: Contents | None = None) -> None:
+    """Add what is known of one run, or a problem. contents: its event files', if somebody has read them already."""
     try:
         if run.metrics.exists():
             found.runs.append(_native_run(run, name, told, found.problems))
         else:
-            found.runs.append(_foreign_run(run, name, told, found.problems))
+            found.runs.append(_foreign_run(run, name, told, found.problems, contents))
     except (InputError, OSError) as error:
         found.problems.append(Problem(str(error)))
     except Exception as error:  # whatever a file says, it costs its own run only
@@ -156,14 +166,14 @@ def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Run
     metrics = run.read_metrics()
     if not isinstance(metrics.get("config"), dict):
         raise InputError(f"{run.metrics}: has no settings")
-    settings = _plain(metrics["config"])
+    settings = plain(metrics["config"])
     is_own = "kind" not in metrics  # else a Tracker wrote it, for a training with other settings and curves
     if is_own:
         settings = with_defaults(settings)
     status = str(metrics.get("status", UNKNOWN))
     if status == RUNNING and not run.is_in_use():
         status = KILLED
-    images, val, test = (_mapping(metrics.get(key)) for key in ("images", "val", "test"))
+    images, val, test = (mapping(metrics.get(key)) for key in ("images", "val", "test"))
     error, origin, notes = metrics.get("error"), metrics.get("init_from"), _notes(run, problems)
     summary = RunSummary(
         name=name,
@@ -171,18 +181,18 @@ def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Run
         native=True,
         status=status,
         dataset=str(metrics["dataset"]) if metrics.get("dataset") else None,
-        test_images=_whole(images.get("test")),
+        test_images=whole(images.get("test")),
         settings=settings,
-        epoch=_whole(metrics.get("epoch")),
-        epochs=_whole(settings.get("train.epochs", settings.get("epochs"))),
-        step=_whole(metrics.get("step")),
-        val_accuracy=_number(val.get("accuracy")),
-        val_loss=_number(val.get("loss")),
-        test_accuracy=_number(test.get("accuracy")),
-        test_loss=_number(test.get("loss")),
-        seconds=_number(metrics.get("train_seconds")),
-        images_per_second=_number(metrics.get("images_per_second")),
-        started=_time(metrics.get("started")),
+        epoch=whole(metrics.get("epoch")),
+        epochs=whole(settings.get("train.epochs", settings.get("epochs"))),
+        step=whole(metrics.get("step")),
+        val_accuracy=number(val.get("accuracy")),
+        val_loss=number(val.get("loss")),
+        test_accuracy=number(test.get("accuracy")),
+        test_loss=number(test.get("loss")),
+        seconds=number(metrics.get("train_seconds")),
+        images_per_second=number(metrics.get("images_per_second")),
+        started=time(metrics.get("started")),
         error=str(error) if status == FAILED and error else None,
         init_from=str(origin) if origin else None,
         notes=notes,
@@ -208,13 +218,15 @@ def _told_results(run: Run, told: Told, problems: list[Problem]) -> dict[str, An
     return {key: value for key, value in results.items() if value is not None}
 
 
-def _foreign_run(run: Run, name: str, told: Told, problems: list[Problem]) -> RunSummary:
+def _foreign_run(
+    run: Run, name: str, told: Told, problems: list[Problem], contents: Contents | None = None
+) -> RunSummary:
     """A run of another program, read from its event files; damage to them is added to the problems."""
     from mnist_tb.events import reader  # slow to import: TensorBoard's protocol buffers
 
     if not any(run.path.glob("*tfevents*")):
         raise InputError(f"{run.path}: is not a run: it has neither metrics.json nor event files")
-    contents = reader.read(run.path)
+    contents = reader.read(run.path) if contents is None else contents
     problems += damage_problems(run.path, contents.damage)
     steps = [point.step for curve in contents.curves.values() for point in curve]
     lasted = None if contents.first is None or contents.last is None else contents.last - contents.first
@@ -223,11 +235,11 @@ def _foreign_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Ru
         path=run.path,
         native=False,
         status=contents.status,
-        settings={**_plain(contents.settings), **_yaml_settings(run.path, problems)},
+        settings={**plain(contents.settings), **_yaml_settings(run.path, problems)},
         step=max(steps, default=None),
         **_results(contents, find_curves(contents.curves, told)),
-        seconds=_number(lasted),
-        started=_time(contents.first),
+        seconds=number(lasted),
+        started=time(contents.first),
     )
 
 
@@ -267,33 +279,4 @@ def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
         sentence = str(error) if isinstance(error, InputError) else f"{path}: cannot be read: {error}"
         problems.append(Problem(sentence, lost=False))
         return {}
-    return _plain(values) if isinstance(values, dict) else {}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys → numbers, strings, booleans and lists of those; of anything else, its beginning as text."""
-    plain = {}
-    for key, value in flatten(values).items():
-        parts = value if isinstance(value, list) else [value]
-        is_plain = all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
-        plain[key] = value if is_plain else repr(value)[:_LONGEST_TEXT]
-    return plain
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
-
-
-def _time(value: Any) -> float | None:
-    """Seconds since 1970, if they are of a year that the calendar has."""
-    seconds = _number(value)
-    return seconds if seconds is not None and 0 <= seconds < _YEAR_9999 else None
+    return plain(values) if isinstance(values, dict) else {}

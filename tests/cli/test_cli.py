@@ -266,7 +266,8 @@ LIGHT = (
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.watch environment.console environment.notify environment.snapshot environment.summary"
-    " environment.system events.outcome events.texts"
+    " environment.system events.outcome events.texts runs.export runs.values cli.watch watch.chart watch.live"
+    " watch.page watch.words"
 )
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from helpers.events import read_events, scalars
 from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
 from helpers.ports import free_port
+from helpers.processes import torchrun
 from helpers.zygote import Zygote
 from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed, PeerError, _peer_errors, is_main_process
 from mnist_tb.errors import InputError
@@ -27,11 +27,6 @@ from mnist_tb.training.signals import Interruption
 
 SETTINGS = ("--set", "precision=fp32", "--set", "optimizer.name=sgd", "--set", "optimizer.momentum=0", "--lr", "0.05")
 """Adam makes a whole step of a gradient that is nothing but rounding."""
-
-
-def torchrun(processes: int, *command: str) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return [*launcher, "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *command]
 
 
 def training(logdir: Path, *arguments: str) -> list[str]:

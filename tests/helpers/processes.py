@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,12 @@ from typing import Any
 SUITE, TEST = "MNIST_TB_TEST_SUITE", "MNIST_TB_TEST"
 _GRACE = 10.0
 """Seconds for what is about to end by itself, such as a child whose parent has ended."""
+
+
+def torchrun(processes: int, *command: str) -> list[str]:
+    """The command that starts so many processes of a program."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*launcher, "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *command]
 
 
 def marked(name: str, value: str) -> dict[int, str]:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.events import scalars
+from helpers.processes import torchrun
 from mnist_tb import Tracker
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import RunningResult, best_result
@@ -104,6 +105,31 @@ def test_under_torchrun_one_process_writes(tmp_path: Path, monkeypatch: pytest.M
     with Tracker(tmp_path / "runs", "mine"):
         pass
     assert len(list_run_folders(tmp_path / "runs")) == 1
+
+
+IN_TWO = """
+import sys
+import torch
+import torch.distributed as dist
+from mnist_tb import Tracker
+
+dist.init_process_group("gloo")
+with Tracker(sys.argv[1], "mine", {"lr": 0.5}) as tracker:
+    for step in range(1, 51):
+        loss = torch.tensor(float(dist.get_rank() + step))
+        dist.all_reduce(loss)
+        tracker.scalars(step, {"loss/train": loss})
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_of_torchrun_make_one_run(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(IN_TWO)
+    subprocess.run(torchrun(2, str(tmp_path / "two.py"), str(tmp_path / "runs")), check=True, timeout=120)
+    (run,) = list_run_folders(tmp_path / "runs")
+    assert scalars(run)["loss/train"] == [(step, 2.0 * step + 1) for step in range(1, 51)]
+    assert run.read_metrics()["status"] == "completed"
+    assert len(list(run.path.glob("*tfevents*"))) == 1
 
 
 def test_from_several_threads(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""A run in words: as a line, and as the cells of a table for a terminal of any width. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from mnist_tb.events.status import FAILED, INTERRUPTED, KILLED, RUNNING, UNKNOWN
+from mnist_tb.runs.query import RunSummary
+from mnist_tb.watch.live import LiveRun
+
+WIDE, WIDER = 120, 180
+"""Columns of a terminal that has room for two charts beside each other, and for three."""
+_OPTIONAL = ("done", "epoch", "val %", "val loss", "test %", "images/s", "data", "tags")
+"""Columns that are left out where no run has anything in them."""
+_LONGEST_NAME = 60
+_BAR = 8
+_STYLES = {RUNNING: "bold green", FAILED: "bold red", KILLED: "bold red", INTERRUPTED: "yellow", UNKNOWN: "dim"}
+
+
+def line(run: LiveRun) -> str:
+    """A run in one line."""
+    summary, said = run.summary, run.said
+    parts = [f"{summary.name}: {summary.status}", *_progress(run)]
+    if said is not None and said.loss is not None:
+        parts.append(f"loss {_loss(said.loss)}")
+    parts += _results(summary)
+    if summary.error:
+        parts.append(summary.error)
+    return ", ".join(parts)
+
+
+def _progress(run: LiveRun) -> list[str]:
+    """How far a run is, and how long it takes, as far as it is known."""
+    summary, said = run.summary, run.said
+    found = []
+    if summary.epochs:
+        found.append(f"epoch {min(said.epoch, summary.epochs) if said else summary.epoch or 0} of {summary.epochs}")
+    if summary.step:
+        found.append(f"step {summary.step:,}" + (f" of {said.steps:,}" if said and said.steps else ""))
+    if summary.images_per_second:
+        found.append(f"{summary.images_per_second:,.0f} images/s")
+    if said is not None and said.remaining is not None:
+        found.append(f"{_duration(said.remaining)} left")
+    elif summary.seconds is not None:
+        found.append(_duration(summary.seconds))
+    return found
+
+
+def _results(summary: RunSummary) -> list[str]:
+    """The best results on validation and on test, as far as they are known."""
+    named = {
+        "val accuracy": _percent(summary.val_accuracy),
+        "val loss": _loss(summary.val_loss),
+        "test accuracy": _percent(summary.test_accuracy),
+        "test loss": _loss(summary.test_loss),
+    }
+    return [f"{name} {text}" + " %" * ("acc" in name) for name, text in named.items() if text]
+
+
+def _duration(seconds: float) -> str:
+    """Of seconds, at most two units: `1 h 5 min`."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def titles(width: int, runs: Sequence[LiveRun]) -> list[str]:
+    """The columns for which there is room, of those that say something."""
+    known = {title for title in _OPTIONAL if any(cell(run, title).plain for run in runs)}
+    narrow = ["run", "state", "done", "val %", "test %", "time"]
+    wide = ["run", "state", "done", "epoch", "step", "val %", "val loss", "test %", "time", "images/s", "started"]
+    shown = narrow if width < WIDE else wide if width < WIDER else [*wide, "data", "tags"]
+    return [title for title in shown if title in known or title not in _OPTIONAL]
+
+
+def cell(run: LiveRun, title: str) -> Text:
+    summary = run.summary
+    if title == "run":
+        return Text(summary.name if len(summary.name) <= _LONGEST_NAME else f"{summary.name[: _LONGEST_NAME - 1]}…")
+    if title == "state":
+        return Text(summary.status, style=_STYLES.get(summary.status, ""))
+    if title == "done":
+        return _done(run)
+    number = {
+        "val %": _percent(summary.val_accuracy),
+        "test %": _percent(summary.test_accuracy),
+        "val loss": _loss(summary.val_loss),
+        "epoch": f"{summary.epoch or 0}/{summary.epochs}" if summary.epochs else "",
+        "step": "" if summary.step is None else f"{summary.step:,}",
+        "images/s": "" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
+        "time": _time(run),
+    }
+    if title in number:
+        return Text(number[title], justify="right")
+    started = "" if summary.started is None else f"{datetime.fromtimestamp(summary.started):%m-%d %H:%M}"
+    return Text({"started": started, "data": summary.dataset or "", "tags": " ".join(summary.notes.tags)}[title])
+
+
+def _done(run: LiveRun) -> Text:
+    """How much of it is done: a bar and a percentage while it runs."""
+    if not run.is_running or run.fraction is None:
+        return Text("")
+    full = round(run.fraction * _BAR)
+    return Text.assemble(("━" * full, "green"), ("━" * (_BAR - full), "dim"), f" {run.fraction:4.0%}")
+
+
+def _time(run: LiveRun) -> str:
+    """What is left of a run that runs, or how long it took."""
+    if run.said is not None and run.said.remaining is not None:
+        return f"{_duration(run.said.remaining)} left"
+    return "" if run.summary.seconds is None else _duration(run.summary.seconds)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if value < 1e5 else f"{value:.2e}"
+
+
+def detail(run: LiveRun) -> Text:
+    """The chosen run: how far it is, its results, what went wrong, what somebody noted."""
+    summary = run.summary
+    parts = [*_progress(run), *_results(summary)]
+    text = Text.assemble((summary.name, "bold"), "  ", ", ".join(parts))
+    if summary.error:
+        text.append(f"\n{summary.error}", style="red")
+    if summary.notes.note:
+        text.append(f"\n{summary.notes.note}", style="italic")
+    return text
