@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from mnist_tb.events.curves import Told, by_step, find_curves
+from mnist_tb.events.curves import Told, by_step, find_curves, thin
 from mnist_tb.events.reader import Point
 from mnist_tb.events.tags import PER_CLASS
 
@@ -16,6 +16,8 @@ _COLORS = {"train": 208, "val": 33, "test": 35}
 """Of the 256 that terminals have: orange and blue, as in TensorBoard."""
 _SMALLEST = 16, 4
 """Characters and lines."""
+_DOTS = 2
+"""Points beside each other in one character."""
 _LARGEST = 308.2
 """The exponent of ten of the largest number."""
 _NOTHING: Told = {}
@@ -57,12 +59,12 @@ def draw(chart: Chart, width: int, height: int, logarithmic: bool = False) -> Te
     """
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
         return Text("")
-    kept = {}
+    kept: dict[str, tuple[list[float], list[float]]] = {}
     for label, (xs, ys) in chart.series.items():
-        points = [
+        drawn = [
             (x, math.log10(y) if logarithmic else y) for x, y in zip(xs, ys, strict=True) if y > 0 or not logarithmic
         ]
-        if points:
+        if points := thin(drawn, _DOTS * width):
             kept[label] = [float(x) for x, _ in points], [y for _, y in points]
     if not kept:
         return Text("no points yet", style="dim")

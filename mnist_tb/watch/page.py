@@ -16,20 +16,21 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.coordinate import Coordinate
 from textual.message import Message
-from textual.widget import Widget
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import Told
 from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, KILLED, PRUNED, RUNNING, UNKNOWN
-from mnist_tb.watch.chart import Chart, charts, draw, heading
+from mnist_tb.runs.query import Problem
+from mnist_tb.watch.chart import Chart, charts
 from mnist_tb.watch.live import LiveRun, LiveRuns
+from mnist_tb.watch.widgets import ChartView, RunTable
 from mnist_tb.watch.words import WIDE, WIDER, cell, detail, titles
 
 _EVERY_SECONDS, _LONGEST_PAUSE = 1.0, 3.0
 _REST = 30
-"""Between two looks the reading thread rests this many times as long as the look took: the cores are the training's."""
+"""It rests this many times as long as it has worked since the last look: the cores are the training's."""
 _READ_SECONDS = 0.3
 """How long the first reading of many runs may go on before those that have been read are shown."""
 _STATES = ("", RUNNING, COMPLETED, FAILED, KILLED, INTERRUPTED, PRUNED, UNKNOWN)
@@ -48,44 +49,13 @@ def show_page(runs: LiveRuns, logdir: Path, until_end: bool, told: Told) -> list
 
 
 class _Changed(Message):
-    """What the reading thread has found."""
+    """What the reading thread has found: all runs, how many wait to be read, what cannot be, the charts of `chosen`."""
 
-    def __init__(self, runs: list[LiveRun], chosen: str | None, charts: list[Chart]) -> None:
+    def __init__(
+        self, runs: list[LiveRun], waiting: int, problems: list[Problem], chosen: str | None, charts: list[Chart]
+    ) -> None:
         super().__init__()
-        self.runs, self.chosen, self.charts = runs, chosen, charts
-
-
-class _RunTable(DataTable[Text]):
-    """Left and right choose the chart: what has no room is left out, so there is nothing to scroll to."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "app.chart(-1)", "chart", key_display="←"),
-        Binding("right", "app.chart(1)", "chart", key_display="→"),
-        Binding("home", "scroll_top", show=False),
-        Binding("end", "scroll_bottom", show=False),
-        Binding("j", "cursor_down", show=False),
-        Binding("k", "cursor_up", show=False),
-    ]
-
-
-class _ChartView(Widget):
-    """A chart that fills its place, whatever size that has."""
-
-    _chart: Chart | None = None
-    _which = ""
-    _is_logarithmic = False
-
-    def show(self, chart: Chart | None, which: str, is_logarithmic: bool) -> None:
-        """Draw another chart. which: what follows its title."""
-        self._chart, self._which, self._is_logarithmic = chart, which, is_logarithmic
-        self.refresh()
-
-    def render(self) -> Text:
-        if self._chart is None:
-            return Text("")
-        width, height = self.content_size
-        head = heading(self._chart).append(self._which, style="dim")
-        return Text.assemble(head, "\n", draw(self._chart, width, height - 1, self._is_logarithmic))
+        self.runs, self.waiting, self.problems, self.chosen, self.charts = runs, waiting, problems, chosen, charts
 
 
 class TerminalPage(App[None]):
@@ -98,9 +68,9 @@ class TerminalPage(App[None]):
     #head, #detail { height: auto; max-height: 5; padding: 0 1; }
     #words { display: none; height: 1; border: none; padding: 0 1; }
     #words.shown { display: block; }
-    _RunTable { height: auto; max-height: 45%; }
+    RunTable { height: auto; max-height: 45%; }
     Horizontal { height: 1fr; }
-    _ChartView { width: 1fr; height: 100%; padding: 0 1; }
+    ChartView { width: 1fr; height: 100%; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "quit", "quit", key_display="q"),
@@ -115,6 +85,8 @@ class TerminalPage(App[None]):
         self.runs: list[LiveRun] = []
         self.error: InputError | None = None
         self._live, self._logdir, self._until_end, self._told = runs, logdir, until_end, told or {}
+        self._waiting = 0
+        self._problems: list[Problem] = []
         self._chosen: str | None = None
         self._charts: list[Chart] = []
         self._first_chart = 0
@@ -128,15 +100,15 @@ class TerminalPage(App[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="head")
         yield Input(id="words", placeholder="words of a name, a state, data, tags, a note", compact=True)
-        yield _RunTable(cursor_type="row", zebra_stripes=False)
+        yield RunTable(cursor_type="row", zebra_stripes=False)
         yield Static(id="detail")
         with Horizontal():
             for _ in range(3):
-                yield _ChartView()
+                yield ChartView()
         yield Footer()
 
     def on_mount(self) -> None:
-        self.query_one(_RunTable).focus()
+        self.query_one(RunTable).focus()
         self._follow()
 
     def on_unmount(self) -> None:
@@ -146,9 +118,8 @@ class TerminalPage(App[None]):
 
     @work(thread=True)
     def _follow(self) -> None:
-        worker = get_current_worker()
+        worker, spent = get_current_worker(), time.process_time()
         while not worker.is_cancelled:
-            began = time.monotonic()
             try:
                 runs = self._live.update(_READ_SECONDS)
             except InputError as error:
@@ -157,17 +128,20 @@ class TerminalPage(App[None]):
                 return
             chosen = next((run.summary for run in runs if run.summary.name == self._chosen), None)
             made = [] if chosen is None else charts(self._live.contents(chosen).curves, self._told)
-            self.post_message(_Changed(runs, None if chosen is None else chosen.name, made))
+            name = None if chosen is None else chosen.name
+            self.post_message(_Changed(runs, self._live.waiting, self._live.problems, name, made))
             if self._until_end and not self._live.waiting and not any(run.is_running for run in runs):
                 self.call_later(self.exit)
-            pause = min(max(_EVERY_SECONDS, _REST * (time.monotonic() - began)), _LONGEST_PAUSE)
+            before, spent = spent, time.process_time()
+            pause = min(max(_EVERY_SECONDS, _REST * (spent - before)), _LONGEST_PAUSE)
             self._wake.wait(0 if self._live.waiting else pause)
             self._wake.clear()
 
     def on__changed(self, message: _Changed) -> None:
         made = message.charts if message.chosen == self._chosen else self._charts
-        if (message.runs, made) != (self.runs, self._charts) or not self.runs:
-            self.runs, self._charts = message.runs, made
+        found = message.runs, message.waiting, message.problems, made
+        if found != (self.runs, self._waiting, self._problems, self._charts) or not self.runs:
+            self.runs, self._waiting, self._problems, self._charts = found
             self._show()
 
     # ---- What is shown
@@ -191,19 +165,19 @@ class TerminalPage(App[None]):
         counts = Counter(run.summary.status for run in self.runs)
         parts = [f"{counts[state]} {state}" for state in _STATES if counts[state]]
         head = Text.assemble((str(self._logdir), "bold"), "  ", ", ".join(parts) or "no runs yet")
-        if self._live.waiting:
-            head.append(f", reading {self._live.waiting:,} more", style="dim")
+        if self._waiting:
+            head.append(f", reading {self._waiting:,} more", style="dim")
         if shown < len(self.runs):
             why = " ".join(filter(None, [self._state, *self._words]))
             head.append(f"  {shown} shown: {why}", style="bold yellow")
-        if problems := self._live.problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            head.append(f"\n{problems[0].text}{more}", style="yellow")
+        if self._problems:
+            more = f" (and {len(self._problems) - 1} more)" if len(self._problems) > 1 else ""
+            head.append(f"\n{self._problems[0].text}{more}", style="yellow")
         self.query_one("#head", Static).update(head)
 
     def _show_table(self, shown: Sequence[LiveRun]) -> None:
         """Change those cells that have changed; build the table anew where other runs, or columns, are to be shown."""
-        table = self.query_one(_RunTable)
+        table = self.query_one(RunTable)
         columns = titles(self.size.width, shown)
         cells = {run.summary.name: tuple(cell(run, title) for title in columns) for run in shown}
         rows = [tuple(map(Text, columns)), *cells.values()]
@@ -217,7 +191,7 @@ class TerminalPage(App[None]):
             self._build_table(table, dict(zip(columns, widths, strict=True)), cells)
         self._cells, self._widths = cells, widths
 
-    def _build_table(self, table: _RunTable, columns: Mapping[str, int], cells: Mapping[str, tuple[Text, ...]]) -> None:
+    def _build_table(self, table: RunTable, columns: Mapping[str, int], cells: Mapping[str, tuple[Text, ...]]) -> None:
         row = table.cursor_row if table.row_count else 0
         names: list[str | None] = list(cells)
         place = names.index(self._chosen) if row and self._chosen in names else max(min(row, len(cells) - 1), 0)
@@ -235,7 +209,7 @@ class TerminalPage(App[None]):
         count = min(room, len(self._charts)) if is_chosen else 0
         self._first_chart = max(0, min(self._first_chart, len(self._charts) - count))
         which = f"  {self._first_chart + 1} of {len(self._charts)}" if len(self._charts) > count else ""
-        for place, view in enumerate(self.query(_ChartView)):
+        for place, view in enumerate(self.query(ChartView)):
             view.display = place < max(count, 1)
             chart = self._charts[self._first_chart + place] if place < count else None
             view.show(chart, "" if place else which, self._is_logarithmic)
@@ -285,7 +259,7 @@ class TerminalPage(App[None]):
         words = self.query_one("#words", Input)
         words.value = ""
         words.remove_class("shown")
-        self.query_one(_RunTable).focus()
+        self.query_one(RunTable).focus()
         self._show()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -293,4 +267,4 @@ class TerminalPage(App[None]):
         self._show()
 
     def on_input_submitted(self) -> None:
-        self.query_one(_RunTable).focus()
+        self.query_one(RunTable).focus()

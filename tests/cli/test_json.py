@@ -92,6 +92,16 @@ def test_runs(said: Any) -> None:
     assert rows[3]["val_loss"] == 0.5
 
 
+def test_a_line_of_watch(logdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["watch", "1", "other", "--until-end", "--json", "--logdir", str(logdir)]
+    capsys.readouterr()
+    assert main(arguments=arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {json.loads(line)["run"] for line in lines} == {"0001-digits-ep3", "other"}
+    for line in lines:
+        check(json.loads(line), "runs list, runs show, watch", "watch")
+
+
 def test_differences_and_commands(said: Any) -> None:
     found = said("runs", "diff", "1", "2")
     check(found, "runs diff")

@@ -166,18 +166,18 @@ def test_a_training_appears_moves_and_ends(logdir: Path) -> None:
     use(LiveRuns(logdir), logdir, (80, 24), act)
 
 
-def test_a_thousand_runs(tmp_path: Path, finished: Run) -> None:
-    for number in range(1, 1_001):
+def test_more_runs_than_fit(tmp_path: Path, finished: Run) -> None:
+    for number in range(1, 301):
         (tmp_path / f"{number:04d}-r").mkdir()
         shutil.copy(finished.metrics, tmp_path / f"{number:04d}-r")
 
     async def act(page: TerminalPage, pilot: Pilot[None]) -> None:
-        text = await until(page, pilot, "1000 completed$", "^ 0001-r ")  # all began at once, so by their names
+        text = await until(page, pilot, "300 completed$", "^ 0001-r ")  # all began at once, so by their names
         assert len(text.splitlines()) == 24
         await pilot.press("end")
-        await until(page, pilot, "1000-r  epoch")
+        await until(page, pilot, "0300-r  epoch")
         await pilot.press("k")
-        await until(page, pilot, "0999-r  epoch")
+        await until(page, pilot, "0299-r  epoch")
         await pilot.press("home", "j")
         await until(page, pilot, "0002-r  epoch")
 
