@@ -16,7 +16,7 @@ from mnist_tb.config.load import dump_config, flat_config, replace_config
 from mnist_tb.config.schema import Config, Data
 from mnist_tb.data.datasets import Dataset, load_dataset, total_steps
 from mnist_tb.engine import kernels, process
-from mnist_tb.engine.device import memory_errors, resolve_auto
+from mnist_tb.engine.device import memory_errors, resolve_auto, use_device
 from mnist_tb.engine.distributed import Distributed, PeerError, init_distributed
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
@@ -94,8 +94,8 @@ def launch(
         config, dataset = _load_everywhere(config, terminal, trial, distributed)
         config = resolve_auto(config, distributed.local_rank)
         with memory_errors():
-            dataset = dataset.to(torch.device(config.device))
-            model = build(config.model.channels, config.seed, torch.device(config.device))
+            device = use_device(config)
+            dataset, model = dataset.to(device), build(config.model.channels, config.seed, device)
             if init_from is not None:
                 model.load_state_dict(best_model(init_from, config).state_dict())
 
@@ -141,8 +141,8 @@ def resume(
         dataset = distributed.local_main_process_first(lambda: trial.load(config.data, terminal))
         check_data(run, known, dataset)
         with memory_errors():
-            dataset = dataset.to(torch.device(config.device))
-            model = build(config.model.channels, config.seed, torch.device(config.device))
+            device = use_device(config)
+            dataset, model = dataset.to(device), build(config.model.channels, config.seed, device)
             if checkpoint is not None:
                 check_checkpoint(checkpoint, model, run.last_checkpoint)
             if distributed.is_main:

@@ -20,6 +20,7 @@ from torch import Tensor
 from mnist_tb.config.schema import Config
 from mnist_tb.data import augment
 from mnist_tb.data.datasets import batches, schedule_steps, total_steps
+from mnist_tb.engine.device import to_device
 from mnist_tb.engine.optim import learning_rate
 from mnist_tb.errors import Pruned
 from mnist_tb.evaluate import evaluate, predict
@@ -85,7 +86,7 @@ def train_step(config: Config, state: State, index: Tensor, steps: int) -> None:
         transforms = augment.sample(config.augment, len(index), config.seed, state.step)
 
     # Forward, backward and optimiser, in one call.
-    loss, num_correct = state.update(index, lr, None if transforms is None else transforms.to(index.device))
+    loss, num_correct = state.update(index, lr, None if transforms is None else to_device(transforms, index.device))
     state.step += 1
     state.batch += 1
 

@@ -17,6 +17,7 @@ from helpers.fixtures import Here, Open, Train, missing
 from helpers.idx import write_idx
 from helpers.paths import REPOSITORY
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # `device: auto` is the CPU, whose numbers are the same to the bit
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; those about threads say how many
 
 import hypothesis

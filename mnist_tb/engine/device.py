@@ -1,4 +1,4 @@
-"""The device: what `auto` stands for on this machine, and what torch says when its memory is full."""
+"""The device: what `auto` stands for on this machine, how it is used, what torch says when its memory is full."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError, MemoryFullError
+
+_FULL = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def resolve_auto(config: Config, local_rank: int = 0) -> Config:
@@ -30,7 +33,29 @@ def resolve_auto(config: Config, local_rank: int = 0) -> Config:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _is_bf16_fast(device) else "fp32"
+    if precision == "bf16" and device.type == "cuda" and not _is_bf16_fast(device):
+        raise InputError(f"precision bf16: the GPU {name} has none, that came with Ampere; use auto or fp32")
     return replace_config(config, {"device": name, "precision": precision})
+
+
+def use_device(config: Config) -> torch.device:
+    """The device of a configuration without `auto`, made CUDA's current one: its streams, graphs and events are there.
+
+    fp32 is fp32 from then on: by default, torch rounds the inputs of convolutions on CUDA to TF32, 10 bits.
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    """
+    device = torch.device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cudnn.allow_tf32 = False
+    return device
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values from the CPU, where nobody changes them afterwards, without waiting for the device."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _is_bf16_fast(device: torch.device) -> bool:
@@ -47,7 +72,14 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not full:
+        if not _is_memory_full(error):
             raise
         raise MemoryFullError("out of memory: try a smaller train.batch_size or model.channels") from None
+
+
+def _is_memory_full(error: BaseException | None) -> bool:
+    """Whether this is what an error says, or the one that it followed: a graph that fails to end hides the reason."""
+    if error is None:
+        return False
+    is_it = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in _FULL)
+    return is_it or _is_memory_full(error.__cause__ or error.__context__)

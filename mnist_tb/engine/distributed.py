@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TIMEOUT_SECONDS = 600
 """How long a process may keep the others waiting, beyond a download."""
+_UPDATES_BETWEEN_VOTES = 10
+"""On GPUs. All processes count the same updates, so all of them stop after the same one."""
 
 
 def is_main_process() -> bool:
@@ -51,6 +53,7 @@ class Distributed:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._wants_to_stop = False
         self._should_stop = False
+        self._updates = 0
 
     @property
     def is_main(self) -> bool:
@@ -75,7 +78,9 @@ class Distributed:
         with _peer_errors():
             dist.all_reduce(total)
         gradient.copy_(total[:-3])
-        self._should_stop = bool(total[-1] > 0)
+        self._updates += 1
+        if not total.is_cuda or self._updates % _UPDATES_BETWEEN_VOTES == 0:  # to read it is to wait for the device
+            self._should_stop = bool(total[-1] > 0)
         return total[-3].clone(), total[-2].long()  # a view would keep the whole vector
 
     def sync_stop(self, wants_to_stop: bool) -> bool:

@@ -36,6 +36,7 @@ THREADS = torch.get_num_threads()
 _LANES, _BLOCKS = 16, 8  # as in kernels.cpp
 _MOST_CHANNELS = 128
 _COMPILE_SECONDS = 120
+_DECIDING = ("flags", "model name", "Features", "CPU implementer", "CPU part", "CPU variant")
 
 
 class Kernels:
@@ -187,11 +188,10 @@ def _compiled(compiler: str, defined: Sequence[str]) -> Path:
     return path
 
 
-def _processor() -> str:
-    """What decides the code that -march=native produces."""
-    info = Path("/proc/cpuinfo")
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """What decides the code that -march=native produces, of x86 (flags, model name) and of ARM."""
     lines = info.read_text().splitlines() if info.exists() else []
-    return "|".join([platform.machine(), *sorted({line for line in lines if line.startswith(("flags", "model name"))})])
+    return "|".join([platform.machine(), *sorted({line for line in lines if line.startswith(_DECIDING)})])
 
 
 def _at(tensor: Tensor) -> int:

@@ -21,6 +21,7 @@ from mnist_tb.engine import kernels
 from mnist_tb.engine.averaging import AveragedWeights
 from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed
 from mnist_tb.engine.optim import VectorOptimizer
+from mnist_tb.errors import TrainingError
 from mnist_tb.model import CNN
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -131,7 +132,8 @@ class CudaGraphTrainStep:
         self._num_correct = torch.zeros((), dtype=torch.int64, device=device)
         before = [tensor.clone() for tensor in step.tensors()]
         self._replay = capture(self._update)
-        for tensor, value in zip(step.tensors(), before, strict=True):  # undo what warming up has changed
+        self._check(before[0])
+        for tensor, value in zip(step.tensors(), before, strict=True):  # undo what has been changed
             tensor.copy_(value)
 
     @property
@@ -150,6 +152,17 @@ class CudaGraphTrainStep:
         self._replay()
         return self._loss.clone(), self._num_correct.clone()
 
+    def _check(self, weights: Tensor) -> None:
+        """Raise TrainingError where a replay does not change the weights: what another device recorded is empty."""
+        master = self._step.tensors()[0]
+        master.copy_(weights)
+        self._lr.fill_(1.0)
+        self._replay()
+        if torch.equal(master, weights):
+            raise TrainingError(
+                f"the CUDA graph of an update is empty on {self._lr.device}: the network would not learn"
+            )
+
     def refresh(self) -> None:
         """As in `TrainStep`."""
         self._step.refresh()
@@ -161,7 +174,7 @@ class CudaGraphTrainStep:
 
 
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """A `Capture` by a CUDA graph, after three warm-up runs in which libraries initialise themselves."""
+    """A `Capture` by a CUDA graph on the current device, after three runs in which libraries initialise themselves."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

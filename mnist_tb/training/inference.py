@@ -11,7 +11,7 @@ import torch
 
 from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset, Split
-from mnist_tb.engine.device import resolve_auto
+from mnist_tb.engine.device import resolve_auto, use_device
 from mnist_tb.errors import InputError
 from mnist_tb.evaluate import predict
 from mnist_tb.model import in_precision
@@ -49,7 +49,7 @@ def predict_pictures(
     pixels = [preprocess.read(path) for path in paths]
     dataset = _without_images(run)
     model = in_precision(best_model(run, config), config.precision)
-    images = torch.from_numpy(np.stack(pixels)).to(torch.device(config.device))
+    images = torch.from_numpy(np.stack(pixels)).to(use_device(config))
     probabilities = predict(model.eval(), dataset, images).softmax(1).cpu()
     predictions = []
     for path, picture, row in zip(paths, pixels, probabilities, strict=True):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from PIL import Image
 
 from mnist_tb import metrics
@@ -15,7 +14,7 @@ from mnist_tb.config.load import flat_config, load_config, with_data_root
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
 from mnist_tb.engine import kernels
-from mnist_tb.engine.device import resolve_auto
+from mnist_tb.engine.device import resolve_auto, use_device
 from mnist_tb.engine.distributed import Distributed
 from mnist_tb.errors import InputError
 from mnist_tb.evaluate import evaluate, features, penultimate, predict
@@ -44,7 +43,7 @@ def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tu
     """
     known = run.read_metrics()
     config = resolve_auto(run_config(run, device, data_root))
-    dataset = load_dataset(config.data).to(torch.device(config.device))
+    dataset = load_dataset(config.data).to(use_device(config))
     check_data(run, known, dataset)
     model = best_model(run, config)
     return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
@@ -98,7 +97,7 @@ def best_model(run: Run, config: Config) -> CNN:
 
     Raises InputError where the weights are missing or do not fit.
     """
-    model = build(config.model.channels, config.seed, torch.device(config.device))
+    model = build(config.model.channels, config.seed, use_device(config))
     best = load(run.best_checkpoint)
     try:
         model.load_state_dict(best["model"])
