@@ -46,12 +46,16 @@ class Model(Group):
     ] = (16, 32, 64)
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optimizer(Group):
     """The optimiser, and its hyperparameters."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: Annotated[tuple[_Beta, _Beta], Field(strict=False)] = (0.9, 0.999)
 
 
 class Schedule(Group):

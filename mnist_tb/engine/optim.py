@@ -14,7 +14,7 @@ from mnist_tb.config.schema import Optimizer, Schedule
 
 
 class VectorOptimizer:
-    """Adam, AdamW or SGD on one vector: torch's functional forms, fused, with torch's defaults.
+    """Adam, AdamW or SGD on one vector: torch's functional forms, fused, eps as torch has it.
 
     The classes around them (`torch.optim.Adam`, …) give the same numbers, but creating one imports torch's compiler,
     which takes a second.
@@ -56,8 +56,8 @@ class VectorOptimizer:
             [self._count],
             fused=True,
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=config.betas[0],
+            beta2=config.betas[1],
             lr=lr,
             weight_decay=config.weight_decay,
             eps=1e-8,

@@ -34,6 +34,7 @@ NAMES = [
     ("default", ["seed=4", "train.lr=0.01"], "lr0.01-s4"),
     ("default", ["train.lr=0.001", "seed=0"], "default"),
     ("sgd", ["optimizer.momentum=0.95"], "sgd-m0.95"),
+    ("default", ["optimizer.betas=[0.7, 0.9]"], "betas0.7-0.9"),
     ("digits", ["tracking.enabled=false", "data.root=/elsewhere"], "digits"),
     ("digits", ["model.channels=[8, 16, 32]", "train.epochs=2"], "digits-ch8-16-32-ep2"),
     ("digits", ["averaging.name=ema", "averaging.decay=0.99"], "digits-ema-decay0.99"),
@@ -77,7 +78,7 @@ def test_seeds_are_one_group_and_all_else_is_not() -> None:
     base = flat_config(Config())
     different = {"optimizer.name": "sgd", "schedule.name": "cosine", "data.name": "kmnist", "device": "cpu",
                  "precision": "fp32", "schedule.epochs": 7, "schedule.after": 0.5,
-                 "averaging.name": "ema", "model.channels": [1, 2, 3]}  # fmt: skip
+                 "averaging.name": "ema", "model.channels": [1, 2, 3], "optimizer.betas": [0.5, 0.9]}  # fmt: skip
     names = [group()]
     for key, value in hyperparameters(base).items():
         other = different.get(key) or (value / 2 or 0.1 if isinstance(value, float) else value + 1)

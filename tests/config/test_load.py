@@ -79,6 +79,7 @@ WRONG = {
     "optimizer.name": ["lion", "2"],
     "optimizer.weight_decay": ["-0.1", "x", ".inf"],
     "optimizer.momentum": ["1", "-0.1", "x"],
+    "optimizer.betas": ["[0.9]", "[0.9, 1]", "[-0.1, 0.9]", "0.9", "[a, b]", "null"],
     "schedule.name": ["step", "1"],
     "schedule.warmup": ["0", "1", "x"],
     "schedule.epochs": ["0", "2.5", "x"],
