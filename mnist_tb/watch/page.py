@@ -73,7 +73,8 @@ class TerminalPage(App[None]):
     ChartView { width: 1fr; height: 100%; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,ctrl+c", "quit", "quit", key_display="q"),
+        Binding("q", "quit", "quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("slash", "find", "find", key_display="/"),
         Binding("s", "state", "state"),
         Binding("l", "logarithmic", "log scale"),
@@ -94,7 +95,7 @@ class TerminalPage(App[None]):
         self._state = ""
         self._words: list[str] = []
         self._cells: dict[str, tuple[Text, ...]] = {}
-        self._widths: list[int] = []
+        self._widths: dict[str, int] = {}
         self._wake = threading.Event()
 
     def compose(self) -> ComposeResult:
@@ -179,16 +180,16 @@ class TerminalPage(App[None]):
         """Change those cells that have changed; build the table anew where other runs, or columns, are to be shown."""
         table = self.query_one(RunTable)
         columns = titles(self.size.width, shown)
-        cells = {run.summary.name: tuple(cell(run, title) for title in columns) for run in shown}
+        cells = {run.summary.name: tuple(cell(run, title, self.size.width) for title in columns) for run in shown}
         rows = [tuple(map(Text, columns)), *cells.values()]
-        widths = [max(text.cell_len for text in column) for column in zip(*rows, strict=True)]
+        widths = {column[0].plain: max(text.cell_len for text in column) for column in zip(*rows, strict=True)}
         if list(cells) == list(self._cells) and widths == self._widths:
             for row, (name, texts) in enumerate(cells.items()):
                 for place, text in enumerate(texts):
                     if text != self._cells[name][place]:
                         table.update_cell_at(Coordinate(row, place), text)
         else:
-            self._build_table(table, dict(zip(columns, widths, strict=True)), cells)
+            self._build_table(table, widths, cells)
         self._cells, self._widths = cells, widths
 
     def _build_table(self, table: RunTable, columns: Mapping[str, int], cells: Mapping[str, tuple[Text, ...]]) -> None:

@@ -15,7 +15,7 @@ WIDE, WIDER = 120, 180
 """Columns of a terminal that has room for two charts beside each other, and for three."""
 _OPTIONAL = ("done", "epoch", "val %", "val loss", "test %", "images/s", "data", "tags")
 """Columns that are left out where no run has anything in them."""
-_LONGEST_NAME = 60
+_SHORTEST_NAME = 10
 _BAR = 8
 _STYLES = {RUNNING: "bold green", FAILED: "bold red", KILLED: "bold red", INTERRUPTED: "yellow", UNKNOWN: "dim"}
 
@@ -78,10 +78,11 @@ def titles(width: int, runs: Sequence[LiveRun]) -> list[str]:
     return [title for title in shown if title in known or title not in _OPTIONAL]
 
 
-def cell(run: LiveRun, title: str) -> Text:
+def cell(run: LiveRun, title: str, width: int = WIDER) -> Text:
+    """What a table says of a run in a column. width: of the terminal."""
     summary = run.summary
     if title == "run":
-        return Text(summary.name if len(summary.name) <= _LONGEST_NAME else f"{summary.name[: _LONGEST_NAME - 1]}…")
+        return Text(_shortened(summary.name, max(width // 3, _SHORTEST_NAME)))
     if title == "state":
         return Text(summary.status, style=_STYLES.get(summary.status, ""))
     if title == "done":
@@ -99,6 +100,12 @@ def cell(run: LiveRun, title: str) -> Text:
         return Text(number[title], justify="right")
     started = "" if summary.started is None else f"{datetime.fromtimestamp(summary.started):%m-%d %H:%M}"
     return Text({"started": started, "data": summary.dataset or "", "tags": " ".join(summary.notes.tags)}[title])
+
+
+def _shortened(name: str, most: int) -> str:
+    """The beginning and the end of a name, as many characters as there may be."""
+    end = (most - 1) * 2 // 3
+    return name if len(name) <= most else f"{name[: most - 1 - end]}…{name[-end:]}"
 
 
 def _done(run: LiveRun) -> Text:

@@ -166,6 +166,22 @@ def test_a_training_appears_moves_and_ends(logdir: Path) -> None:
     use(LiveRuns(logdir), logdir, (80, 24), act)
 
 
+def test_a_long_name_leaves_room_for_the_rest(tmp_path: Path) -> None:
+    with TorchWriter(str(tmp_path / "experiments" / ("x" * 50) / "lightning_logs" / "version_3")) as writer:
+        writer.add_scalar("val_acc", 0.5, 1)
+
+    async def act(page: TerminalPage, pilot: Pilot[None]) -> None:
+        text = await until(page, pilot, r"^ experimen…g_logs/version_3 +unknown +50.00")
+        assert max(map(len, text.splitlines())) <= 80
+        await pilot.resize_terminal(200, 50)
+        await until(page, pilot, r"^ experiments/x+…x*/lightning_logs/version_3 +unknown")
+        await pilot.press("slash", *"version", "ctrl+c")
+        while page.is_running:
+            await pilot.pause(0.05)
+
+    use(LiveRuns(tmp_path), tmp_path, (80, 24), act)
+
+
 def test_more_runs_than_fit(tmp_path: Path, finished: Run) -> None:
     for number in range(1, 301):
         (tmp_path / f"{number:04d}-r").mkdir()
