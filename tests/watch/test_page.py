@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def use(runs: LiveRuns, logdir: Path, size: tuple[int, int], act: Use, until_end
             await act(page, pilot)
         return page
 
-    return asyncio.run(work())
+    with ThreadPoolExecutor(1) as thread:  # in this one, the browser's tests may have an event loop already
+        return thread.submit(asyncio.run, work()).result()
 
 
 def test_states_progress_results_and_charts_at_80_columns(logdir: Path) -> None:
