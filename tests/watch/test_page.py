@@ -80,11 +80,11 @@ def use(runs: LiveRuns, logdir: Path, size: tuple[int, int], act: Use, until_end
 
 def test_states_progress_results_and_charts_at_80_columns(logdir: Path) -> None:
     async def act(page: TerminalPage, pilot: Pilot[None]) -> None:
-        text = await until(page, pilot, "0020-r20  epoch 3 of 3", "loss  train", "⠉|⠒")
+        text = await until(page, pilot, "0020-r20  epoch 3 of 3", "loss  train", "⠉|⠒", "q quit")
         lines = text.splitlines()
         assert re.fullmatch(r" runs  19 completed, 1 failed, 1 unknown", lines[0])
         assert re.fullmatch(r" run +state +val % +test % +time", lines[1])
-        assert re.fullmatch(r" 0020-r20 +completed +95.18 +9\d.\d\d +\d s", lines[2])
+        assert re.fullmatch(r" 0020-r20 +completed +95.18 +9\d.\d\d +\d+ s", lines[2])
         assert re.fullmatch(r" 0019-r19 +failed .*", lines[3])
         assert len(lines) == 24
         assert "q quit" in lines[-1]
@@ -96,7 +96,7 @@ def test_states_progress_results_and_charts_at_80_columns(logdir: Path) -> None:
 def test_a_wide_terminal_has_more_columns_and_charts_and_may_change_its_size(logdir: Path) -> None:
     async def act(page: TerminalPage, pilot: Pilot[None]) -> None:
         text = await until(
-            page, pilot, "loss  train .* accuracy  train .* grad_norm", "tags$", "3/3 +60 .*digits +good$"
+            page, pilot, "loss  train .* accuracy  train .* grad_norm", "tags$", "q quit", "3/3 +60 .*digits +good$"
         )
         assert len(text.splitlines()) == 50
         await pilot.resize_terminal(130, 40)
@@ -190,7 +190,7 @@ def test_more_runs_than_fit(tmp_path: Path, finished: Run) -> None:
         shutil.copy(finished.metrics, tmp_path / f"{number:04d}-r")
 
     async def act(page: TerminalPage, pilot: Pilot[None]) -> None:
-        text = await until(page, pilot, "300 completed$", "^ 0001-r ")  # all began at once, so by their names
+        text = await until(page, pilot, "300 completed$", "^ 0001-r ", "q quit")  # all began at once, so by their names
         assert len(text.splitlines()) == 24
         await pilot.press("end")
         await until(page, pilot, "0300-r  epoch")
