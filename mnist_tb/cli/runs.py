@@ -118,9 +118,9 @@ def diff_command(one: str, other: str, as_json: bool, logdir: Path) -> None:
     if as_json:
         _print_json({"runs": names, "settings": differing["setting"], "made_with": differing["made with"]})
     elif len(pair) == 2:
-        for kind, rows in differing.items():
+        for kind, both in kinds.items():
             cells = [
-                (key, *("" if value is None else format_value(value) for value in row)) for key, row in rows.items()
+                (key, *(format_value(each[key]) if key in each else "" for each in both)) for key in differing[kind]
             ]
             if cells:
                 tables.print_table("", (kind, *names), cells, console())

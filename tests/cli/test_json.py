@@ -107,6 +107,7 @@ def test_differences_and_commands(said: Any) -> None:
     check(found, "runs diff")
     assert found["settings"]["seed"] == [0, 1]
     assert said("runs", "diff", "1", "other")["settings"]["seed"] == [0, None]
+    assert said("runs", "diff", "other", "other") == {"runs": ["other"] * 2, "settings": {}, "made_with": {}}
     found = said("runs", "reproduce", "2")
     check(found, "runs reproduce")
     assert "mnist_tb train --config" in found["commands"][-1]
@@ -162,3 +163,13 @@ def test_what_cannot_be_read_is_said_beside_it(
         out, err = capsys.readouterr()
         assert len(json.loads(out)) > 0
         assert "0002-broken" in err
+
+
+def test_a_setting_that_is_null_is_told_from_one_that_is_not_there(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("--epochs", "1")
+    train("--epochs", "1", "--set", "schedule.epochs=1")
+    capsys.readouterr()
+    assert main(arguments=["runs", "diff", "1", "2", "--logdir", str(tmp_path / "runs")]) == 0
+    assert re.search(r"^schedule\.epochs +none +1$", capsys.readouterr().out, re.M)
