@@ -18,9 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from mnist_tb.config.schema import Config
-from mnist_tb.data import augment
 from mnist_tb.data.datasets import batches, schedule_steps, total_steps
-from mnist_tb.engine.device import to_device
 from mnist_tb.engine.optim import learning_rate
 from mnist_tb.errors import Pruned
 from mnist_tb.evaluate import evaluate, predict
@@ -82,11 +80,11 @@ def train_step(config: Config, state: State, index: Tensor, steps: int) -> None:
     # The schedule, and the random transforms of this step's images, are functions of the step alone.
     lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
     transforms = None
-    if state.step < config.augment.until * steps or config.augment.until == 1:
-        transforms = augment.sample(config.augment, len(index), config.seed, state.step)
+    if state.transforms is not None and (state.step < config.augment.until * steps or config.augment.until == 1):
+        transforms = state.transforms.of(state.step, len(index))
 
     # Forward, backward and optimiser, in one call.
-    loss, num_correct = state.update(index, lr, None if transforms is None else to_device(transforms, index.device))
+    loss, num_correct = state.update(index, lr, transforms)
     state.step += 1
     state.batch += 1
 

@@ -2,7 +2,7 @@
 
 Each image gets a transform of its own: an affine map about the centre and, where `warp` is set, a smooth elastic
 distortion. Images are interpolated bilinearly over a background of zeros. The transforms of an update depend on the
-seed and the update's number alone, so a resumed training gets the same ones as an uninterrupted training.
+seed, the batch size and the update's number alone, so a resumed training gets the same ones as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,16 +18,35 @@ from mnist_tb.data.datasets import generator
 
 _POINTS = 4
 """Control points of the elastic distortion along each side of the image."""
+_DRAWN = 8_192
+"""Images whose transforms are drawn at once, or a batch where that is more: 1.2 MB with the elastic distortion."""
 
 
-def sample(config: Augment, count: int, seed: int, step: int) -> Tensor | None:
-    """Random transforms for the batch of one update: float32 [count, 2, K] on the CPU, for `warp`.
+class Transforms:
+    """The random transforms of a training's updates, on its device.
 
-    step: the update's number. Returns None if augmentation is off.
+    They are drawn for many updates at once, which takes little longer than for one: a GPU would have to wait.
     """
-    if not config.enabled:
-        return None
-    random = generator(seed, f"augmentation {step}")
+
+    def __init__(self, config: Augment, batch_size: int, seed: int, device: torch.device) -> None:
+        self._config, self._batch_size, self._seed, self._device = config, batch_size, seed, device
+        self._updates = max(1, _DRAWN // batch_size)
+        self._block: int | None = None
+        self._drawn = torch.empty(0)
+
+    def of(self, step: int, count: int) -> Tensor:
+        """The transforms of update `step`, whose batch has `count` images: float32 [count, 2, K], for `warp`."""
+        block, place = divmod(step, self._updates)
+        if self._block != block:
+            drawn = sample(self._config, self._updates * self._batch_size, self._seed, block)
+            self._drawn = _to_device(drawn, self._device).view(self._updates, self._batch_size, *drawn.shape[1:])
+            self._block = block
+        return self._drawn[place, :count]
+
+
+def sample(config: Augment, count: int, seed: int, block: int) -> Tensor:
+    """Random transforms of `count` images: float32 [count, 2, K] on the CPU, the same ones for the same arguments."""
+    random = generator(seed, f"augmentation {block}")
     uniform = 2 * torch.rand(5, count, generator=random) - 1
     angle, shear = uniform[0] * config.rotate, uniform[1] * config.shear
     transforms = inverse_transforms(angle, 1 + uniform[2] * config.scale, shear, uniform[3:] * config.shift)
@@ -35,6 +54,13 @@ def sample(config: Augment, count: int, seed: int, step: int) -> Tensor | None:
         return transforms
     displacements = torch.randn(count, 2, _POINTS**2, generator=random) * config.warp / (28 / 2)
     return torch.cat([transforms, displacements], 2)
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values from the CPU, where nobody changes them afterwards, without waiting for the device."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def inverse_transforms(angle: Tensor, scale: Tensor, shear: Tensor, shift: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
@@ -49,13 +48,6 @@ def use_device(config: Config) -> torch.device:
         torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.allow_tf32 = False
     return device
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy values from the CPU, where nobody changes them afterwards, without waiting for the device."""
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _is_bf16_fast(device: torch.device) -> bool:

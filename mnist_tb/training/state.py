@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mnist_tb.config.schema import Config
+from mnist_tb.data.augment import Transforms
 from mnist_tb.data.datasets import Dataset, generator
 from mnist_tb.engine.distributed import Distributed
 from mnist_tb.engine.train_step import CudaGraphTrainStep, TrainStep, build_train_step
@@ -60,6 +61,7 @@ class State:
     """What training changes.
 
     epoch, step: how many are complete. batch: how many of the current epoch are complete.
+    transforms: of the images, update by update; None without augmentation.
     order: draws the order of the images, epoch by epoch. epoch_rng_state: its state before the current epoch.
     seconds: of training, in all processes before this one.
     metrics_update: what is to be written to the run's metrics.json with the next checkpoint.
@@ -67,6 +69,7 @@ class State:
 
     master_model: CNN
     update: TrainStep | CudaGraphTrainStep
+    transforms: Transforms | None
     order: torch.Generator
     window: MetricsWindow
     epoch_rng_state: Tensor
@@ -136,7 +139,9 @@ def new_state(config: Config, model: CNN, dataset: Dataset, distributed: Distrib
     """The state before the first update, around a model with its initial weights."""
     order = generator(config.seed, "order of the images")
     step = build_train_step(config, model, dataset, distributed)
-    return State(model, step, order, MetricsWindow(), order.get_state())
+    device, size = dataset.train.labels.device, config.train.batch_size
+    transforms = Transforms(config.augment, size, config.seed, device) if config.augment.enabled else None
+    return State(model, step, transforms, order, MetricsWindow(), order.get_state())
 
 
 def check_checkpoint(saved: Mapping[str, Any], model: CNN, source: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,13 +66,11 @@ def test_identity_changes_nothing(digits: Dataset) -> None:
     images = digits.train.images[:7]
     identity = augment.inverse_transforms(torch.zeros(7), torch.ones(7), torch.zeros(7), torch.zeros(2, 7))
     torch.testing.assert_close(augment.warp(images, identity), images.float(), rtol=0, atol=1e-3)
-    assert augment.sample(Augment(), 7, 0, 0) is None
 
 
 def test_every_image_has_its_own_transform_within_the_bounds() -> None:
     bounds = Augment(rotate=10.0, shift=2.0, scale=0.1, shear=5.0)
     transforms = augment.sample(bounds, 4_000, 0, 0)
-    assert transforms is not None
     assert len(transforms.unique(dim=0)) == 4_000
     linear = torch.linalg.inv(transforms[:, :, :2].double())  # rotation · shear, times the scale
     scale = linear.det().sqrt()
@@ -83,14 +82,31 @@ def test_every_image_has_its_own_transform_within_the_bounds() -> None:
         assert (value - middle).mean().abs() < bound * 0.05
 
 
-def test_transforms_depend_on_seed_and_step_alone() -> None:
+@pytest.mark.parametrize("warp", [0.0, 0.7])
+def test_transforms_depend_on_seed_and_step_alone(warp: float) -> None:
+    """However they are asked for: all in order, or one after a resume; no two updates get the same ones."""
+    bounds = Augment(rotate=10.0, shift=2.0, warp=warp)
+    whole = augment.Transforms(bounds, 1_000, 5, CPU)
+    in_order = [whole.of(step, 1_000).clone() for step in range(20)]
+    for step in (19, 3, 8, 7):
+        assert torch.equal(augment.Transforms(bounds, 1_000, 5, CPU).of(step, 700), in_order[step][:700])
+    assert len(torch.cat(in_order).unique(dim=0)) == 20_000
+    assert not torch.equal(augment.Transforms(bounds, 1_000, 6, CPU).of(0, 1_000), in_order[0])
+
+
+def test_a_large_batch_gets_its_transforms_too() -> None:
     bounds = Augment(rotate=10.0)
-    one, again = augment.sample(bounds, 3, 5, 7), augment.sample(bounds, 3, 5, 7)
-    assert one is not None
-    assert again is not None
-    assert torch.equal(one, again)
-    others = [augment.sample(bounds, 3, *at) for at in ((5, 8), (6, 7))]
-    assert all(other is not None and not torch.equal(one, other) for other in others)
+    assert augment.Transforms(bounds, 10_000, 5, CPU).of(2, 10_000).shape == (10_000, 2, 3)
+
+
+def test_transforms_leave_for_the_device_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: calls.append((a, k)) or self)
+    transforms = augment.Transforms(Augment(rotate=10.0), 64, 0, torch.device("cuda:1"))
+    for step in range(128):
+        transforms.of(step, 64)
+    assert calls == ["pinned", ((torch.device("cuda:1"),), {"non_blocking": True})]
 
 
 def test_displaced_control_point_moves_its_surroundings() -> None:
@@ -108,7 +124,6 @@ def test_displaced_control_point_moves_its_surroundings() -> None:
 def test_elastic_displacements_have_the_configured_size(digits: Dataset) -> None:
     """In each direction the displacement of a corner is normal, with `warp` pixels as its standard deviation."""
     transforms = augment.sample(Augment(warp=0.7), 4_000, 0, 0)
-    assert transforms is not None
     corner = torch.matmul(transforms, augment._basis(CPU))[:, :, 0] * 14 + 13.5
     assert corner.mean(0).abs().max() < 0.05
     assert (corner.std(0) - 0.7).abs().max() < 0.03
@@ -119,8 +134,8 @@ def test_elastic_displacements_have_the_configured_size(digits: Dataset) -> None
 
 def test_augmentation_ends_after_its_fraction_of_the_updates(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    sample = augment.sample
-    monkeypatch.setattr(augment, "sample", lambda *arguments: steps.append(arguments[3]) or sample(*arguments))
+    of = augment.Transforms.of
+    monkeypatch.setattr(augment.Transforms, "of", lambda self, step, count: steps.append(step) or of(self, step, count))
     train("--epochs", "2", "--set", "augment.shift=1", "--set", "augment.until=0.7")
     assert steps == list(range(28))  # of 40 updates
 
