@@ -1,83 +1,62 @@
 """What CUDA records of an update may not wait for the device, nor touch the CPU, nor keep what it allocates.
 
-Without a GPU: the real update on tensors without content (`meta`), and each of its operations is looked at. It shows
-what a recording would refuse, or worse, replay wrongly; not what CUDA computes.
+Without a GPU: the real update, and then whole trainings, on a device whose tensors lie on the CPU behind torch's
+dispatcher (helpers/accelerator.py). It shows what a recording would refuse, or worse, replay wrongly, and what would
+wait or be of the wrong device; not what CUDA's own kernels compute: that is for test_cuda.py, where there is a GPU.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 from __future__ import annotations
 
-import gc
 import itertools
-import weakref
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from helpers import killing
+from helpers.accelerator import DEVICE, Device, Recording, record
+from helpers.fixtures import Train
+from helpers.paths import REPOSITORY
+from mnist_tb import launch
 from mnist_tb import model as models
+from mnist_tb import train as loop
+from mnist_tb.cli.main import main
 from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data import augment
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.engine import device as devices
-from mnist_tb.engine.train_step import CudaGraphTrainStep, TrainStep
+from mnist_tb.engine.distributed import Distributed
+from mnist_tb.engine.train_step import Capture, CudaGraphTrainStep, TrainStep
 from mnist_tb.errors import MemoryFullError, TrainingError
-
-META = torch.device("meta")
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.")
-"""Operations whose result the CPU has to know."""
-
-
-class Recording(TorchDispatchMode):
-    """Looks at each operation as a recording would."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[weakref.ref[torch.Tensor]] = []
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func)
-        assert not any(word in name for word in WAITING), f"{name} waits for the device"
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        is_optimizer = "_fused_" in name  # in place: without content there is nothing to do
-        result = None if is_optimizer else func(*args, **(kwargs or {}))
-        got = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        kinds = {tensor.device.type for tensor in [*given, *got]}
-        assert kinds <= {"meta"}, f"{name} is of the CPU"
-        self.made += [weakref.ref(tensor) for tensor in got if not any(tensor is other for other in given)]
-        self.count += 1
-        return result
+from mnist_tb.model import CNN
+from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.training import checkpoint, state
+from mnist_tb.training.metrics_window import MetricsWindow
 
 
-def record(work: Callable[[], None]) -> Callable[[], None]:
-    """A `Capture`: what the work allocates must be gone when it ends, for a replay writes to the same places again."""
-    with Recording():
-        work()  # what is made once, as when CUDA warms up
-    with Recording() as recording:
-        work()
-    gc.collect()
-    kept = [tensor for reference in recording.made if (tensor := reference()) is not None]
-    assert not kept, f"{len(kept)} tensors outlive the recording"
-    assert recording.count > 30
-    return work
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The device is there, and trainings take it, with their updates recorded. The kernels are the CPU's."""
 
+    def recorded(config: Config, model: CNN, dataset: Dataset, distributed: Distributed) -> CudaGraphTrainStep:
+        return graph(config, model, dataset)
 
-@pytest.fixture(autouse=True)
-def without_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be compared there, and the kernels are the CPU's."""
     monkeypatch.setenv("MNIST_TB_KERNELS", "off")
-    monkeypatch.setattr(CudaGraphTrainStep, "_check", lambda self, weights: None)
+    monkeypatch.setattr(state, "build_train_step", recorded)
+    monkeypatch.setattr(launch, "use_device", lambda config: DEVICE)
+    with Device():
+        yield
 
 
-def graph(config: Config, digits: Dataset) -> CudaGraphTrainStep:
-    dataset = digits.to(META)
-    step = TrainStep(config, models.build((16, 32, 64), 0, META), dataset)
-    return CudaGraphTrainStep(step, 64, META, record, config.augment if config.augment.enabled else None)
+def graph(config: Config, model: CNN, dataset: Dataset, capture: Capture = record) -> CudaGraphTrainStep:
+    step = TrainStep(config, model, dataset)
+    augmentation = config.augment if config.augment.enabled else None
+    return CudaGraphTrainStep(step, config.train.batch_size, dataset.train.labels.device, capture, augmentation)
 
 
 RECIPES = [
@@ -90,20 +69,20 @@ RECIPES = [
 ]
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, list(recipe.values())[:2])))
 def test_an_update_can_be_recorded(recipe: dict[str, Any], small_config: Config, digits: Dataset) -> None:
     config = replace_config(small_config, recipe)
-    update = graph(config, digits)
-    index = torch.zeros(64, dtype=torch.int64, device=META)
-    transforms = augment.sample(config.augment, 64, 0, 0)
-    given = None if transforms is None else transforms.to(META)
+    update = graph(config, models.build((16, 32, 64), 0, DEVICE), digits.to(DEVICE))
+    index = torch.zeros(64, dtype=torch.int64, device=DEVICE)
+    transforms = augment.Transforms(config.augment, 64, 0, DEVICE).of(0, 64) if config.augment.enabled else None
     with Recording():  # what is around it, too: between two replays nothing waits either
-        loss, num_correct = update(index, 1e-3, given)
+        loss, num_correct = update(index, 1e-3, transforms)
         if update.average is not None:
             update.average.update(1.0)
             update.average.refresh()
-        rest = update(index[:5], 1e-3, None if given is None else given[:5])
-    assert (loss.device, num_correct.dtype, rest[0].shape) == (META, torch.int64, ())
+        rest = update(index[:5], 1e-3, None if transforms is None else transforms[:5])
+    assert (loss.device, num_correct.dtype, rest[0].shape) == (DEVICE, torch.int64, ())
 
 
 def _waits(step: TrainStep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +123,12 @@ def _keeps(step: TrainStep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaGraphTrainStep, "_update", keeping)
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize(
     ("plant", "found"),
     [
         (_waits, "aten.equal.default waits for the device"),
-        (_reads, "meta tensors|waits for the device"),
+        (_reads, "aten._local_scalar_dense.default waits for the device"),
         (_crosses, "is of the CPU"),
         (_keeps, "1 tensors outlive the recording"),
     ],
@@ -158,8 +138,93 @@ def test_each_planted_fault_is_found(
 ) -> None:
     config = replace_config(small_config, {"augment.rotate": 10.0})
     plant(None, monkeypatch)
-    with pytest.raises((AssertionError, RuntimeError, NotImplementedError), match=found):
-        graph(config, digits)
+    with pytest.raises(AssertionError, match=found):
+        graph(config, models.build((16, 32, 64), 0, DEVICE), digits.to(DEVICE))
+
+
+# ---- A whole training
+
+WHOLE = ("augment.rotate=10", "augment.warp=0.7", "averaging.name=ema", "precision=fp32", "tracking.scalars_every=3")
+ARGUMENTS = ("--epochs", "2", *itertools.chain(*(("--set", setting) for setting in WHOLE)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same updates, on the CPU."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MNIST_TB_KERNELS", "off")
+        patched.setattr(
+            state, "build_train_step", lambda config, model, dataset, _: graph(config, model, dataset, _same)
+        )
+        config, logdir = str(REPOSITORY / "configs" / "digits.yaml"), tmp_path_factory.mktemp("whole")
+        assert main(arguments=["train", "--config", config, "--logdir", str(logdir), *ARGUMENTS]) == 0
+    return list_run_folders(logdir)[-1]
+
+
+def _same(work: Callable[[], None]) -> Callable[[], None]:
+    return work
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_training_on_the_device_is_that_on_the_cpu(train: Train, whole: Run) -> None:
+    """Everything that is tracked, too: curves, pictures, histograms, checkpoints, the evaluation at the end."""
+    assert killing.differences(train(*ARGUMENTS), whole) == []
+
+
+@pytest.mark.usefixtures("on_device")
+def test_between_two_points_nothing_waits_for_the_device(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[int | None] = []
+    update, log = loop.train_step, MetricsWindow.close
+
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with Recording(uploads=True) as recording:
+                result = work(*arguments)
+            uploads.append(recording.uploads)
+            return result
+
+        return call
+
+    monkeypatch.setattr(loop, "train_step", watched(update))
+    monkeypatch.setattr(MetricsWindow, "close", watched(log))
+    train(*ARGUMENTS)
+    assert len(uploads) > 50
+    assert sum(count or 0 for count in uploads) == 1, "the transforms of 128 updates"
+
+
+@pytest.mark.usefixtures("on_device")
+def test_waiting_between_two_points_is_found(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(self: MetricsWindow, loss: torch.Tensor, *others: Any) -> None:
+        assert loss.item() > 0
+
+    def watched(*arguments: Any) -> None:
+        with Recording(uploads=True):
+            update(*arguments)
+
+    update = loop.train_step
+    monkeypatch.setattr(MetricsWindow, "add", add)
+    monkeypatch.setattr(loop, "train_step", watched)
+    with pytest.raises(AssertionError, match=r"_local_scalar_dense\.default waits for the device"):
+        train(*ARGUMENTS)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_stopped_and_resumed_on_the_device(train: Train, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an epoch: optimiser, averaged weights and the open window come back to the device."""
+    steps = itertools.count(1)
+    update = loop.train_step
+
+    def stopping(*arguments: Any) -> None:
+        update(*arguments)
+        if next(steps) == 31:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", stopping)
+        run = train(*ARGUMENTS, "--set", "tracking.checkpoint_seconds=0.001", code=130)
+    assert checkpoint.load(run.last_checkpoint)["step"] == 31
+    assert main(arguments=["resume", str(run.path)]) == 0
+    assert killing.differences(run, whole) == []
 
 
 # ---- What else CUDA needs
@@ -218,12 +283,3 @@ def test_no_memory_within_a_recording_is_recognised() -> None:
             raise RuntimeError(text)
     with pytest.raises(RuntimeError, match="something else"), devices.memory_errors():
         raise RuntimeError("something else")
-
-
-def test_values_leave_for_the_device_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    values = torch.arange(3.0)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: calls.append((a, k)) or self)
-    devices.to_device(values, torch.device("cuda:1"))
-    assert calls == ["pinned", ((torch.device("cuda:1"),), {"non_blocking": True})]
