@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := mnist_tb tests docs benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate predict compare sweep report board watch live test torture bench accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare sweep report board watch live test torture bench gpu accuracy lint format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/beside.py --data-root $(DATA)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/live.py --data-root $(DATA)
+
+gpu: .venv/peers  ## on a machine with a CUDA GPU: tests, speed, accuracy, into benchmarks/gpu.md: needs MNIST (DATA=folder)
+	$(BIN)/python benchmarks/gpu.py --data-root $(DATA) $(ARGS)
 
 accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)

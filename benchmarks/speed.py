@@ -50,8 +50,8 @@ def ours(*overrides: str, config: str = "default", **environment: str) -> Contes
     return Contestant(["-m", "mnist_tb", "train", "--config", path, *settings], environment)
 
 
-def peer(script: str) -> Contestant:
-    return Contestant([str(HERE / "peers" / script)])
+def peer(script: str, *arguments: str) -> Contestant:
+    return Contestant([str(HERE / "peers" / script), *arguments])
 
 
 CONTESTANTS = {

@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cpu")  # plain.py alone has the choice
     parser.add_argument("--workers", type=int, default=0)  # of 0, 1, 2 the fastest for plain.py, one epoch each
     return parser.parse_args()
 
@@ -64,9 +65,11 @@ def loaders(options: argparse.Namespace) -> tuple[DataLoader[Dataset], DataLoade
 @torch.no_grad()
 def accuracy_and_loss(model: nn.Module, loader: DataLoader[Dataset]) -> tuple[float, float]:
     model.eval()
+    device = next(model.parameters()).device
     right = total = 0
     loss = 0.0
     for x, y in loader:
+        x, y = x.to(device), y.to(device)
         logits = model(x)
         right += int((logits.argmax(1) == y).sum())
         loss += functional.cross_entropy(logits, y, reduction="sum").item()

@@ -11,12 +11,13 @@ from torch.utils.tensorboard import SummaryWriter
 def main() -> None:
     options = arguments()
     train, validation, test = loaders(options)
-    model = Net()
+    model = Net().to(options.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     writer = SummaryWriter(str(options.logdir))
     start, step = clock(), 0
     for _ in range(options.epochs):
         for x, y in train:
+            x, y = x.to(options.device), y.to(options.device)
             optimizer.zero_grad()
             logits = model(x)
             loss = functional.cross_entropy(logits, y)
