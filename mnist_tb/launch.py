@@ -85,7 +85,7 @@ def launch(
     returned as it is. Started by torchrun, all processes do the same, but only the main process writes.
     """
     with (
-        init_distributed(config.data.download_seconds) as distributed,
+        init_distributed(signals.has_come, config.data.download_seconds) as distributed,
         EnvironmentLog(PACKAGE if distributed.is_main else None, notifier) as environment,
     ):
         # The data, the device and the model, before anything is written.
@@ -127,7 +127,7 @@ def resume(
     Raises as `launch` does, and InputError where the run, its checkpoint or its data are missing, broken or in use.
     """
     with (
-        init_distributed() as distributed,
+        init_distributed(signals.has_come) as distributed,
         EnvironmentLog(PACKAGE if distributed.is_main else None, notifier) as environment,
         run.in_use() if distributed.is_main else nullcontext(),
     ):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TIMEOUT_SECONDS = 600
 """How long a process may keep the others waiting, beyond a download."""
+_SECONDS_AFTER_SIGNAL = 10
+"""How long it may once SIGTERM has come: torchrun sends that when a process has ended, and kills after 30 s."""
 _UPDATES_BETWEEN_VOTES = 10
 """On GPUs. All processes count the same updates, so all of them stop after the same one."""
 
@@ -49,8 +52,12 @@ class Distributed:
     All methods raise PeerError where another process has ended or does not answer.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, has_signal: Callable[[], bool] = lambda: False
+    ) -> None:
+        """has_signal: whether Ctrl-C or SIGTERM has come."""
         self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._has_signal = has_signal
         self._wants_to_stop = False
         self._should_stop = False
         self._updates = 0
@@ -80,8 +87,31 @@ class Distributed:
         gradient.copy_(total[:-3])
         self._updates += 1
         if not total.is_cuda or self._updates % _UPDATES_BETWEEN_VOTES == 0:  # to read it is to wait for the device
+            if total.is_cuda:
+                with _peer_errors():
+                    self._wait_for_gpu()
             self._should_stop = bool(total[-1] > 0)
         return total[-3].clone(), total[-2].long()  # a view would keep the whole vector
+
+    def _wait_for_gpu(self) -> None:
+        """Wait until the GPU has done what it was given. Raises RuntimeError where another process does not take part.
+
+        NCCL, unlike gloo, does not notice that, and whoever waits for the GPU in one of torch's calls hears no signal.
+        """
+        from torch import cuda
+        from torch.distributed import distributed_c10d
+
+        done = cuda.Event()
+        done.record()
+        limit = time.monotonic() + _TIMEOUT_SECONDS
+        while not done.query():
+            now = time.monotonic()
+            if self._has_signal():
+                limit = min(limit, now + _SECONDS_AFTER_SIGNAL)
+            if now > limit:
+                distributed_c10d._abort_process_group()
+                raise RuntimeError("the GPU has waited in vain for the sum of all gradients")
+            time.sleep(100e-6)
 
     def sync_stop(self, wants_to_stop: bool) -> bool:
         """Whether to stop after this update.
@@ -147,11 +177,11 @@ SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def init_distributed(extra_seconds: int = 0) -> Iterator[Distributed]:
+def init_distributed(has_signal: Callable[[], bool], extra_seconds: int = 0) -> Iterator[Distributed]:
     """Join the other processes that torchrun has started, and leave them at the end.
 
-    extra_seconds: for which one process may work alone, beyond the usual limit, while the others wait. CPUs use gloo,
-    GPUs NCCL. Raises PeerError where the others do not come.
+    has_signal: as in `Distributed`. extra_seconds: for which one process may work alone, beyond the usual limit, while
+    the others wait. CPUs use gloo, GPUs NCCL. Raises PeerError where the others do not come.
     """
     if not is_distributed():
         yield SINGLE_PROCESS
@@ -164,7 +194,7 @@ def init_distributed(extra_seconds: int = 0) -> Iterator[Distributed]:
         torch.cuda.set_device(local_rank)
     with _peer_errors():
         dist.init_process_group(timeout=timedelta(seconds=_TIMEOUT_SECONDS + extra_seconds))
-    yield Distributed(rank, size, local_rank)
+    yield Distributed(rank, size, local_rank, has_signal)
     with suppress(RuntimeError):  # the others may have left by now
         dist.destroy_process_group()
 

@@ -56,6 +56,11 @@ class Deferral:
 _deferral = Deferral()
 
 
+def has_come() -> bool:
+    """Whether a signal has come within `deferred`."""
+    return _deferral.requested
+
+
 @contextmanager
 def deferred() -> Iterator[Deferral]:
     """Within, the first signal only sets `requested` of what is yielded, and the work ends itself.

@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 
 from helpers.events import read_events, scalars
 from helpers.fixtures import Train
@@ -19,6 +22,7 @@ from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 from helpers.processes import torchrun
 from helpers.zygote import Zygote
+from mnist_tb.engine import distributed
 from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed, PeerError, _peer_errors, is_main_process
 from mnist_tb.errors import InputError
 from mnist_tb.runs.folder import Run, list_run_folders
@@ -221,6 +225,25 @@ def test_torchruns_signal_does_not_cut_short_what_there_is_to_say() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # until the process has ended
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_gpu_that_waits_in_vain_is_given_up_after_torchruns_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for CUDA's event and NCCL's abort; after a fifth of a second here, after ten in earnest."""
+    aborted: list[float] = []
+    answers = iter([False] * 5 + [True])
+    monkeypatch.setattr(distributed, "_SECONDS_AFTER_SIGNAL", 0.2)
+    monkeypatch.setattr(distributed_c10d, "_abort_process_group", lambda: aborted.append(time.monotonic()))
+    event = SimpleNamespace(record=lambda: None, query=lambda: next(answers))
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    Distributed(0, 2)._wait_for_gpu()
+    assert next(answers, None) is None
+    assert not aborted
+
+    event.query = lambda: False
+    signal_comes = time.monotonic() + 0.3
+    with pytest.raises(PeerError, match=r"does not answer: the GPU has waited in vain"), _peer_errors():
+        Distributed(0, 2, has_signal=lambda: time.monotonic() > signal_comes)._wait_for_gpu()
+    assert aborted[0] >= signal_comes + 0.2
 
 
 def test_stopped_together_and_gone_on_alone(zygote: Zygote, tmp_path: Path, alone: Run) -> None:
