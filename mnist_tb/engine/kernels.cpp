@@ -14,6 +14,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
@@ -27,10 +28,10 @@ constexpr int LANES = 4;
 #endif
 constexpr int TAPS = 9, CLASSES = 10, SIDE = 28, MID = 14, LOW = 7;
 constexpr int BLOCKS = 8;  // parts of a batch
-constexpr int GROUP = 8;   // images that are in the cache at once
 
 typedef uint16_t bf16;
 typedef REAL real;
+constexpr int GROUP = sizeof(real) == 4 ? 2 : 8;  // images that are in the cache at once
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -72,12 +73,27 @@ static inline floats add_products(floats sum, words lanes, unit same) {
 #endif
 }
 
-#ifdef __AVX512F__
-constexpr int MOST_VECTORS = 2;  // vectors of sums beside each other: as many as there are registers for
+// Sums that are in registers at once: of some vectors of outputs, for some pixels or inputs. AVX-512 has 32 registers,
+// AVX 16; ARM has 32 of four lanes, and SSE 16 of them.
+#if defined(__AVX512F__)
+constexpr int MOST_VECTORS = 2, MOST_ROWS = 8;
+#elif defined(__AVX__)
+constexpr int MOST_VECTORS = 2, MOST_ROWS = 6;
 #else
-constexpr int MOST_VECTORS = 1;
+constexpr int MOST_VECTORS = 1, MOST_ROWS = 8;
 #endif
 template <int OUT> constexpr int VECTORS = OUT % (MOST_VECTORS * LANES) ? 1 : MOST_VECTORS;
+
+// Call work(begin, size) for as few and as equal parts of `count` as hold MOST_ROWS each; both are constants.
+template <int VALUE> using constant = std::integral_constant<int, VALUE>;
+template <int COUNT, class Work, int... PART>
+static inline void in_parts(const Work &work, std::integer_sequence<int, PART...>) {
+    constexpr int PARTS = sizeof...(PART);
+    (work(constant<COUNT * PART / PARTS>{}, constant<COUNT * (PART + 1) / PARTS - COUNT * PART / PARTS>{}), ...);
+}
+template <int COUNT, class Work> static inline void in_parts(const Work &work) {
+    in_parts<COUNT>(work, std::make_integer_sequence<int, (COUNT + MOST_ROWS - 1) / MOST_ROWS>{});
+}
 
 // ---- The threads
 
@@ -277,29 +293,34 @@ static inline floats relu_of_largest(floats a, floats b, floats c, floats d, int
 static inline void put_place(uint8_t *to, ints place) { store(to, __builtin_convertvector(place, bytes)); }
 static inline ints get_place(const uint8_t *from) { return __builtin_convertvector(load<bytes>(from), ints); }
 
-// One row of a 3×3 convolution, from three rows with borders: 7 pixels and VECTORS of outputs are summed in registers.
+// Some pixels of a row of a 3×3 convolution, from three rows with borders: VECTORS of outputs of each, in registers.
+template <int PIXELS, int IN, int OUT, int ROW>
+static inline void convolve_pixels(const real *in, const unit *w, float (*out)[OUT]) {
+    constexpr int VS = VECTORS<OUT>;
+    floats sum[PIXELS][VS] = {};
+    for (int t = 0; t < TAPS; t++) {
+        const real *from = in + t / 3 * ROW + t % 3 * IN;
+        for (int i = 0; i < IN; i += STEP, w += VS * LANES) {
+            words lanes[VS];
+            for (int v = 0; v < VS; v++) lanes[v] = load<words>(w + v * LANES);
+#pragma GCC unroll 8
+            for (int p = 0; p < PIXELS; p++) {
+                const unit same = load<unit>(from + p * IN + i);
+                for (int v = 0; v < VS; v++) sum[p][v] = add_products(sum[p][v], lanes[v], same);
+            }
+        }
+    }
+    for (int p = 0; p < PIXELS; p++)
+        for (int v = 0; v < VS; v++) put(&out[p][v * LANES], sum[p][v]);
+}
+
 template <int IN, int OUT, int WIDTH>
 static inline void convolve_row(const real *in, const Packed<IN, OUT> &packed, float (*out)[OUT]) {
-    constexpr int PIXELS = 7, VS = VECTORS<OUT>, ROW = (WIDTH + 2) * IN;
-    for (int x = 0; x < WIDTH; x += PIXELS)
-        for (int o = 0; o < OUT; o += VS * LANES) {
-            floats sum[PIXELS][VS] = {};
+    for (int o = 0; o < OUT; o += VECTORS<OUT> * LANES)
+        in_parts<WIDTH>([=, &packed](auto x, auto pixels) {
             const unit *w = packed.value + o * TAPS * IN / STEP;
-            for (int t = 0; t < TAPS; t++) {
-                const real *from = in + t / 3 * ROW + (x + t % 3) * IN;
-                for (int i = 0; i < IN; i += STEP, w += VS * LANES) {
-                    words lanes[VS];
-                    for (int v = 0; v < VS; v++) lanes[v] = load<words>(w + v * LANES);
-#pragma GCC unroll 7
-                    for (int p = 0; p < PIXELS; p++) {
-                        const unit same = load<unit>(from + p * IN + i);
-                        for (int v = 0; v < VS; v++) sum[p][v] = add_products(sum[p][v], lanes[v], same);
-                    }
-                }
-            }
-            for (int p = 0; p < PIXELS; p++)
-                for (int v = 0; v < VS; v++) put(&out[x + p][o + v * LANES], sum[p][v]);
-        }
+            convolve_pixels<pixels, IN, OUT, (WIDTH + 2) * IN>(in + x * IN, w, (float(*)[OUT])&out[x][o]);
+        });
 }
 
 // One image through all layers; what the backward pass needs stays in `image`.
@@ -471,32 +492,41 @@ struct Group {
     Pairs<LOW, C3> third_gradient[GROUP];
 };
 
-// A convolution's weight gradient over a group of images, as [tap, input, output]; added to `sums` where these are begun.
+// The weight gradient of a convolution's tap over a group of images, for some inputs and VECTORS of outputs, in
+// registers; added to `to` where that is begun.
+template <int INPUTS, int SIZE, int IN, int OUT>
+static inline void tap_gradient(const Pairs<SIZE, IN> *in, const Pairs<SIZE, OUT> *gradient, int count, bool begun,
+                                int t, int i, int o, float *to) {
+    constexpr int VS = VECTORS<OUT>;
+    floats sum[INPUTS][VS];
+#pragma GCC unroll 8
+    for (int r = 0; r < INPUTS; r++)
+        for (int v = 0; v < VS; v++) sum[r][v] = begun ? get(to + r * OUT + v * LANES) : floats{};
+    for (int n = 0; n < count; n++)
+        for (int y = 0; y < SIZE; y++) {
+            const unit *from = in[n].at(y + t / 3, t % 3) + i, *g = gradient[n].at(y + 1, 1) + o;
+            for (int j = 0; j < Pairs<SIZE, IN>::COUNT; j++, from += IN, g += OUT) {
+                words lanes[VS];
+                for (int v = 0; v < VS; v++) lanes[v] = load<words>(g + v * LANES);
+#pragma GCC unroll 8
+                for (int r = 0; r < INPUTS; r++)
+                    for (int v = 0; v < VS; v++) sum[r][v] = add_products(sum[r][v], lanes[v], from[r]);
+            }
+        }
+#pragma GCC unroll 8
+    for (int r = 0; r < INPUTS; r++)
+        for (int v = 0; v < VS; v++) put(to + r * OUT + v * LANES, sum[r][v]);
+}
+
+// All of it, as [tap, input, output].
 template <int SIZE, int IN, int OUT>
 static void weight_gradient(const Pairs<SIZE, IN> *in, const Pairs<SIZE, OUT> *gradient, int count, bool begun,
                             float *sums) {
-    constexpr int INPUTS = 8, VS = VECTORS<OUT>;
     for (int t = 0; t < TAPS; t++)
-        for (int i = 0; i < IN; i += INPUTS)
-            for (int o = 0; o < OUT; o += VS * LANES) {
-                floats sum[INPUTS][VS];
-                float *to = sums + (t * IN + i) * OUT + o;
-                for (int r = 0; r < INPUTS; r++)
-                    for (int v = 0; v < VS; v++) sum[r][v] = begun ? get(to + r * OUT + v * LANES) : floats{};
-                for (int n = 0; n < count; n++)
-                    for (int y = 0; y < SIZE; y++) {
-                        const unit *from = in[n].at(y + t / 3, t % 3) + i, *g = gradient[n].at(y + 1, 1) + o;
-                        for (int j = 0; j < Pairs<SIZE, IN>::COUNT; j++, from += IN, g += OUT) {
-                            words lanes[VS];
-                            for (int v = 0; v < VS; v++) lanes[v] = load<words>(g + v * LANES);
-#pragma GCC unroll 8
-                            for (int r = 0; r < INPUTS; r++)
-                                for (int v = 0; v < VS; v++) sum[r][v] = add_products(sum[r][v], lanes[v], from[r]);
-                        }
-                    }
-                for (int r = 0; r < INPUTS; r++)
-                    for (int v = 0; v < VS; v++) put(to + r * OUT + v * LANES, sum[r][v]);
-            }
+        for (int o = 0; o < OUT; o += VECTORS<OUT> * LANES)
+            in_parts<IN>([=](auto i, auto inputs) {
+                tap_gradient<inputs>(in, gradient, count, begun, t, i, o, sums + (t * IN + i) * OUT + o);
+            });
 }
 
 static void linear_gradient(const Image *image, int count, bool begun, float *sums) {

@@ -93,6 +93,30 @@ def test_registers_of_another_width_give_the_same(
     assert torch.linalg.vector_norm(gradient - expected) < 1e-5 * torch.linalg.vector_norm(expected)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are processors of x86-64")
+@pytest.mark.parametrize(
+    ("processor", "real"), [("cooperlake", "bf16"), ("skylake-avx512", "float"), ("haswell", "float")]
+)
+def test_compiles_for_processors_that_are_not_at_hand(processor: str, real: str, compiler: str, tmp_path: Path) -> None:
+    """Where it does not, torch takes the kernels' place without a word."""
+    flags = ["-march=" + processor if flag == "-march=native" else flag for flag in kernels._FLAGS]
+    defined = [f"-DREAL={real}", "-DC1=16", "-DC2=32", "-DC3=64"]
+    command = [
+        compiler,
+        *flags,
+        *defined,
+        "-Wall",
+        "-Werror",
+        "-S",
+        str(kernels._SOURCE),
+        "-o",
+        str(tmp_path / "out.s"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "vdpbf16ps" in (tmp_path / "out.s").read_text() or real == "float"
+
+
 def test_of_equal_pixels_the_first_takes_the_gradient_as_in_torch() -> None:
     """On an image of one grey, poolings choose among equals everywhere."""
     network = models.build((16, 32, 64), 1, CPU)
