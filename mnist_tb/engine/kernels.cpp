@@ -3,7 +3,7 @@
 //
 // REAL is float, or bf16 (the upper half of a float); C1, C2, C3 are the channels of the convolutions, multiples of 16.
 // Activations lie as [row, column, channel], and those that a convolution reads have a border of zeros around them.
-// All sums are floats. Images are shared out in BLOCKS fixed parts, whose sums are added in order: the number of threads
+// All sums are floats. Images are shared out in blocks, by the size of the batch alone, whose sums are added in order: the number of threads
 // changes no bit of the result. A NaN stays one on every way, so that a diverged training is seen as such.
 
 #include <atomic>
@@ -27,7 +27,7 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 constexpr int TAPS = 9, CLASSES = 10, SIDE = 28, MID = 14, LOW = 7;
-constexpr int BLOCKS = 8;  // parts of a batch
+constexpr int LEAST_BLOCKS = 8, MOST_BLOCKS = 64, BLOCK = 8;  // of a batch: their number, and images in one
 
 typedef uint16_t bf16;
 typedef REAL real;
@@ -244,7 +244,7 @@ static void pack_linear(const real *from, int k) {
             weights.linear[k][p * C3 + c] = from[W4 + (k * C3 + c) * LOW * LOW + p];
 }
 
-constexpr int PARTS = 8;  // into which packing the weights and adding up the gradients are cut
+constexpr int PARTS = 16;  // into which packing the weights and adding up the gradients are cut
 
 static void pack_part(const real *from, int part) {
     for (int o = C2 * part / PARTS; o < C2 * (part + 1) / PARTS; o += STEP)
@@ -547,9 +547,10 @@ static void linear_gradient(const Image *image, int count, bool begun, float *su
 // The sums of all blocks, `LANES` at a time, brought from the loops' order into that of the vector of parameters.
 struct Total {
     const float *sums;
+    int blocks;
     void operator()(long at, float *to, long stride) const {
         floats sum = {};
-        for (int b = 0; b < BLOCKS; b++) sum += get(sums + b * PARAMETERS + at);
+        for (int b = 0; b < blocks; b++) sum += get(sums + b * PARAMETERS + at);
         for (int l = 0; l < LANES; l++) to[l * stride] = sum[l];
     }
 };
@@ -565,8 +566,8 @@ static void unpack(const Total &total, long weight, long bias, float *gradient, 
         for (int o = 0; o < OUT; o += LANES) total(bias + o, gradient + bias + o, 1);
 }
 
-static void unpack_part(const float *sums, float *gradient, int part) {
-    const Total total = {sums};
+static void unpack_part(const float *sums, int blocks, float *gradient, int part) {
+    const Total total = {sums, blocks};
     unpack<1, C1>(total, W1, B1, gradient, part);
     unpack<C1, C2>(total, W2, B2, gradient, part);
     unpack<C2, C3>(total, W3, B3, gradient, part);
@@ -575,7 +576,7 @@ static void unpack_part(const float *sums, float *gradient, int part) {
             for (int c = 0; c < C3; c += LANES)
                 total(W4 + (k * LOW * LOW + p) * C3 + c, gradient + W4 + (k * C3 + c) * LOW * LOW + p, LOW * LOW);
         gradient[B4 + k] = 0;
-        for (int b = 0; b < BLOCKS; b++) gradient[B4 + k] += sums[b * PARAMETERS + B4 + k];
+        for (int b = 0; b < blocks; b++) gradient[B4 + k] += sums[b * PARAMETERS + B4 + k];
     }
 }
 
@@ -602,9 +603,9 @@ extern "C" void logits(const real *parameters, const float *inputs, long count, 
 }
 
 // One block of a batch: the sums of its gradients, its loss and its number of right predictions.
-static void step_block(const float *inputs, const int64_t *labels, float smoothing, long count, int block, float *sum,
-                       float *loss, int64_t *right) {
-    const long begin = count * block / BLOCKS, end = count * (block + 1) / BLOCKS;
+static void step_block(const float *inputs, const int64_t *labels, float smoothing, long count, int block, int blocks,
+                       float *sum, float *loss, int64_t *right) {
+    const long begin = count * block / blocks, end = count * (block + 1) / blocks;
     const auto zero = [=](long at, long size) { memset(sum + at, 0, size * sizeof(float)); };
     zero(W1, W2 - W1), zero(B2, C2), zero(B3, C3), zero(B4, CLASSES);  // the rest is begun by the first group
     if (begin == end) zero(0, PARAMETERS);
@@ -631,21 +632,28 @@ static void step_block(const float *inputs, const int64_t *labels, float smoothi
     }
 }
 
+// Into how many blocks a batch is cut: a function of its size alone.
+extern "C" int num_blocks(long count) {
+    return count < LEAST_BLOCKS * BLOCK ? LEAST_BLOCKS : count < MOST_BLOCKS * BLOCK ? count / BLOCK : MOST_BLOCKS;
+}
+
 extern "C" void step(const real *parameters, const float *inputs, const int64_t *labels, float smoothing, long count,
                      float *sums, float *gradient, float *loss, int64_t *num_correct, int threads) {
-    float losses[BLOCKS] = {};
-    int64_t right[BLOCKS] = {};
+    const int blocks = num_blocks(count);
+    float losses[MOST_BLOCKS] = {};
+    int64_t right[MOST_BLOCKS] = {};
 
     // The weights into the order of the loops; each block of the batch; the blocks' sums into one gradient.
     pool.share(threads, PARTS, [=](int part) { pack_part(parameters, part); });
-    pool.share(threads, BLOCKS, [&](int block) {
-        step_block(inputs, labels, smoothing, count, block, sums + block * PARAMETERS, losses + block, right + block);
+    pool.share(threads, blocks, [&](int block) {
+        float *sum = sums + block * PARAMETERS;
+        step_block(inputs, labels, smoothing, count, block, blocks, sum, losses + block, right + block);
     });
-    pool.share(threads, PARTS, [=](int part) { unpack_part(sums, gradient, part); });
+    pool.share(threads, PARTS, [=](int part) { unpack_part(sums, blocks, gradient, part); });
 
     // In the order of the blocks, so that the result does not depend on the threads.
     float total = 0;
     *num_correct = 0;
-    for (int block = 0; block < BLOCKS; block++) total += losses[block], *num_correct += right[block];
+    for (int block = 0; block < blocks; block++) total += losses[block], *num_correct += right[block];
     *loss = total / count;
 }

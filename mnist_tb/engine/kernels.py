@@ -33,7 +33,7 @@ _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
 """Of logits of about 0.1, whose roundings in two orders of summation differ by 4e-8 and 3e-4."""
 THREADS = torch.get_num_threads()
 """As many as torch had when this was imported: one per core, or OMP_NUM_THREADS."""
-_LANES, _BLOCKS = 16, 8  # as in kernels.cpp
+_LANES = 16  # as in kernels.cpp
 _MOST_CHANNELS = 128
 _COMPILE_SECONDS = 120
 _DECIDING = ("flags", "model name", "Features", "CPU implementer", "CPU part", "CPU variant")
@@ -74,8 +74,9 @@ class Kernels:
         smoothing: as `label_smoothing` in torch's cross_entropy.
         Returns the mean cross-entropy, float32 [], and the number of correct predictions, int64 [].
         """
-        if len(self._sums) == 0:
-            self._sums = torch.empty(_BLOCKS * len(gradient))
+        num_sums = self._library.num_blocks(len(labels)) * len(gradient)
+        if len(self._sums) < num_sums:
+            self._sums = torch.empty(num_sums)
         loss, num_correct = torch.empty(()), torch.empty((), dtype=torch.int64)
         self._library.step(
             _at(parameters),
@@ -150,6 +151,7 @@ def _library(build: Callable[[Sequence[int]], CNN], dtype: torch.dtype, *channel
     library.gather.argtypes = [at, at, size, real, real, at, number]
     library.logits.argtypes = [at, at, size, at, number]
     library.step.argtypes = [at, at, at, real, size, at, at, at, at, number]
+    library.num_blocks.argtypes = [size]
     for function in (library.gather, library.logits, library.step):
         function.restype = None
     with torch.random.fork_rng(devices=[]):

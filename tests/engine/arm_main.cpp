@@ -9,7 +9,7 @@
 int main(int, char **names) {
     const long count = atol(names[3]);
     std::vector<real> parameters(PARAMETERS);
-    std::vector<float> inputs(count * SIDE * SIDE), sums(BLOCKS * PARAMETERS), gradient(PARAMETERS), out(count * CLASSES);
+    std::vector<float> inputs(count * SIDE * SIDE), sums(num_blocks(count) * PARAMETERS), gradient(PARAMETERS), out(count * CLASSES);
     std::vector<int64_t> labels(count);
     FILE *file = fopen(names[1], "rb");
     fread(parameters.data(), sizeof(real), parameters.size(), file);
