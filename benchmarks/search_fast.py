@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 CONFIG = Path(__file__).parent.parent / "configs" / "default.yaml"
+HELD_OUT = 10_000
+"""Validation images, more than a run holds out: settings differ by one in a thousand."""
 
 
 def validate(settings: dict[str, object], seed: int, data_root: str, config: Path = CONFIG) -> tuple[float, float]:
@@ -36,12 +38,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=[32, 64, 128, 256])
     parser.add_argument("--lrs", type=float, nargs="*", default=[4e-3, 8e-3, 1.6e-2])
+    parser.add_argument("--betas", type=json.loads, nargs="*", default=[[0.9, 0.999], [0.9, 0.99], [0.7, 0.9]])
+    parser.add_argument("--warmups", type=float, nargs="*", default=[0.3])
+    parser.add_argument("--set", dest="more", nargs="*", default=[], help="further settings, KEY=VALUE")
     options = parser.parse_args()
-    for epochs, size, lr in itertools.product(options.epochs, options.batch_sizes, options.lrs):
-        settings = {"schedule.name": "one_cycle", "train.epochs": epochs, "train.batch_size": size, "train.lr": lr}
+    more = dict(setting.split("=", 1) for setting in options.more)
+    grid = itertools.product(options.epochs, options.batch_sizes, options.lrs, options.betas, options.warmups)
+    for epochs, size, lr, betas, warmup in grid:
+        settings = {
+            "data.validation": HELD_OUT,
+            "schedule.name": "one_cycle",
+            "schedule.warmup": warmup,
+            "optimizer.betas": betas,
+            "train.epochs": epochs,
+            "train.batch_size": size,
+            "train.lr": lr,
+            **more,
+        }
         results = [validate(settings, seed, options.data_root) for seed in options.seeds]
         accuracy, seconds = (statistics.mean(values) for values in zip(*results, strict=True))
-        print(f"{epochs} epochs, batch size {size}, lr {lr:g}: validation {accuracy:.4f}, {seconds:.1f} s", flush=True)
+        least = min(accuracy for accuracy, _ in results)
+        setting = f"{epochs} epochs, batch size {size}, lr {lr:g}, betas {betas}, warmup {warmup}"
+        print(f"{setting}: validation {accuracy:.4f}, least {least:.4f}, {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
