@@ -19,6 +19,7 @@ CASES: dict[str, tuple[Contestant, str]] = {
     FAST: (ours(), "default"),
     "fast.yaml": (ours(config="fast"), "fast"),
     "best.yaml": (ours(config="best"), "best"),
+    "record.yaml": (ours(config="record"), "record"),
 }
 
 
@@ -68,16 +69,20 @@ def main() -> None:
     parser.add_argument("--data-root", default=os.environ.get("MNIST_TB_DATA_ROOT", "data"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--fast-seeds", type=int, default=10)
+    parser.add_argument("--only", nargs="*", choices=["default", "fast", "best", "record"], help="a section of its own")
     parser.add_argument("--slowly", action="store_true", help="layer by layer in fp32, too: a section of its own")
     options = parser.parse_args()
     cases = {**SLOWLY, FAST: CASES[FAST]} if options.slowly else CASES
+    if options.only:
+        cases = {name: case for name, case in CASES.items() if case[1] in options.only}
     results: dict[str, list[Result]] = {name: [] for name in cases}
     for seed in range(max(options.seeds, options.fast_seeds)):
         for name, (contestant, config) in cases.items():
             if seed < (options.fast_seeds if config == "fast" else options.seeds):
                 results[name].append(run(contestant, options.data_root, None, seed))
                 print(f"seed {seed}: {name}: {results[name][-1]}", flush=True)
-    write_section("Accuracy, fast against slow" if options.slowly else "Accuracy", report(results))
+    title = "Accuracy, fast against slow" if options.slowly else "Accuracy"
+    write_section(f"{title}, {' and '.join(options.only)} alone" if options.only else title, report(results))
 
 
 if __name__ == "__main__":
