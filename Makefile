@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := mnist_tb tests docs benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate predict compare sweep report board watch live test torture bench gpu accuracy lint format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare sweep report board watch live test torture bench gpu accuracy lint docs format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,13 +96,16 @@ lint: .venv/ready-to-lint  ## style, likely mistakes, directions of imports, typ
 	$(BIN)/lint-imports
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 
+docs: .venv/ready-to-docs  ## the documentation as a website, in build/docs; a broken link or a missing docstring fails
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --quiet
+
 format: .venv/ready-to-lint  ## lay the code out
 	$(BIN)/ruff format $(SOURCES)
 
 screenshots: .venv/ready-to-test  ## pictures of every tab, from real runs: needs Chromium
 	$(BIN)/python docs/screenshots.py --logdir $(LOGDIR)
 
-lock: .venv/ready-to-test .venv/ready-to-lint  ## write the versions in .venv to requirements.lock
+lock: .venv/ready-to-test .venv/ready-to-lint .venv/ready-to-docs  ## write the versions in .venv to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean:  ## remove caches and .venv; never runs or data

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mnist_tb.integrations.summary_writer import SummaryWriter
     from mnist_tb.tracking.tracker import Tracker
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["SummaryWriter", "Tracker", "load_runs"]
 
 _PUBLIC = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import shlex
 import subprocess
 
 import click
 import pytest
+import yaml
 
+import mnist_tb
 from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import cli
 from mnist_tb.config import presets
@@ -19,11 +23,16 @@ from mnist_tb.model import CNN
 from mnist_tb.tracking import charts
 
 README = (REPOSITORY / "README.md").read_text()
+GENERATED = "commands.md"
+PAGES = README + "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md") if path.name != GENERATED)
 COMMANDS = [
     line.partition("#")[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for block in re.findall(r"```console\n(.*?)```", PAGES, re.S)
     for line in block.splitlines()
-] + [text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(("make ", ".venv/bin/mnist-tb "))]
+    if not line.startswith(("sbatch ", "kubectl "))
+] + [
+    text for text in re.findall(r"`([^`\n]+)`", PAGES) if text.startswith(("make ", ".venv/bin/mnist-tb ", "mnist-tb "))
+]
 
 
 def make_targets() -> set[str]:
@@ -31,7 +40,7 @@ def make_targets() -> set[str]:
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_every_command_in_the_readme_exists(command: str) -> None:
+def test_every_command_on_the_pages_exists(command: str) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         assert words[1] in make_targets()
@@ -47,7 +56,7 @@ def test_every_command_in_the_readme_exists(command: str) -> None:
         assert words[module + 1] == "mnist_tb"
         check_options(words[module + 2], words[module + 3 :])
     else:
-        assert words[0] == ".venv/bin/mnist-tb"
+        assert words[0] in (".venv/bin/mnist-tb", "mnist-tb")
         check_options(words[1], words[2:])
 
 
@@ -72,7 +81,36 @@ def test_every_option_of_train_is_in_its_help_and_every_key_in_the_default_file(
         assert command.help
 
 
+def test_what_is_public_is_on_the_page_about_python_and_says_what_it_does() -> None:
+    page = (REPOSITORY / "docs" / "python.md").read_text()
+    names = re.findall(r"^::: (mnist_tb\.\S+)$", page, re.M)
+    assert {f"mnist_tb.{name}" for name in mnist_tb.__all__} <= set(names)
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        found = getattr(importlib.import_module(parent), last)
+        assert found.__doc__, name
+        members = vars(found) if inspect.isclass(found) else ()
+        silent = [key for key in members if key[0] != "_" and not inspect.getdoc(getattr(found, key))]
+        assert not silent, (name, silent)
+
+
+def test_examples_for_many_machines_can_be_read() -> None:
+    """By the shell and by YAML; and their commands exist."""
+    slurm = REPOSITORY / "examples" / "sweep.slurm"
+    subprocess.run(["bash", "-n", str(slurm)], check=True)
+    options = re.search(r"mnist-tb sweep (.*)", slurm.read_text())
+    assert options is not None
+    check_options("sweep", shlex.split(options[1]))
+    job = yaml.safe_load((REPOSITORY / "examples" / "sweep.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:2] == ["mnist-tb", "sweep"]
+    check_options("sweep", container["command"][2:])
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}
+
+
 def test_readme_names_what_there_is() -> None:
+    assert len(README.splitlines()) <= 130
     for path in re.findall(r"\]\(([^)]+)\)", README):
         assert path.startswith("https://") or (REPOSITORY / path).exists()
     for name in re.findall(r"mnist_tb/\w+\.py", README):
@@ -95,7 +133,16 @@ def test_make_help_lists_every_target() -> None:
 
 def test_ci_calls_the_same_commands_as_people() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
-    assert re.findall(r"^make .*", script, re.M) == ["make test", "make lint"]
+    assert re.findall(r"^make .*", script, re.M) == ["make test", "make lint", "make docs"]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version, root = mnist_tb.__version__, REPOSITORY
+    assert yaml.safe_load((root / "CITATION.cff").read_text())["version"] == version
+    released = re.findall(r"^## (\S+)", (root / "CHANGELOG.md").read_text(), re.M)
+    assert released[0] in (version, "Unreleased")
+    assert version in released
+    assert f"Version {version}" in (root / "docs" / "stability.md").read_text()
 
 
 def test_no_two_tags_are_the_same() -> None:

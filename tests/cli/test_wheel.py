@@ -40,6 +40,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_index_would_take_them_and_show_the_readme(built: Path) -> None:
+    quietly(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=built)
+
+
 @pytest.fixture(scope="module")
 def environment(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel and nothing else of its own; torch and the rest are those of this one."""
