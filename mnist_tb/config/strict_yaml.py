@@ -12,6 +12,7 @@ import yaml
 from mnist_tb.errors import InputError
 
 KeyPath = tuple[str, ...]
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,25 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """A safe loader with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30` and `no` are strings.
 
-    Aliases are refused: with them a small file can grow without bound while it is read.
+    Aliases are refused: with them a small file can grow without bound while it is read. So is what is nested very deeply: to
+    read it takes the square of the depth, and in the end all of Python's stack.
     https://yaml.org/spec/1.2.2/#103-core-schema
     """
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.get_event()
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        if self._depth == _DEEPEST:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"nested more than {_DEEPEST} deep", problem_mark=mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 _Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, dropped
@@ -96,8 +107,8 @@ def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, 
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if with_line and error.problem_mark else ""
         raise InputError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
         raise InputError(f"{source}: not valid YAML: {reason}") from None
 
 

@@ -159,6 +159,8 @@ def test_several_problems_are_all_said() -> None:
         ("train: [\n", "not valid YAML"),
         ("1: 2\n", "the key 1 is not a string"),
         ("a: &x [1]\nb: *x\n", ":2: not valid YAML: aliases"),
+        ("a:\n " + "[" * 5_000, ":2: not valid YAML: nested more than 100 deep"),
+        ("a:\n " + "[" * 101 + "]" * 101, ":2: not valid YAML: nested more than 100 deep"),
         ("seed: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         ("train: 3\n", "must be a group of keys"),
         ("train: null\n", "must be a group of keys"),
