@@ -9,15 +9,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from playwright.sync_api import BrowserContext, FrameLocator, Page, expect
 
+from helpers.notebooks import execute, of_cells
 from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 from helpers.processes import wait_until_gone
@@ -46,16 +45,6 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
             thread.join()
 
 
-def execute(cells: list[str], after: Callable[[int, str], None]) -> None:
-    """Execute cells one after another; `after` gets the number of each and what it shows, while the kernel runs."""
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    client = NotebookClient(made, timeout=120, resources={"metadata": {"path": str(REPOSITORY)}})
-    with client.setup_kernel():
-        for number, cell in enumerate(made.cells):
-            client.execute_cell(cell, number)
-            after(number, "".join(o.get("text", "") + o.get("data", {}).get("text/html", "") for o in cell.outputs))
-
-
 def opened(shown: str, served: tuple[Path, str], context: BrowserContext) -> tuple[Page, FrameLocator]:
     """What a cell shows, in the browser: the page, and TensorBoard's frame in it."""
     folder, address = served
@@ -78,7 +67,8 @@ def test_the_page_in_a_cell(finished: Run, served: tuple[Path, str], context: Br
         ports.add(page.frames[1].url.split(":")[2].split("/")[0])
         expect(page.locator("iframe")).to_have_attribute("height", "700")
 
-    execute([BOARD.format(logdir=str(finished.path.parent))] * 2 + [PROCESS], look)
+    shown = BOARD.format(logdir=str(finished.path.parent))
+    execute(of_cells(shown, shown, PROCESS), REPOSITORY, look)
     assert len(ports) == len(processes) == 1
     wait_until_gone(processes)
 
@@ -102,7 +92,7 @@ def test_tensorboards_own_command_has_the_tab_too(
         board.frame_locator("iframe").get_by_role("button", name=finished.name).wait_for(timeout=60_000)
 
     try:
-        execute([PLAIN.format(logdir=str(finished.path.parent), port=free_port())], look)
+        execute(of_cells(PLAIN.format(logdir=str(finished.path.parent), port=free_port())), REPOSITORY, look)
     finally:
         processes = [*{*started, *known()}]
         for pid in processes:
