@@ -28,11 +28,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compile
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_overfits_one_batch(precision: str, digits: Dataset, small_config: Config) -> None:
     update = TrainStep(replace_config(small_config, {"precision": precision}), CNN(), digits)
-    index = torch.arange(64)
+    index = torch.arange(16)  # few, for bf16 is slow on processors that have none
     for _ in range(60):
         update(index, 1e-3)
     loss, num_correct = update(index, 1e-3)
-    assert num_correct == 64
+    assert num_correct == 16
     assert loss < 0.05
 
 
