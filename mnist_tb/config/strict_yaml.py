@@ -29,8 +29,8 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """A safe loader with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30` and `no` are strings.
 
-    Aliases are refused: with them a small file can grow without bound while it is read. So is what is nested very deeply: to
-    read it takes the square of the depth, and in the end all of Python's stack.
+    Aliases are refused: with them a small file can grow without bound while it is read. So is what is nested very
+    deeply: to read it takes the square of the depth, and in the end all of Python's stack.
     https://yaml.org/spec/1.2.2/#103-core-schema
     """
 

@@ -66,8 +66,9 @@ def verdict(best: Sequence[Result]) -> str | None:
         return None
     bounds = f"{found.value:+.3f} points, {found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}"
     better = "better than the second" if found.significant else "no better than the second, as far as these seeds tell"
+    p = "< 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
     return (
-        f"On validation the first is {better}: {bounds}, p = {found.p:.3f}. The trials are ranked by these scores,"
+        f"On validation the first is {better}: {bounds}, p {p}. The trials are ranked by these scores,"
         " which favours the first; mnist-tb compare uses the test set."
     )
 

@@ -49,7 +49,7 @@ class Terminal:
 
     def begin(self, steps: int) -> None:
         """The training begins: `steps` updates."""
-        if not self.console.is_terminal:
+        if not (self.console.is_terminal and self.console.file.isatty()):  # FORCE_COLOR makes rich take a pipe for one
             return
         columns = (
             TextColumn("epoch {task.fields[epoch]}"),

@@ -129,6 +129,17 @@ def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "Batch:" not in text
 
 
+def test_no_progress_bar_is_drawn_into_a_pipe_though_colours_are_wanted(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jupyter and some CI systems set FORCE_COLOR for all that they start."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    train("--epochs", "1")
+    out = capsys.readouterr().out
+    assert "\r" not in out
+    assert "Batch: 20" in out
+
+
 def test_fallback_is_said_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
