@@ -25,6 +25,7 @@ setup: $(READY)  ## make .venv with what training needs, in the locked versions
 $(READY): requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=" % v[:2])'
 	$(PYTHON) -m venv .venv
+	@echo "Installing what training needs into .venv: about 6 GB, two to five minutes …"
 	$(INSTALL) --editable .
 	$(BIN)/python -c 'import torch, torchvision; print("torch", torch.__version__, "and torchvision", torchvision.__version__, "fit")'
 	@touch $(READY)

@@ -32,7 +32,7 @@ _TITLES = {
     "val_loss": "val loss",
     "test_loss": "test loss",
     "status": "status",
-    "epochs": "epochs",
+    "epochs": "epochs done",
     "seconds": "s",
     "images_per_second": "images/s",
 }
@@ -79,7 +79,8 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
     """A part of the difference in test accuracy from the first line, in percentage points, or the verdict on it."""
     difference = line.difference
     if line is section.lines[0] or difference is None or math.isnan(difference.value):
-        is_best = line is section.lines[0] and len(section.lines) > 1
+        is_known = any(line.values.get(key) is not None for key in ("test_accuracy", "val_accuracy"))
+        is_best = line is section.lines[0] and len(section.lines) > 1 and is_known
         return "best" if is_best and key == "verdict" else ""
     if key == "difference":
         return f"{100 * difference.value:+.2f}"

@@ -147,7 +147,7 @@ def load_dataset(config: Data, say: Callable[[str], None] = lambda message: None
             if config.fallback is None:
                 raise InputError(
                     f"{config.name} cannot be downloaded: {error}. Put its files into {expected}, point --data-root at"
-                    " them, or set data.fallback to digits"
+                    " them, or train on the built-in digits: --set data.name=digits"
                 ) from None
             fallback = _hold_out(config, _DIGITS, *_builtin_digits(), name="digits")
             return replace(fallback, fallback_reason=str(error))

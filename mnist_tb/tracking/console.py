@@ -12,6 +12,9 @@ from rich.text import Text
 
 from mnist_tb.metrics import Evaluation, WindowMetrics, class_scores
 
+_ROOM_FOR_ALL = 100
+"""Columns of a terminal below which the bar and the time so far are left out, so that no number is cut."""
+
 
 class Terminal:
     """The output of one training. A context manager: at its end the progress bar is gone and the cursor is back."""
@@ -53,10 +56,10 @@ class Terminal:
             return
         columns = (
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            *(() if self.console.width < _ROOM_FOR_ALL else (BarColumn(),)),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} images/s"),
-            TimeElapsedColumn(),
+            *(() if self.console.width < _ROOM_FOR_ALL else (TimeElapsedColumn(),)),
             TextColumn("left"),
             TimeRemainingColumn(),
         )

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from numpy.typing import ArrayLike
 from torch import nn
 
 from mnist_tb.config.hyperparameters import Settings, checked_settings, flatten, hyperparameters, seed_of, short_name
@@ -217,10 +218,11 @@ class Tracker:
         if self._is_open:
             self._writer.graph(graph.draw(model, input_shape))
 
-    def predictions(self, labels: torch.Tensor, probabilities: torch.Tensor) -> None:
+    def predictions(self, labels: torch.Tensor | ArrayLike, probabilities: torch.Tensor | ArrayLike) -> None:
         """The class of each test sample, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
         if self._is_open:
-            save_predictions(self.run, labels.cpu().numpy(), probabilities.detach().cpu().numpy())
+            given = (v.detach().cpu() if isinstance(v, torch.Tensor) else v for v in (labels, probabilities))
+            save_predictions(self.run, *map(np.asarray, given))
 
     def _end(self, state: str, error: str) -> None:
         changes = {

@@ -85,7 +85,10 @@ def run_config(
     program's.
     """
     if "kind" in run.read_metrics():
-        raise InputError(f"{run.path}: this run is another program's; only that program can resume or evaluate it")
+        raise InputError(
+            f"{run.path}: this run is not one of mnist-tb train; only the program that made it can"
+            " resume, evaluate or predict with it. Choose another by its number: mnist-tb runs list"
+        )
     options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
     if device is not None:
         options.append(("--device", "device", device))

@@ -159,6 +159,14 @@ def test_a_narrow_terminal(logdir: Path) -> None:
     assert "No room for: " in text.replace("\n", " ")
 
 
+def test_without_an_accuracy_no_run_is_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lr in (0.1, 0.2):
+        with Tracker(tmp_path, "run", {"lr": lr}) as tracker:
+            tracker.scalars(1, {"loss/train": lr})
+    assert main(arguments=["compare", "--logdir", str(tmp_path)]) == 0
+    assert "best" not in capsys.readouterr().out.replace("vs best", "")
+
+
 def test_results_are_seen_behind_no_number_of_settings(tmp_path: Path) -> None:
     """At 120 columns, with 13 settings: settings are left out, never the accuracy, its difference or the verdict."""
     from rich.console import Console

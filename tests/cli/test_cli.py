@@ -106,12 +106,14 @@ def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pyt
     assert "Row: true class, column: predicted class" in out
 
 
-def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", [80, 140])
+def test_train_shows_a_progress_bar_on_a_terminal(columns: int, tmp_path: Path) -> None:
+    """At the usual width no number is cut; with room for it there is a bar, too."""
     master, slave = pty.openpty()
     arguments = ["train", "--config", DIGITS, "--logdir", str(tmp_path), "--epochs", "10"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_tb", *arguments],
-        stdout=slave, stderr=slave, cwd=REPOSITORY, env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
+        stdout=slave, stderr=slave, cwd=REPOSITORY, env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
     )  # fmt: skip
     os.close(slave)
     shown = b""
@@ -126,6 +128,9 @@ def test_train_shows_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     text = shown.decode()
     assert "images/s" in text
     assert "/200" in text
+    shown_while_training = "".join(line for line in text.splitlines() if "images/s" in line and "left" in line)
+    assert ("━" in shown_while_training) == (columns == 140)
+    assert "…" not in shown_while_training
     assert "Batch:" not in text
 
 

@@ -143,9 +143,18 @@ def test_a_folder_that_goes_away_is_said(tmp_path: Path) -> None:
 def test_only_its_own_program_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Tracker(tmp_path, "a", {"lr": 1}):
         pass
-    for command in ("resume", "evaluate"):
-        assert main(arguments=[command, "1", "--logdir", str(tmp_path)]) == 2
-        assert "this run is another program's; only that program can resume or evaluate it" in capsys.readouterr().err
+    for command in (["resume", "1"], ["evaluate", "1"], ["predict", "1", "seven.png"]):
+        assert main(arguments=[*command, "--logdir", str(tmp_path)]) == 2
+        assert "this run is not one of mnist-tb train; only the program that made it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [torch.tensor, np.array, list], ids=["tensors", "arrays", "lists"])
+def test_predictions_are_tensors_arrays_or_lists(given: Any, tmp_path: Path) -> None:
+    with Tracker(tmp_path, "a") as tracker:
+        tracker.predictions(given([0, 1, 1]), given([[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]))
+    found = np.load(tracker.run.predictions)
+    assert (found["label"].tolist(), found["prediction"].tolist()) == ([0, 1, 1], [0, 0, 1])
+    assert found["confidence"].tolist() == [0.75, 0.5, 1.0]
 
 
 def test_the_example(tmp_path: Path, digits: Dataset, train: Train) -> None:
