@@ -32,7 +32,7 @@ PLAIN_EPOCHS = 2
 """Its images are transformed one by one on the CPU: ten epochs would take as long as all else together."""
 
 
-def test(device: str) -> str:
+def test() -> str:
     """What pytest says at its end. Exits where a test has failed."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "--no-cov", "-q", "tests/engine/test_cuda.py"]
@@ -86,21 +86,21 @@ def one_update(device: str, config_name: str, data_root: str) -> tuple[str, str]
     plain = TrainStep(config, build(config.model.channels, 0, where), dataset)
     best = build_train_step(config, build(config.model.channels, 0, where), dataset)
     index = torch.arange(size, device=where)
-    transforms = Transforms(config.augment, size, 0, where) if config.augment.enabled else None
+    transforms = Transforms(config.augment, size, size, 0, where) if config.augment.enabled else None
     times = []
     for step in (best, plain):
         for count in (20, UPDATES):  # the first ones warm up
             _synchronize(where)
             start = time.perf_counter()
             for i in range(count):
-                step(index, 1e-3, None if transforms is None else transforms.of(i, size))
+                step(index, 1e-3, None if transforms is None else transforms.of(i))
             _synchronize(where)
             seconds = time.perf_counter() - start
         times.append(f"{seconds / UPDATES * 1e6:,.0f}")
     activities = [ProfilerActivity.CUDA if where.type == "cuda" else ProfilerActivity.CPU]
     with profile(activities=activities) as profiled:
         for i in range(20):
-            plain(index, 1e-3, None if transforms is None else transforms.of(i, size))
+            plain(index, 1e-3, None if transforms is None else transforms.of(i))
         _synchronize(where)
     key = "self_device_time_total" if where.type == "cuda" else "self_cpu_time_total"
     found = sorted(profiled.key_averages(), key=lambda entry: -getattr(entry, key))
@@ -126,7 +126,7 @@ def main() -> None:
         sys.exit("there is no CUDA GPU here")
     start = time.perf_counter()
     gpu = torch.cuda.get_device_name(options.device) if torch.cuda.is_available() else "no GPU"
-    parts = ["# On a GPU", f"{gpu}; {machine()}", f"tests/engine/test_cuda.py: {test(options.device)}."]
+    parts = ["# On a GPU", f"{gpu}; {machine()}", f"tests/engine/test_cuda.py: {test()}."]
     parts += ["## Trainings", "Everything tracked; median [least to most] over seeds, which go round in turn."]
     parts += [trainings(options.device, options.data_root, options.seeds)]
     for name in ("default", "best"):

@@ -81,7 +81,7 @@ def train_step(config: Config, state: State, index: Tensor, steps: int) -> None:
     lr = learning_rate(config.schedule, config.train.lr, state.step, steps)
     transforms = None
     if state.transforms is not None and (state.step < config.augment.until * steps or config.augment.until == 1):
-        transforms = state.transforms.of(state.step, len(index))
+        transforms = state.transforms.of(state.step)
 
     # Forward, backward and optimiser, in one call.
     loss, num_correct = state.update(index, lr, transforms)

@@ -2,12 +2,13 @@
 
 Each image gets a transform of its own: an affine map about the centre and, where `warp` is set, a smooth elastic
 distortion. Images are interpolated bilinearly over a background of zeros. The transforms of an update depend on the
-seed, the batch size and the update's number alone, so a resumed training gets the same ones as an uninterrupted one.
+seed and the update's number alone, so a resumed training gets the same ones as an uninterrupted training.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,35 +26,41 @@ _DRAWN = 8_192
 class Transforms:
     """The random transforms of a training's updates, on its device.
 
-    They are drawn for many updates at once, which takes little longer than for one: a GPU would have to wait.
+    They are brought there for many updates at once, which takes little longer than for one: a GPU would have to wait.
     """
 
-    def __init__(self, config: Augment, batch_size: int, seed: int, device: torch.device) -> None:
-        self._config, self._batch_size, self._seed, self._device = config, batch_size, seed, device
-        self._updates = max(1, _DRAWN // batch_size)
-        self._block: int | None = None
-        self._drawn = torch.empty(0)
+    def __init__(self, config: Augment, num_images: int, batch_size: int, seed: int, device: torch.device) -> None:
+        """num_images: in an epoch, whose last batch has those that are left."""
+        self._config, self._seed, self._device = config, seed, device
+        self._sizes = [min(batch_size, num_images - start) for start in range(0, num_images, batch_size)]
+        self._ahead = max(1, _DRAWN // batch_size)
+        self._first: int | None = None
+        self._drawn: tuple[Tensor, ...] = ()
 
-    def of(self, step: int, count: int) -> Tensor:
-        """The transforms of update `step`, whose batch has `count` images: float32 [count, 2, K], for `warp`."""
-        block, place = divmod(step, self._updates)
-        if self._block != block:
-            drawn = sample(self._config, self._updates * self._batch_size, self._seed, block)
-            self._drawn = _to_device(drawn, self._device).view(self._updates, self._batch_size, *drawn.shape[1:])
-            self._block = block
-        return self._drawn[place, :count]
+    def of(self, step: int) -> Tensor:
+        """The transforms of update `step`: float32 [B, 2, K], as `warp` takes them, one for each image of its batch."""
+        first = step // self._ahead * self._ahead  # a resumed training draws from there too: not one bit may differ
+        if first != self._first:
+            sizes = [self._sizes[i % len(self._sizes)] for i in range(first, first + self._ahead)]
+            drawn = sample(self._config, sizes, self._seed, first)
+            self._first, self._drawn = first, _to_device(drawn, self._device).split(sizes)
+        return self._drawn[step - first]
 
 
-def sample(config: Augment, count: int, seed: int, block: int) -> Tensor:
-    """Random transforms of `count` images: float32 [count, 2, K] on the CPU, the same ones for the same arguments."""
-    random = generator(seed, f"augmentation {block}")
-    uniform = 2 * torch.rand(5, count, generator=random) - 1
+def sample(config: Augment, sizes: Sequence[int], seed: int, first: int = 0) -> Tensor:
+    """Random transforms of update `first` and those after it, of so many images: float32 [sum of sizes, 2, K].
+
+    On the CPU. Each update has a random generator of its own.
+    """
+    random = [generator(seed, f"augmentation {first + i}") for i in range(len(sizes))]
+    drawn = [torch.rand(5, size, generator=one) for size, one in zip(sizes, random, strict=True)]
+    uniform = 2 * torch.cat(drawn, 1) - 1
     angle, shear = uniform[0] * config.rotate, uniform[1] * config.shear
     transforms = inverse_transforms(angle, 1 + uniform[2] * config.scale, shear, uniform[3:] * config.shift)
     if config.warp == 0:
         return transforms
-    displacements = torch.randn(count, 2, _POINTS**2, generator=random) * config.warp / (28 / 2)
-    return torch.cat([transforms, displacements], 2)
+    noise = [torch.randn(size, 2, _POINTS**2, generator=one) for size, one in zip(sizes, random, strict=True)]
+    return torch.cat([transforms, torch.cat(noise) * config.warp / (28 / 2)], 2)
 
 
 def _to_device(values: Tensor, device: torch.device) -> Tensor:

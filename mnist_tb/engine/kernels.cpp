@@ -3,8 +3,8 @@
 //
 // REAL is float, or bf16 (the upper half of a float); C1, C2, C3 are the channels of the convolutions, multiples of 16.
 // Activations lie as [row, column, channel], and those that a convolution reads have a border of zeros around them.
-// All sums are floats. Images are shared out in blocks, by the size of the batch alone, whose sums are added in order: the number of threads
-// changes no bit of the result. A NaN stays one on every way, so that a diverged training is seen as such.
+// All sums are floats. Images are shared out in blocks, by the size of the batch alone, whose sums are added in order: the
+// number of threads changes no bit of the result. A NaN stays one on every way, so that a diverged training is seen.
 
 #include <atomic>
 #include <chrono>
@@ -88,8 +88,8 @@ template <int OUT> constexpr int VECTORS = OUT % (MOST_VECTORS * LANES) ? 1 : MO
 template <int VALUE> using constant = std::integral_constant<int, VALUE>;
 template <int COUNT, class Work, int... PART>
 static inline void in_parts(const Work &work, std::integer_sequence<int, PART...>) {
-    constexpr int PARTS = sizeof...(PART);
-    (work(constant<COUNT * PART / PARTS>{}, constant<COUNT * (PART + 1) / PARTS - COUNT * PART / PARTS>{}), ...);
+    constexpr int N = sizeof...(PART);
+    (work(constant<COUNT * PART / N>{}, constant<COUNT * (PART + 1) / N - COUNT * PART / N>{}), ...);
 }
 template <int COUNT, class Work> static inline void in_parts(const Work &work) {
     in_parts<COUNT>(work, std::make_integer_sequence<int, (COUNT + MOST_ROWS - 1) / MOST_ROWS>{});

@@ -139,8 +139,9 @@ def new_state(config: Config, model: CNN, dataset: Dataset, distributed: Distrib
     """The state before the first update, around a model with its initial weights."""
     order = generator(config.seed, "order of the images")
     step = build_train_step(config, model, dataset, distributed)
-    device, size = dataset.train.labels.device, config.train.batch_size
-    transforms = Transforms(config.augment, size, config.seed, device) if config.augment.enabled else None
+    device, augmentation = dataset.train.labels.device, config.augment
+    count, size = len(dataset.train), config.train.batch_size
+    transforms = Transforms(augmentation, count, size, config.seed, device) if augmentation.enabled else None
     return State(model, step, transforms, order, MetricsWindow(), order.get_state())
 
 

@@ -75,7 +75,7 @@ def test_an_update_can_be_recorded(recipe: dict[str, Any], small_config: Config,
     config = replace_config(small_config, recipe)
     update = graph(config, models.build((16, 32, 64), 0, DEVICE), digits.to(DEVICE))
     index = torch.zeros(64, dtype=torch.int64, device=DEVICE)
-    transforms = augment.Transforms(config.augment, 64, 0, DEVICE).of(0, 64) if config.augment.enabled else None
+    transforms = augment.Transforms(config.augment, 64, 64, 0, DEVICE).of(0) if config.augment.enabled else None
     with Recording():  # what is around it, too: between two replays nothing waits either
         loss, num_correct = update(index, 1e-3, transforms)
         if update.average is not None:

@@ -70,11 +70,11 @@ def gpu_config(small_config: Config) -> Iterator[Config]:
 def updates(step: TrainStep | CudaGraphTrainStep, config: Config, count: int = 12) -> list[torch.Tensor]:
     """Losses of some updates, one of them of a smaller batch and one without transforms; then all that they changed."""
     device = step.gradient.device
-    transforms = Transforms(config.augment, 64, 0, device)
+    transforms = Transforms(config.augment, 640, 64, 0, device)
     losses = []
     for i in range(count):
         index = torch.arange(i, i + (64 if i != 5 else 7), device=device)
-        losses.append(step(index, 0.003, transforms.of(i, len(index)) if i != 7 else None)[0])
+        losses.append(step(index, 0.003, transforms.of(i)[: len(index)] if i != 7 else None)[0])
     inner = step if isinstance(step, TrainStep) else step._step
     return [torch.stack(losses).cpu(), *(tensor.cpu() for tensor in inner.tensors())]
 
@@ -106,13 +106,13 @@ def test_fp32_is_that_of_the_cpu(gpu_config: Config, digits: Dataset, monkeypatc
 @on_gpu
 def test_an_update_never_waits_for_the_gpu(gpu_config: Config, digits: Dataset) -> None:
     graph = build_train_step(gpu_config, models.build((16, 32, 64), 0, GPU), digits.to(GPU))
-    transforms = Transforms(gpu_config.augment, 64, 0, GPU)
+    transforms = Transforms(gpu_config.augment, 64, 64, 0, GPU)
     index = torch.arange(64, device=GPU)
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for i in range(300):
-            graph(index, 1e-3, transforms.of(i, 64))
+            graph(index, 1e-3, transforms.of(i))
             assert graph.average is not None
             graph.average.update(1.0)
     finally:

@@ -70,7 +70,7 @@ def test_identity_changes_nothing(digits: Dataset) -> None:
 
 def test_every_image_has_its_own_transform_within_the_bounds() -> None:
     bounds = Augment(rotate=10.0, shift=2.0, scale=0.1, shear=5.0)
-    transforms = augment.sample(bounds, 4_000, 0, 0)
+    transforms = augment.sample(bounds, [4_000], 0)
     assert len(transforms.unique(dim=0)) == 4_000
     linear = torch.linalg.inv(transforms[:, :, :2].double())  # rotation · shear, times the scale
     scale = linear.det().sqrt()
@@ -86,26 +86,27 @@ def test_every_image_has_its_own_transform_within_the_bounds() -> None:
 def test_transforms_depend_on_seed_and_step_alone(warp: float) -> None:
     """However they are asked for: all in order, or one after a resume; no two updates get the same ones."""
     bounds = Augment(rotate=10.0, shift=2.0, warp=warp)
-    whole = augment.Transforms(bounds, 1_000, 5, CPU)
-    in_order = [whole.of(step, 1_000).clone() for step in range(20)]
-    for step in (19, 3, 8, 7):
-        assert torch.equal(augment.Transforms(bounds, 1_000, 5, CPU).of(step, 700), in_order[step][:700])
-    assert len(torch.cat(in_order).unique(dim=0)) == 20_000
-    assert not torch.equal(augment.Transforms(bounds, 1_000, 6, CPU).of(0, 1_000), in_order[0])
+    whole = augment.Transforms(bounds, 5_700, 1_000, 5, CPU)
+    in_order = [whole.of(step).clone() for step in range(20)]
+    assert [len(transforms) for transforms in in_order[:7]] == [1_000] * 5 + [700, 1_000]
+    for step in (19, 3, 8, 5):
+        assert torch.equal(augment.Transforms(bounds, 5_700, 1_000, 5, CPU).of(step), in_order[step])
+    assert len(torch.cat(in_order).unique(dim=0)) == sum(map(len, in_order))
+    assert not torch.equal(augment.Transforms(bounds, 5_700, 1_000, 6, CPU).of(0), in_order[0])
 
 
 def test_a_large_batch_gets_its_transforms_too() -> None:
     bounds = Augment(rotate=10.0)
-    assert augment.Transforms(bounds, 10_000, 5, CPU).of(2, 10_000).shape == (10_000, 2, 3)
+    assert augment.Transforms(bounds, 50_000, 10_000, 5, CPU).of(2).shape == (10_000, 2, 3)
 
 
 def test_transforms_leave_for_the_device_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: calls.append((a, k)) or self)
-    transforms = augment.Transforms(Augment(rotate=10.0), 64, 0, torch.device("cuda:1"))
+    transforms = augment.Transforms(Augment(rotate=10.0), 64_000, 64, 0, torch.device("cuda:1"))
     for step in range(128):
-        transforms.of(step, 64)
+        transforms.of(step)
     assert calls == ["pinned", ((torch.device("cuda:1"),), {"non_blocking": True})]
 
 
@@ -123,7 +124,7 @@ def test_displaced_control_point_moves_its_surroundings() -> None:
 
 def test_elastic_displacements_have_the_configured_size(digits: Dataset) -> None:
     """In each direction the displacement of a corner is normal, with `warp` pixels as its standard deviation."""
-    transforms = augment.sample(Augment(warp=0.7), 4_000, 0, 0)
+    transforms = augment.sample(Augment(warp=0.7), [4_000], 0)
     corner = torch.matmul(transforms, augment._basis(CPU))[:, :, 0] * 14 + 13.5
     assert corner.mean(0).abs().max() < 0.05
     assert (corner.std(0) - 0.7).abs().max() < 0.03
@@ -135,7 +136,7 @@ def test_elastic_displacements_have_the_configured_size(digits: Dataset) -> None
 def test_augmentation_ends_after_its_fraction_of_the_updates(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     of = augment.Transforms.of
-    monkeypatch.setattr(augment.Transforms, "of", lambda self, step, count: steps.append(step) or of(self, step, count))
+    monkeypatch.setattr(augment.Transforms, "of", lambda self, step: steps.append(step) or of(self, step))
     train("--epochs", "2", "--set", "augment.shift=1", "--set", "augment.until=0.7")
     assert steps == list(range(28))  # of 40 updates
 
@@ -292,7 +293,7 @@ def test_graph_takes_the_transforms_of_each_update(digits: Dataset, small_config
     graph = CudaGraphTrainStep(recorded, 32, CPU, lambda work: work, config.augment)
     for i in range(4):
         index = torch.arange(i, i + (32 if i < 3 else 5))
-        transforms = augment.sample(config.augment, len(index), 0, i) if i != 1 else None
+        transforms = augment.sample(config.augment, [len(index)], 0, i) if i != 1 else None
         one, other = plain(index, 0.01, transforms), graph(index, 0.01, transforms)
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(plain.tensors(), recorded.tensors())
