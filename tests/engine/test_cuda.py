@@ -51,7 +51,7 @@ def _has_gpus() -> bool:
 def test_all_of_this_file_where_the_gpus_are_seen() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(8)))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-cov", "-q", __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-cov", __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
