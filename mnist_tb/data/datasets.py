@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mnist_tb.config.schema import Config, Data
-from mnist_tb.data import download
+from mnist_tb.data.files import DIGITS, IDX_FILES, IdxFiles, find_file, provide
 from mnist_tb.errors import InputError
 
 
@@ -80,42 +80,6 @@ class Dataset:
         return replace(self, train=train, validation=validation, test=test)
 
 
-_DIGITS = tuple("0123456789")
-_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-
-
-@dataclass(frozen=True)
-class _IdxFiles:
-    """A dataset's IDX files as torchvision stores them in a root folder: (images, labels) of each split."""
-
-    folder: str
-    train: tuple[str, str]
-    test: tuple[str, str]
-    classes: tuple[str, ...] = _DIGITS
-    transposed: bool = False  # EMNIST stores each image with rows and columns swapped
-
-
-_MNIST_TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
-_MNIST_TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_IDX_FILES = {
-    "mnist": _IdxFiles("MNIST", _MNIST_TRAIN, _MNIST_TEST),
-    "fashion_mnist": _IdxFiles("FashionMNIST", _MNIST_TRAIN, _MNIST_TEST, _FASHION),
-    "kmnist": _IdxFiles("KMNIST", _MNIST_TRAIN, _MNIST_TEST, _HIRAGANA),
-    "qmnist": _IdxFiles(
-        "QMNIST",
-        ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int"),
-        ("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int"),
-    ),
-    "emnist_digits": _IdxFiles(
-        "EMNIST",
-        ("emnist-digits-train-images-idx3-ubyte", "emnist-digits-train-labels-idx1-ubyte"),
-        ("emnist-digits-test-images-idx3-ubyte", "emnist-digits-test-labels-idx1-ubyte"),
-        transposed=True,
-    ),
-}
-
-
 def generator(seed: int, purpose: str) -> torch.Generator:
     """A random generator on the CPU; each seed and purpose has an independent stream."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
@@ -129,28 +93,11 @@ def load_dataset(config: Data, say: Callable[[str], None] = lambda message: None
     Raises InputError if files are damaged, or if they are missing and neither a download nor a fallback replaces them.
     """
     if config.name == "digits":
-        return _hold_out(config, _DIGITS, *_builtin_digits())
-    files = _IDX_FILES[config.name]
-    root = Path(config.root)
-    try:
-        missing = [name for name in (*files.train, *files.test) if _find_file(root, files.folder, name) is None]
-    except OSError as error:
-        raise InputError(f"{root}: cannot be looked into: {error.strerror}") from None
-    if missing:
-        expected = root / files.folder / "raw"
-        if not config.download:
-            raise InputError(f"{root}: holds no {config.name}: {missing[0]} is neither there nor in {expected}")
-        say(f"Downloading {config.name} into {expected} …")
-        try:
-            download.fetch(config.name, root, expected, config.mirror, config.download_seconds)
-        except download.DownloadError as error:
-            if config.fallback is None:
-                raise InputError(
-                    f"{config.name} cannot be downloaded: {error}. Put its files into {expected}, point --data-root at"
-                    " them, or train on the built-in digits: --set data.name=digits"
-                ) from None
-            fallback = _hold_out(config, _DIGITS, *_builtin_digits(), name="digits")
-            return replace(fallback, fallback_reason=str(error))
+        return _hold_out(config, DIGITS, *_builtin_digits())
+    reason = provide(config, say)
+    if reason is not None:
+        return replace(_hold_out(config, DIGITS, *_builtin_digits(), name="digits"), fallback_reason=reason)
+    root, files = Path(config.root), IDX_FILES[config.name]
     train, test = (_read_split(root, files, names) for names in (files.train, files.test))
     return _hold_out(config, files.classes, train, test)
 
@@ -215,8 +162,8 @@ def _digits_table() -> tuple[np.ndarray, np.ndarray]:
         return arrays["images"], arrays["labels"]
 
 
-def _read_split(root: Path, files: _IdxFiles, names: tuple[str, str]) -> Split:
-    image_path, label_path = (_find_file(root, files.folder, name) for name in names)
+def _read_split(root: Path, files: IdxFiles, names: tuple[str, str]) -> Split:
+    image_path, label_path = (find_file(root, files.folder, name) for name in names)
     if image_path is None or label_path is None:
         raise InputError(f"{root}: the download did not include {' or '.join(names)}")
     images = read_idx(image_path, np.dtype(np.uint8), 3)
@@ -265,10 +212,3 @@ def read_idx(path: Path, dtype: np.dtype, dimensions: int) -> np.ndarray:
             f" {expected} bytes, but {len(content) - start} bytes follow"
         )
     return np.frombuffer(bytearray(content), dtype, offset=start).reshape(shape)
-
-
-def _find_file(root: Path, folder: str, name: str) -> Path | None:
-    """The path of a file in torchvision's subfolders or in the root itself, plain or gzipped; None if it is missing."""
-    places = (root / folder / "raw", root / "raw", root)
-    candidates = (place / (name + suffix) for place in places for suffix in ("", ".gz"))
-    return next((path for path in candidates if path.is_file()), None)

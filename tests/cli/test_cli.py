@@ -27,7 +27,7 @@ from helpers.fixtures import Train
 from helpers.paths import REPOSITORY
 from helpers.zygote import HELD, Place, Zygote
 from mnist_tb.cli.main import main
-from mnist_tb.data.datasets import download
+from mnist_tb.data import download
 from mnist_tb.data.download import DownloadError
 from mnist_tb.engine.train_step import TrainStep
 from mnist_tb.model import CNN
@@ -278,7 +278,7 @@ def test_training_imports_nothing_slow_that_it_can_do_without(small_mnist: Path,
 
 LIGHT = (
     "config.load config.schema config.hyperparameters events.tags runs.folder errors config.strict_yaml"
-    " data.download cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
+    " data.download data.files cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.watch environment.console environment.notify environment.snapshot environment.summary"

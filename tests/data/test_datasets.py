@@ -15,7 +15,6 @@ from mnist_tb.cli.main import main
 from mnist_tb.config.schema import Config, Data, Train
 from mnist_tb.data import download
 from mnist_tb.data.datasets import (
-    _IDX_FILES,
     Dataset,
     _digits_table,
     batches,
@@ -23,6 +22,7 @@ from mnist_tb.data.datasets import (
     load_dataset,
     total_steps,
 )
+from mnist_tb.data.files import IDX_FILES
 from mnist_tb.errors import InputError
 from mnist_tb.events.tags import PER_CLASS
 from mnist_tb.runs.folder import list_run_folders
@@ -113,7 +113,7 @@ def test_every_dataset_trains_and_reports_its_class_names(
     name: str, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From files in the original formats to the curves, the table and metrics.json."""
-    files = _IDX_FILES[name]
+    files = IDX_FILES[name]
     for (images, labels), split, count in ((files.train, digits.train, 300), (files.test, digits.test, 90)):
         raw = tmp_path / files.folder / "raw"
         pixels, classes = split.images[:count].numpy(), split.labels[:count].numpy()
