@@ -44,12 +44,14 @@ evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
 	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
 
 predict: $(READY)  ## what digits pictures show: RUN=7 ARGS="one.png two.jpg"
+	@$(if $(ARGS),,$(error Which pictures? make predict RUN=$(RUN) ARGS="one.png two.jpg"))
 	@$(BIN)/mnist-tb predict $(RUN) --logdir $(LOGDIR) $(ARGS)
 
 compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
 	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)
 
 sweep: $(READY)  ## many runs by one file: SWEEP=sweeps/lr ARGS="--workers 2"
+	@$(if $(filter command,$(origin CONFIG)),$(error A sweep is named by SWEEP=$(CONFIG); its file says which configuration it varies))
 	@$(BIN)/mnist-tb sweep $(SWEEP) --logdir $(LOGDIR) $(ARGS)
 
 report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
@@ -61,8 +63,8 @@ board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
 watch: $(READY)  ## all runs in the terminal, live, for those who sit behind SSH
 	@$(BIN)/mnist-tb watch --logdir $(LOGDIR) $(ARGS)
 
-live: $(READY)  ## train, and watch it in TensorBoard from the first step on
-	@$(BIN)/mnist-tb train --board --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
+live: $(READY)  ## train, and watch it in TensorBoard from the first step on: PORT=6006
+	@$(BIN)/mnist-tb train --board --port $(PORT) --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
 
 test: .venv/ready-to-test  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -20,7 +20,7 @@ from mnist_tb.engine.device import memory_errors, resolve_auto, use_device
 from mnist_tb.engine.distributed import Distributed, PeerError, init_distributed
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
-from mnist_tb.errors import InputError, Pruned, TrainingError
+from mnist_tb.errors import InputError, Pruned, TrainingError, command_line
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN, build, in_precision
 from mnist_tb.runs.folder import Run, create_run, write_atomically
@@ -138,7 +138,7 @@ def resume(
         if complete and (checkpoint is None or checkpoint.get("epoch") == config.train.epochs):
             return False
         config = resolve_auto(config, distributed.local_rank)
-        dataset = distributed.local_main_process_first(lambda: trial.load(config.data, terminal))
+        dataset = distributed.local_main_process_first(lambda: trial.load(config.data.without_fallback, terminal))
         check_data(run, known, dataset)
         with memory_errors():
             device = use_device(config)
@@ -246,7 +246,7 @@ def _resume_hint(run: Run) -> Iterator[None]:
     try:
         yield
     except PeerError as error:
-        hint = f"The run resumes from its last checkpoint with: mnist-tb resume {run.path}"
+        hint = f"The run resumes from its last checkpoint with: {command_line('resume', run.path)}"
         raise PeerError(f"{error}\n{hint}") from None
 
 
@@ -264,7 +264,7 @@ def _status(run: Run, terminal: Terminal) -> Iterator[None]:
         with suppress(OSError, TrainingError):  # the disk may be what failed; the first error is the one to tell
             run.update_metrics(status=status, error=str(error) or status, ended=time.time())
         if isinstance(error, KeyboardInterrupt):
-            terminal.say(f"Stopped; resume with: mnist-tb resume {run.path}")
+            terminal.say(f"Stopped; resume with: {command_line('resume', run.path)}")
         raise
     run.update_metrics(status="completed", ended=time.time())
 

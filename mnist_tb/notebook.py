@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mnist_tb.cli.board import Page, start_page
+from mnist_tb.cli.options import PORT
 
 _pages: dict[Path, Page] = {}
 
@@ -23,5 +24,5 @@ def board(logdir: str | Path = "runs", height: int = 800) -> None:
     folder = Path(logdir).resolve()
     page = _pages.get(folder)
     if page is None or page.process.poll() is not None:
-        page = _pages[folder] = start_page(folder, browser=False)
+        page = _pages[folder] = start_page(folder, PORT, browser=False)
     notebook.display(port=urlsplit(page.address).port, height=height)

@@ -15,10 +15,10 @@ from mnist_tb.analysis import significance
 from mnist_tb.analysis.significance import Difference
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, format_value, hyperparameters, varying
-from mnist_tb.errors import InputError
-from mnist_tb.events.records import open_regular
+from mnist_tb.errors import InputError, did_you_mean
 from mnist_tb.events.seeds import by_seed
-from mnist_tb.runs.folder import PREDICTION, Run
+from mnist_tb.runs.folder import Run
+from mnist_tb.runs.predictions import read_predictions
 from mnist_tb.runs.query import RunSummary
 
 METRICS = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
@@ -75,7 +75,7 @@ def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSumm
         facts = {"status", "dataset", "name", "test_images"} if not names else set()
         if not names and key not in facts:
             known = sorted({name for run in runs for name in run.settings} | facts | {"tag"})
-            raise InputError(f"--where {condition}: no run has {key}; the keys are {', '.join(known)}")
+            raise InputError(f"--where {condition}: no run has {key}{did_you_mean(key, known)}")
         runs = [
             run
             for run in runs
@@ -205,16 +205,10 @@ def _on_same_images(members: Sequence[RunSummary], first: Sequence[RunSummary], 
 
 def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:
     """The labels of the test images, as bytes, and which of them the run predicts, bool [N]."""
-    import numpy as np
-
     if run.test_accuracy is None or not run.native:
         return None
-    try:
-        with open_regular(Run(run.path).predictions) as file:
-            table = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception:  # there are none, or they are broken: numpy raises all kinds, even of its tokenizer
-        return None
-    if table.dtype != np.dtype(PREDICTION):
+    table = read_predictions(Run(run.path))
+    if table is None:
         return None
     return table["label"].tobytes(), table["label"] == table["prediction"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
 from mnist_tb.events.curves import by_step, read_told
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems, list_runs, select_runs
@@ -158,5 +158,5 @@ def _pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise InputError("to_pandas needs pandas: python -m pip install 'mnist-tb[pandas]'") from None
+        raise InputError(f"to_pandas needs pandas: {install_line('pandas')}") from None
     return pandas

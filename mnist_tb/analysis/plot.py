@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
 from mnist_tb.analysis.compare import Line, Section
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
 from mnist_tb.events.curves import Told, by_step, find_tag
 from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
@@ -152,7 +152,7 @@ def _draw(path: Path, panels: Mapping[str, Sequence[_Line]]) -> None:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
     except ImportError:
-        raise InputError("--figure needs matplotlib: pip install 'mnist-tb[figure]'") from None
+        raise InputError(f"--figure needs matplotlib: {install_line('figure')}") from None
 
     # Letters that can be searched and edited, and the same bytes each time.
     settings: Any = {

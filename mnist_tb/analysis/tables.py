@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich import box
@@ -19,8 +18,11 @@ from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
 from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
-from mnist_tb.runs.query import RunSummary
+from mnist_tb.runs.folder import run_number
 
+_MOST_NAMED = 3
+"""Runs of a group that a table names."""
+_ONE_SEED = "One seed does not tell what another would do: train each configuration with at least two, better three."
 _REPEATS = " n: seeds with a test result; runs that repeat a seed are averaged into one value."
 _TITLES = {
     "val_accuracy": "val %",
@@ -49,7 +51,7 @@ def header(section: Section) -> dict[str, str]:
             left_out.add(key)
     shown = {key: title for key, title in _TITLES.items() if key not in left_out}
     last: dict[str, str] = {k: shown.pop(k) for k in ("epochs", "seconds", "images_per_second") if k in shown}
-    return {**({"n": "n"} if section.grouped else {"run": "run"}), **shown, **settings, **last}
+    return {**({"runs": "runs", "n": "n"} if section.grouped else {"run": "run"}), **shown, **settings, **last}
 
 
 def cells(section: Section, line: Line, columns: Iterable[str]) -> list[str]:
@@ -65,6 +67,8 @@ def _cell(section: Section, line: Line, key: str) -> str:
         return _difference_cell(section, line, key)
     if value is None:
         return "–"
+    if key == "runs":
+        return _short_names([run.name for run in line.runs])
     if key == "n" and len(line.runs) != value:
         return f"{value} ({len(line.runs)} runs)"
     if key in METRICS or key == "seconds":
@@ -73,6 +77,14 @@ def _cell(section: Section, line: Line, key: str) -> str:
         deviation = "" if spread is None else f" ± {scale * spread:.{digits}f}"
         return f"{scale * value:,.{digits}f}{deviation}"
     return f"{value:,.0f}" if key == "images_per_second" else str(value)
+
+
+def _short_names(names: Sequence[str]) -> str:
+    """Runs by their numbers where they have them: `1, 2, 7`; of many, the first and how many more."""
+    short = [str(run_number(name) or name) for name in names]
+    if len(short) > _MOST_NAMED:
+        short = [*short[: _MOST_NAMED - 1], f"+{len(short) - _MOST_NAMED + 1}"]
+    return ", ".join(short)
 
 
 def _difference_cell(section: Section, line: Line, key: str) -> str:
@@ -122,7 +134,7 @@ def footnote(section: Section) -> str:
         line.difference for line in section.lines[1:] if line.difference is not None and line.difference.p is not None
     ]
     if not tested:
-        return ""
+        return _ONE_SEED if section.grouped and len(section.lines) > 1 else ""
     test = "Welch's t over seeds" if section.grouped else "McNemar's exact test on the same test images"
     many = "" if len(section.lines) == 2 else f", for all {len(section.lines) - 1} together (Bonferroni)"
     return (
@@ -252,44 +264,3 @@ def _filled(cell: str, width: int, right: bool) -> str:
 
 def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return sum(2 + max(map(cell_len, column)) for column in zip(titles, *rows, strict=True))
-
-
-def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
-    """All that is known of a run, as tables of name and value."""
-    facts = {
-        "status": run.status,
-        "error": run.error,
-        "tags": ", ".join(run.notes.tags) or None,
-        "note": run.notes.note or None,
-        "data": run.data,
-        "started": None if run.started is None else f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}",
-        "began with": None if run.init_from is None else f"the best weights of {run.init_from}",
-        "segments": _segments(run),
-        "epoch": None if run.epochs is None else f"{run.epoch or 0} of {run.epochs}",
-        "step": None if run.step is None else f"{run.step:,}",
-        "validation": _result(run.val_accuracy, run.val_loss),
-        "test": _result(run.test_accuracy, run.test_loss),
-        "training": None if run.seconds is None else f"{run.seconds:,.1f} s",
-        "images/s": None if run.images_per_second is None else f"{run.images_per_second:,.0f}",
-    }
-    files = [path for path in sorted(run.path.rglob("*")) if path.is_file() and not path.is_symlink()]
-    return [
-        (run.name, [(name, value) for name, value in facts.items() if value is not None]),
-        ("settings", [(key, format_value(value)) for key, value in run.settings.items()]),
-        ("files", [(str(path.relative_to(run.path)), f"{path.stat().st_size:,} bytes") for path in files]),
-    ]
-
-
-def _segments(run: RunSummary) -> str | None:
-    """The parts of a run whose schedule ends before it does, in words."""
-    names = ("schedule.name", "schedule.epochs", "schedule.after", "train.lr")
-    schedule, epochs, after, peak = (run.settings.get(name) for name in names)
-    if not isinstance(epochs, int) or run.epochs is None or run.epochs <= epochs:  # a foreign file may say anything
-        return None
-    rate = format_value(peak if after is None else after)
-    return f"{epochs} epochs laid out as {schedule}, then {run.epochs - epochs} at the constant learning rate {rate}"
-
-
-def _result(accuracy: float | None, loss: float | None) -> str | None:
-    parts = [f"accuracy {accuracy:.2%}"] if accuracy is not None else []
-    return ", ".join([*parts, *([f"loss {loss:.4f}"] if loss is not None else [])]) or None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,16 +12,14 @@ from pathlib import Path
 
 import click
 
-from mnist_tb.cli.options import logdir_option, no_browser_option, notify_option
+from mnist_tb.cli.options import logdir_option, no_browser_option, notify_option, port_option
 from mnist_tb.engine.process import end_child, reap_child, start_child, when_parent_ends
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 
 
 @click.command("board")
 @logdir_option
-@click.option(
-    "--port", type=click.IntRange(1, 65_535), default=6006, show_default=True, help="Or the next one that is free."
-)
+@port_option
 @click.option(
     "--host",
     default="localhost",
@@ -67,12 +63,12 @@ class Page:
 
 
 @contextmanager
-def live_page(logdir: Path, browser: bool) -> Iterator[Page]:
+def live_page(logdir: Path, port: int, browser: bool) -> Iterator[Page]:
     """TensorBoard over the log folder, in a process of its own, until the end of the block.
 
     Raises InputError where it does not start.
     """
-    page = start_page(logdir, browser)
+    page = start_page(logdir, port, browser)
     click.echo(f"TensorBoard: {page.address}")
     try:
         yield page
@@ -83,18 +79,16 @@ def live_page(logdir: Path, browser: bool) -> Iterator[Page]:
 
 def board_hint(logdir: Path) -> str:
     """The command that shows a log folder, as it can be typed here."""
-    program = Path(sys.executable).with_name("mnist-tb")
-    on_path = shutil.which("mnist-tb") == str(program)
-    command = f"{'mnist-tb' if on_path else os.path.relpath(program)} board --logdir {logdir}"
+    command = command_line("board", "--logdir", logdir)
     return f"make board LOGDIR={logdir}  or  {command}" if Path("Makefile").exists() else command
 
 
-def start_page(logdir: Path, browser: bool) -> Page:
+def start_page(logdir: Path, port: int, browser: bool) -> Page:
     """Start TensorBoard over a log folder, in a process that ends with this one.
 
     Raises InputError where it does not start.
     """
-    command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--with-parent"]
+    command = [sys.executable, "-m", "mnist_tb", "board", "--logdir", str(logdir), "--port", str(port), "--with-parent"]
     process = start_child(
         command if browser else [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -103,4 +97,4 @@ def start_page(logdir: Path, browser: bool) -> Page:
         text = line.decode(errors="replace")
         if text.startswith("TensorBoard: "):
             return Page(process, text.removeprefix("TensorBoard: ").strip())
-    raise InputError(f"TensorBoard did not start (exit code {process.wait()}): try `mnist-tb board` by itself")
+    raise InputError(f"TensorBoard did not start (exit code {process.wait()}): try by itself: {command_line('board')}")

@@ -17,6 +17,15 @@ data_root_option = click.option(
     help="A folder that has the dataset's files already; nothing is downloaded.",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+PORT = 6006
+"""TensorBoard's own."""
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    default=PORT,
+    show_default=True,
+    help="Of the page; or the next one that is free.",
+)
 no_browser_option = click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 notify_option = click.option(
     "--notify",

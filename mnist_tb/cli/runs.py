@@ -73,6 +73,7 @@ def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> No
 def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
     """All about RUN: its settings, its results, its files, and what it was made with."""
     from mnist_tb.analysis import tables
+    from mnist_tb.analysis.details import run_details
     from mnist_tb.environment.console import NAME, read_console
     from mnist_tb.environment.snapshot import read_environment
     from mnist_tb.environment.summary import facts
@@ -88,7 +89,7 @@ def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
             click.echo(f"{summary.path}: has no {NAME}" if text is None else text, nl=text is None or text[-1:] != "\n")
         report_problems(found.problems)
         return
-    for title, rows in tables.run_details(found.runs[0]) if found.runs else ():
+    for title, rows in run_details(found.runs[0]) if found.runs else ():
         tables.print_table(title, ("", ""), rows, console())
     for summary in found.runs:
         if rows := facts(read_environment(Run(summary.path))):

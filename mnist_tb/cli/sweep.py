@@ -9,7 +9,7 @@ import click
 from mnist_tb.cli.options import data_root_option, logdir_option
 from mnist_tb.cli.runs import console
 from mnist_tb.engine.distributed import is_distributed
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 
 _SHOWN = 10
 
@@ -69,4 +69,4 @@ def sweep_command(
         parts = ", ".join(f"{key} {fraction:.0%}" for key, fraction in importances.items())
         click.echo(f"What decides whether a trial is among the best: {parts}")
     path = result.write_best(plan, best[0], folder)
-    click.echo(f"The best configuration: {path}\nCompare: mnist-tb compare --group --logdir {folder}")
+    click.echo(f"The best configuration: {path}\nCompare: {command_line('compare', '--group', '--logdir', folder)}")

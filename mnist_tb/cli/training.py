@@ -18,9 +18,10 @@ from mnist_tb.cli.options import (
     logdir_option,
     no_browser_option,
     notify_option,
+    port_option,
 )
 from mnist_tb.engine.distributed import is_main_process
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 
 _LISTEN_SECONDS = 0.1
 """How often to check whether the page has ended; waiting for it could miss Ctrl-C, see `board.launcher`."""
@@ -54,6 +55,7 @@ _LISTEN_SECONDS = 0.1
 @logdir_option
 @data_root_option
 @click.option("--board", is_flag=True, help="Show the training in TensorBoard, live, until Ctrl-C.")
+@port_option
 @no_browser_option
 def train_command(
     config: str,
@@ -61,6 +63,7 @@ def train_command(
     logdir: Path,
     data_root: str | None,
     board: bool,
+    port: int,
     no_browser: bool,
     init_from: str | None,
     tags: tuple[str, ...],
@@ -82,8 +85,8 @@ def train_command(
     ]
     loaded = load_config(config, overrides, [*options, *with_data_root(data_root)], rename=True)
     notes, notifier = make_notes(tags, note), Notifier(notify)
-    origin = None if init_from is None else find_run(logdir, init_from)
-    with live_page(logdir, not no_browser) if board and is_main_process() else nullcontext() as page:
+    origin = None if init_from is None else find_run(logdir, init_from, trained=True)
+    with live_page(logdir, port, not no_browser) if board and is_main_process() else nullcontext() as page:
         from mnist_tb.launch import launch  # imports torch, while the page starts
         from mnist_tb.tracking.console import Terminal
 
@@ -126,12 +129,13 @@ def resume_command(
 ) -> None:
     """Resume RUN where it stopped: a number, a name, a folder, or `last`."""
     from mnist_tb.environment.notify import Notifier
-    from mnist_tb.launch import resume
     from mnist_tb.runs.folder import find_run
+
+    found = find_run(logdir, run, trained=True)
+    from mnist_tb.launch import resume  # imports torch
     from mnist_tb.tracking.console import Terminal
     from mnist_tb.training.resume import ResumeOptions
 
-    found = find_run(logdir, run)
     options = ResumeOptions(epochs, device, data_root, constant=schedule_from_here is not None, lr=lr)
     resumed = resume(found, Terminal(), options, notifier=Notifier(notify))
     if not is_main_process():
@@ -152,10 +156,11 @@ def resume_command(
 def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: Path, data_root: str | None) -> None:
     """Evaluate the best weights of RUN: a number, a name, a folder, or `last`."""
     from mnist_tb.runs.folder import find_run
-    from mnist_tb.tracking.console import Terminal
-    from mnist_tb.training.results import add_evaluation, evaluate_run, evaluation_numbers
 
-    found = find_run(logdir, run)
+    found = find_run(logdir, run, trained=True)
+    from mnist_tb.tracking.console import Terminal
+    from mnist_tb.training.results import add_evaluation, evaluate_run, evaluation_numbers  # imports torch
+
     with found.in_use():
         dataset, evaluation = evaluate_run(found, split, device, data_root)
         if as_json:
@@ -187,10 +192,15 @@ def predict_command(
     data_root: str | None,
 ) -> None:
     """Say which digit each IMAGE shows, by the best weights of RUN: photographed, scanned or drawn, dark or light."""
+    from mnist_tb.data import preprocess
     from mnist_tb.runs.folder import find_run
-    from mnist_tb.training.inference import TOP, predict_pictures
 
-    predictions = predict_pictures(find_run(logdir, run), image, device, data_root)
+    found = find_run(logdir, run, trained=True)
+    for path in image:
+        preprocess.read(path)  # what is wrong with one is said at once
+    from mnist_tb.training.inference import TOP, predict_pictures  # imports torch
+
+    predictions = predict_pictures(found, image, device, data_root)
     if as_json:
         click.echo(json.dumps([{"image": str(one.path), "classes": one.classes} for one in predictions]))
     else:
@@ -233,7 +243,7 @@ def configs_command(name: str | None, output: Path | None, as_json: bool) -> Non
             click.echo(f"{known:16} {presets.summary(known)}")
         return
     if name not in presets.names():
-        raise InputError(f"{name}: there is no configuration of that name; there are {', '.join(presets.names())}")
+        raise presets.unknown(name)
     text = presets.find(name).read_text(encoding="utf-8")
     if as_json:
         from mnist_tb.config import strict_yaml
@@ -248,4 +258,4 @@ def configs_command(name: str | None, output: Path | None, as_json: bool) -> Non
             file.write(text)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {error.strerror}") from None
-    click.echo(f"{output}: written; train with it by: mnist-tb train --config {output}")
+    click.echo(f"{output}: written; train with it by: {command_line('train', '--config', output)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from mnist_tb.config import presets, strict_yaml
 from mnist_tb.config.hyperparameters import SEED, flatten, hyperparameters, sanitize_name, short_name
 from mnist_tb.config.schema import NAME_RULE, Config, is_group
 from mnist_tb.config.strict_yaml import Document, KeyPath
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line, did_you_mean
 
 
 def load_config(
@@ -37,6 +36,8 @@ def load_config(
     path = presets.find(path)
     document = _read_with_extends(path, ())
     values = document.values
+    if {"base", "space"} <= values.keys():
+        raise InputError(f"{path}: is a sweep, not a configuration; run it by: {command_line('sweep', path)}")
     places = dict(document.places)
     before, named = flatten(values), set()
     for place, key, value in preset:
@@ -170,15 +171,8 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
 
 
 def _suggest(key: str) -> str:
-    keys = list(_flat_defaults())
-    known = [*keys, *(name for name, field in Config.model_fields.items() if is_group(field.annotation))]
-    leaf = key.rpartition(".")[2]
-    same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
-    near = same_leaf or difflib.get_close_matches(key, known, 1, 0.6)
-    if not near:
-        leaves = {k.rpartition(".")[2]: k for k in known}
-        near = [leaves[k] for k in difflib.get_close_matches(leaf, list(leaves), 1, 0.6)]
-    return f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(keys)}"
+    groups = [name for name, field in Config.model_fields.items() if is_group(field.annotation)]
+    return did_you_mean(key, [*_flat_defaults(), *groups])
 
 
 _LIMITS = {

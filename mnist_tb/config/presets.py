@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, did_you_mean
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -32,9 +32,12 @@ def find(name: str | Path, beside: Path | None = None) -> Path:
         return folder() / f"{Path(name).as_posix()}.yaml"
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
-    raise InputError(
-        f"{name}: there is no configuration of that name; give a YAML file, or one of {', '.join(names())}"
-    )
+    raise unknown(str(name), "give a YAML file, or one of")
+
+
+def unknown(name: str, all_are: str = "there are") -> InputError:
+    """The error about a name that none of them has. all_are: what comes before their names, where none is like it."""
+    return InputError(f"{name}: there is no configuration of that name{did_you_mean(name, names(), all_are)}")
 
 
 def summary(name: str) -> str:

@@ -32,6 +32,11 @@ class Data(Group):
     validation: Annotated[int, Field(ge=1)] = 5_000
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    @property
+    def without_fallback(self) -> Data:
+        """For a run that there is already: other data than its own are of no use to it."""
+        return self.model_copy(update={"fallback": None})
+
 
 class Model(Group):
     """The network's size."""

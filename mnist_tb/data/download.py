@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mnist_tb.errors import InputError
 
@@ -128,10 +130,24 @@ def main() -> int:
     try:
         _download(*sys.argv[1:4])
     except Exception as error:  # of any kind: the parent process reports it
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        print("; ".join(lines) or type(error).__name__)
+        print(explain(str(error)) or type(error).__name__)
         return 1
     return 0
+
+
+def explain(message: str) -> str:
+    """torchvision's message in one line: the reason and the machines that were asked; any other as it is.
+
+    It names a file, then each address with an error of urllib below it.
+    """
+    tried = re.findall(r"^Tried (.+), got:\n(.*)$", message, re.M)
+    reasons: dict[str, list[str]] = {}
+    for address, error in tried:
+        reason = re.sub(r"^<urlopen error (?:\[Errno -?\d+\] )?(.*)>$", r"\1", error.strip())
+        reasons.setdefault(reason, []).append(urlsplit(address).netloc)
+    if reasons:
+        return "; ".join(f"{reason} ({', '.join(dict.fromkeys(hosts))})" for reason, hosts in reasons.items())
+    return "; ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,8 @@ def _compiled(compiler: str, defined: Sequence[str]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             library = Path(folder) / "kernels.so"
+            if sys.stderr.isatty():
+                print("Compiling the network for this processor, once: some ten seconds …", file=sys.stderr)
             command = [compiler, *_FLAGS, *defined, "-shared", str(_SOURCE), "-o", str(library)]
             subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
             os.replace(library, path)  # all or nothing, also where two processes do this at once

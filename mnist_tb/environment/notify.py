@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line, install_line
 from mnist_tb.runs.folder import Run
 
 VARIABLE = "MNIST_TB_NOTIFY"
@@ -31,9 +31,7 @@ class Notifier:
         try:
             import apprise
         except ImportError:
-            raise InputError(
-                f"--notify and {VARIABLE} need Apprise: python -m pip install 'mnist-tb[notify]'"
-            ) from None
+            raise InputError(f"--notify and {VARIABLE} need Apprise: {install_line('notify')}") from None
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it says addresses, and what cannot be reached
         self._apprise = apprise.Apprise()
         for number, url in enumerate(wanted, 1):
@@ -76,5 +74,5 @@ def end_message(run: Run) -> tuple[str, str]:
     if isinstance(seconds, (int, float)):
         lines.append(f"{seconds:,.0f} seconds of training")
     if status == "interrupted":
-        lines.append(f"It resumes with: mnist-tb resume {run.path}")
+        lines.append(f"It resumes with: {command_line('resume', run.path)}")
     return f"{run.name}: {status}", "\n".join([*lines, str(run.path)])

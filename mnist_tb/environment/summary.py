@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,8 @@ def reproduction(run: Run) -> list[str]:
         if isinstance(wanted, dict)
         else []
     )
+    python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
     if other:
-        lines.append(f"python -m pip install {' '.join(map(shlex.quote, other))}  # other versions are installed now")
-    lines.append(f"python -m mnist_tb train --config {shlex.quote(str(run.config.resolve()))}")
+        lines.append(f"{python} -m pip install {' '.join(map(shlex.quote, other))}  # other versions are installed now")
+    lines.append(f"{python} -m mnist_tb train --config {shlex.quote(str(run.config.resolve()))}")
     return lines

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_tb.errors import install_line
+
 try:
     from accelerate.tracking import GeneralTracker, on_main_process
 except ImportError as error:
-    raise ImportError(f"{__name__} needs Accelerate: python -m pip install 'mnist-tb[accelerate]'") from error
+    raise ImportError(f"{__name__} needs Accelerate: {install_line('accelerate')}") from error
 
 from mnist_tb.integrations.adapter import Adapter
 

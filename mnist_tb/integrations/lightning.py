@@ -9,13 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mnist_tb.errors import install_line
+
 try:
     from lightning.fabric.loggers.logger import rank_zero_experiment
     from lightning.fabric.utilities.rank_zero import rank_zero_only
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import Logger
 except ImportError as error:
-    raise ImportError(f"{__name__} needs Lightning: python -m pip install 'mnist-tb[lightning]'") from error
+    raise ImportError(f"{__name__} needs Lightning: {install_line('lightning')}") from error
 
 from torch import Tensor, nn
 

@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mnist_tb.errors import install_line
+
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
-    raise ImportError(f"{__name__} needs Transformers: python -m pip install 'mnist-tb[transformers]'") from error
+    raise ImportError(f"{__name__} needs Transformers: {install_line('transformers')}") from error
 
 from mnist_tb.integrations.adapter import Adapter
 

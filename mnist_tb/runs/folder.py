@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import platform
@@ -13,7 +12,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +23,6 @@ from mnist_tb.errors import InputError, InUseError, TrainingError
 from mnist_tb.events.records import open_regular
 from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
-PREDICTION = [("label", "<i4"), ("prediction", "<i4"), ("confidence", "<f4")]
-"""The dtype of predictions.npy, a row for each test image."""
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")  # as `write_atomically` names them
 _UNFINISHED = ".unfinished-run"
@@ -178,8 +175,8 @@ def create_run(
             unfinished.last_checkpoint.parent.mkdir(parents=True)
             write_atomically(unfinished.config, config.encode())
             unfinished.write_metrics(metrics)
-            numbers = [int(match[1]) for entry in os.listdir(logdir) if (match := _FOLDER.match(entry))]
-            run = Run(logdir / f"{max(numbers, default=0) + 1 if number is None else number:04d}-{name}")
+            taken = [used for entry in os.listdir(logdir) if (used := run_number(entry)) is not None]
+            run = Run(logdir / f"{max(taken, default=0) + 1 if number is None else number:04d}-{name}")
             if held is not None and sys.platform != "win32":
                 held.enter_context(unfinished.in_use())
             unfinished.path.rename(run.path)
@@ -211,9 +208,10 @@ def adopt_folder(path: Path, config: str, metrics: dict[str, Any], held: context
     return run
 
 
-def find_run(logdir: Path, which: str) -> Run:
+def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
     """The run that a path, a folder's name, a number such as `7`, or `last` stands for.
 
+    trained: whether `last` is the last training of this program, and not of a Tracker.
     Raises InputError, which names the newest runs, where there is none.
     """
     if "/" in which or which in (".", ".."):
@@ -222,13 +220,28 @@ def find_run(logdir: Path, which: str) -> Run:
         raise InputError(f"{which}: no such run folder")
     found = list_run_folders(logdir)
     if which == "last" and found:
-        return found[-1]
+        return (_last_trained(found) if trained else None) or found[-1]
     for run in found:
-        number = _FOLDER.match(run.name)
-        if which in (run.name, number and number[1].lstrip("0"), number and number[1]):
+        if which == run.name or which.lstrip("0") == str(run_number(run.name)):
             return run
     there = f"there are {', '.join(run.name for run in found[-5:])}" if found else "it has no runs yet"
     raise InputError(f"{logdir}: no run called {which!r}; {there}")
+
+
+def is_trackers(metrics: Mapping[str, Any]) -> bool:
+    """Whether a run's metrics.json is a Tracker's: this program can neither resume nor evaluate that run."""
+    return "kind" in metrics
+
+
+def _last_trained(runs: list[Run]) -> Run | None:
+    """The last run that is not known to be a Tracker's."""
+    for run in reversed(runs):
+        try:
+            if not is_trackers(run.read_metrics()):
+                return run
+        except InputError:  # broken: whoever asks for it is told so
+            return run
+    return None
 
 
 def list_run_folders(logdir: Path) -> list[Run]:
@@ -236,28 +249,15 @@ def list_run_folders(logdir: Path) -> list[Run]:
     if not logdir.is_dir():
         return []
     numbered = [
-        (int(match[1]), path) for path in logdir.iterdir() if (match := _FOLDER.match(path.name)) and path.is_dir()
+        (number, path) for path in logdir.iterdir() if (number := run_number(path.name)) is not None and path.is_dir()
     ]
     return [Run(path) for _, path in sorted(numbered)]
 
 
-def is_run_folder_name(name: str) -> bool:
-    """Whether a folder of this name is a run: `0007-name`."""
-    return _FOLDER.match(name) is not None
-
-
-def save_predictions(run: Run, labels: Any, probabilities: Any) -> None:
-    """Write predictions.npy: label, prediction and confidence of each test image, in the order of the dataset.
-
-    labels: an integer array [N]. probabilities: a float array [N, C]. Raises OSError.
-    """
-    import numpy as np  # slow to import; only trainings call this, and have it
-
-    table = np.empty(len(labels), PREDICTION)
-    table["label"], table["prediction"], table["confidence"] = labels, probabilities.argmax(1), probabilities.max(1)
-    encoded = io.BytesIO()
-    np.save(encoded, table, allow_pickle=False)
-    write_atomically(run.predictions, encoded.getvalue())
+def run_number(name: str) -> int | None:
+    """The number in the name of a run's folder, 7 in `0007-name`; None for another folder's."""
+    match = _FOLDER.match(name)
+    return int(match[1]) if match else None
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, InUseError
-from mnist_tb.runs.folder import Run, find_run, is_run_folder_name, write_atomically
+from mnist_tb.runs.folder import Run, find_run, run_number, write_atomically
 from mnist_tb.runs.locks import locked
 from mnist_tb.runs.notes import Notes, edit_notes, read_notes
 
@@ -23,7 +23,7 @@ _REMOVED = ".removed-"
 def run_in_logdir(logdir: Path, which: str) -> Run:
     """A run whose folder is in the log folder itself. Raises InputError for anything else."""
     run = find_run(logdir, which)
-    if run.path.parent.resolve() != logdir.resolve() or not is_run_folder_name(run.name):
+    if run.path.parent.resolve() != logdir.resolve() or run_number(run.name) is None:
         raise InputError(f"{which}: is not a run in {logdir}; only those are renamed or removed")
     return run
 

@@ -18,7 +18,7 @@ from mnist_tb.errors import InputError
 from mnist_tb.events.curves import Told, best_result, find_curves
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
-from mnist_tb.runs.folder import Run, find_run, list_run_folders
+from mnist_tb.runs.folder import Run, find_run, is_trackers, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
 from mnist_tb.runs.values import mapping, number, plain, time, whole
 
@@ -167,7 +167,7 @@ def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> Run
     if not isinstance(metrics.get("config"), dict):
         raise InputError(f"{run.metrics}: has no settings")
     settings = plain(metrics["config"])
-    is_own = "kind" not in metrics  # else a Tracker wrote it, for a training with other settings and curves
+    is_own = not is_trackers(metrics)  # else it is of a training with other settings and curves
     if is_own:
         settings = with_defaults(settings)
     status = str(metrics.get("status", UNKNOWN))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from optuna.storages.journal import JournalFileOpenLock
 
-from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.errors import InputError, TrainingError, install_line
 from mnist_tb.runs.locks import locked
 
 _STUDY, _FIRST_TRIAL, _PROBE = 0, 1, -1
@@ -147,9 +147,7 @@ class PostgresLocks:
         try:
             import psycopg
         except ImportError:
-            raise InputError(
-                "--storage: PostgreSQL needs the package psycopg: pip install 'mnist-tb[postgres]'"
-            ) from None
+            raise InputError(f"--storage: PostgreSQL needs the package psycopg: {install_line('postgres')}") from None
         self._errors = psycopg.Error
         self._sweep = zlib.crc32(sweep.encode()) - 2**31
         try:

@@ -19,8 +19,8 @@ from mnist_tb.config import presets, strict_yaml
 from mnist_tb.config.hyperparameters import LONGEST_NAME, SEED, flatten, hyperparameters, sanitize_name, short_name
 from mnist_tb.config.load import explain_errors, flat_config, load_config, replace_config
 from mnist_tb.config.schema import Config, Group, RunName
-from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import is_run_folder_name
+from mnist_tb.errors import InputError, did_you_mean
+from mnist_tb.runs.folder import run_number
 
 _RESERVED = {
     "name": "each run is named after its values",
@@ -158,7 +158,7 @@ def load_plan(path: str | Path, overrides: Iterable[str] = (), options: Iterable
         raise InputError(f"{places.get(('base',), path)}: base: {error}") from None
     if not base.is_file():
         raise InputError(f"{places.get(('base',), path)}: base: {base} is not a file")
-    if is_run_folder_name(file.name):
+    if run_number(file.name) is not None:
         raise InputError(f"{places.get(('name',), path)}: {file.name} would be taken for a run: give the sweep a name")
     preset = [(places.get(("set", *key.split(".")), str(path)), key, value) for key, value in flatten(file.set).items()]
     # No fallback dataset: a trial on other data could not be compared with the rest.
@@ -244,7 +244,7 @@ def _location(key: str, places: Mapping[tuple[str, ...], str], path: Path) -> st
 
 
 def _suggest(key: str) -> str:
-    return f"; the keys are {', '.join(_File.model_fields)}"
+    return did_you_mean(key, [*_File.model_fields])
 
 
 def short(key: str) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mnist_tb.data.files import provide
 from mnist_tb.engine.process import available_cores, end_child, reap_child, start_child
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.sweep.plan import Plan, Task
@@ -36,6 +37,7 @@ def sweep(
         threads = max(available_cores() // min(workers, plan.trials), 1)  # the same after a restart
         workers = min(workers, plan.trials - before.finished)
         say(_first_line(plan, folder, before, workers, threads))
+        provide(plan.base.data, say)  # once, and not by every worker
         tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
         try:
             _watch(tasks, threads, study, say)

@@ -39,8 +39,9 @@ from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, create_run, package_versions, save_predictions
+from mnist_tb.runs.folder import Run, create_run, package_versions
 from mnist_tb.runs.notes import edit_notes, make_notes
+from mnist_tb.runs.predictions import save_predictions
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live

@@ -16,13 +16,14 @@ from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
 from mnist_tb.engine import kernels
 from mnist_tb.engine.device import resolve_auto, use_device
 from mnist_tb.engine.distributed import Distributed
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 from mnist_tb.evaluate import evaluate, features, penultimate, predict
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN, build, in_precision, parameter_count
-from mnist_tb.runs.folder import Run, package_versions, save_predictions, write_atomically
+from mnist_tb.runs.folder import Run, is_trackers, package_versions, write_atomically
+from mnist_tb.runs.predictions import save_predictions
 from mnist_tb.tracking import charts, projector
 from mnist_tb.tracking.console import Terminal
 from mnist_tb.tracking.live import Live
@@ -43,7 +44,7 @@ def evaluate_run(run: Run, split: str, device: str, data_root: str | None) -> tu
     """
     known = run.read_metrics()
     config = resolve_auto(run_config(run, device, data_root))
-    dataset = load_dataset(config.data).to(use_device(config))
+    dataset = load_dataset(config.data.without_fallback).to(use_device(config))
     check_data(run, known, dataset)
     model = best_model(run, config)
     return dataset, evaluate(in_precision(model, config.precision), dataset, getattr(dataset, split))
@@ -84,15 +85,13 @@ def run_config(
     changes: option, key and value, as the options of `load_config`. Raises InputError, also where the run is another
     program's.
     """
-    if "kind" in run.read_metrics():
+    if is_trackers(run.read_metrics()):
         raise InputError(
             f"{run.path}: this run is not one of mnist-tb train; only the program that made it can"
-            " resume, evaluate or predict with it. Choose another by its number: mnist-tb runs list"
+            f" resume, evaluate or predict with it. Choose another by its number: {command_line('runs', 'list')}"
         )
-    options: list[tuple[str, str, object]] = [("evaluate", "data.fallback", None)]
-    if device is not None:
-        options.append(("--device", "device", device))
-    return load_config(run.config, options=[*options, *with_data_root(data_root), *changes])
+    devices = [] if device is None else [("--device", "device", device)]
+    return load_config(run.config, options=[*devices, *with_data_root(data_root), *changes])
 
 
 def best_model(run: Run, config: Config) -> CNN:

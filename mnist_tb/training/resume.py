@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_tb.config.load import settings_over_total
 from mnist_tb.config.schema import Config
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 from mnist_tb.runs.folder import Run
 from mnist_tb.training.checkpoint import load
 from mnist_tb.training.results import run_config
@@ -63,7 +63,7 @@ def _resumed_config(run: Run, options: ResumeOptions) -> Config:
         raise InputError(
             f"--epochs {options.epochs}: {' and '.join(laid_out)} of this run {verb} laid out over its {epochs} epochs,"
             " and would change what has been trained. Either the added epochs have a constant learning rate:"
-            " --schedule-from-here constant; or begin a new run from its weights: mnist-tb train --init-from"
-            f" {run.path}"
+            " --schedule-from-here constant; or begin a new run from its weights:"
+            f" {command_line('train', '--init-from', run.path)}"
         )
     return config

@@ -32,7 +32,8 @@ from mnist_tb.cli.main import main
 from mnist_tb.events import reader, records
 from mnist_tb.events.records import Damage
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, list_run_folders, save_predictions
+from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.runs.predictions import save_predictions
 from mnist_tb.runs.query import RunSummary, list_runs
 
 Answer = Callable[..., tuple[str, str]]
@@ -129,6 +130,7 @@ def test_one_seed_is_not_enough(logdir: Path, ask: Answer) -> None:
     out, _ = ask("compare", "--logdir", logdir, "--group", "--where", "seed=1", "--where", "dataset=letters")
     assert re.search(r"-30\.00 +one seed", out)
     assert "Welch" not in out
+    assert "One seed does not tell what another would do" in out
 
 
 def test_the_table(logdir: Path, ask: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +221,8 @@ def test_which_runs(arguments: list[str], names: list[str], logdir: Path, ask: A
     ("arguments", "sentence"),
     [
         (["compare", "--where", "lr"], "--where lr: write it as key=value, such as --where lr=0.001"),
-        (
-            ["compare", "--where", "speed=1"],
-            "--where speed=1: no run has speed; the keys are dataset, lr, name, seed, ",
-        ),
+        (["compare", "--where", "sped=1"], "--where sped=1: no run has sped; did you mean seed?"),
+        (["compare", "--where", "q=1"], "--where q=1: no run has q; the keys are dataset, lr, name, seed, "),
         (
             ["compare", "--metric", "accuracy/val"],
             "--metric accuracy/val: write it as accuracy/val=TAG; before the = is",

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnist_tb import Tracker
 from mnist_tb.cli.main import main
+from mnist_tb.errors import install_line
 
 
 @pytest.fixture
@@ -190,4 +191,4 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     draw(logdir, "--figure", str(tmp_path / "a.pdf"), code=2)
-    assert capsys.readouterr().err == "mnist-tb: --figure needs matplotlib: pip install 'mnist-tb[figure]'\n"
+    assert capsys.readouterr().err == f"mnist-tb: --figure needs matplotlib: {install_line('figure')}\n"

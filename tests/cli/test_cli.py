@@ -283,7 +283,7 @@ LIGHT = (
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.watch environment.console environment.notify environment.snapshot environment.summary"
     " environment.system events.outcome events.texts runs.export runs.values cli.watch watch.chart watch.live"
-    " watch.page watch.widgets watch.words"
+    " analysis.details runs.predictions watch.page watch.widgets watch.words"
 )
 
 
@@ -322,6 +322,10 @@ def test_configurations_are_listed_and_written_out_to_edit(
     assert said[2].startswith(
         "mnist-tb: mine: there is no configuration of that name; give a YAML file, or one of best,"
     )
+    assert main(arguments=["train", "--config", "defualt"]) == 2
+    assert "of that name; did you mean default?" in capsys.readouterr().err
+    assert main(arguments=["train", "--config", "sweeps/lr"]) == 2
+    assert "lr.yaml: is a sweep, not a configuration; run it by: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

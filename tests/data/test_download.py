@@ -142,6 +142,17 @@ def test_closed_port_is_reported(tmp_path: Path) -> None:
     assert "refused" in failure(tmp_path / "data", f"http://127.0.0.1:{port}/")
 
 
+def test_the_reason_is_one_sentence() -> None:
+    """As torchvision words it: a file, then each mirror with its error."""
+    addresses = ("https://a.example/mnist/", "http://b.example/mnist/", "http://c.example/mnist/")
+    errors = ("<urlopen error [Errno -2] Name or service not known>",) * 2 + ("HTTP Error 404: Not Found",)
+    tried = "".join(f"Tried {place}, got:\n{error}\n" for place, error in zip(addresses, errors, strict=True))
+    assert download.explain(f"Error downloading train-images-idx3-ubyte.gz:\n{tried}") == (
+        "Name or service not known (a.example, b.example); HTTP Error 404: Not Found (c.example)"
+    )
+    assert download.explain("File not found or\n corrupted.\n") == "File not found or; corrupted."
+
+
 def test_unwritable_root_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be downloaded to here: Not a directory"):

@@ -24,7 +24,7 @@ from helpers.processes import torchrun
 from helpers.zygote import Zygote
 from mnist_tb.engine import distributed
 from mnist_tb.engine.distributed import SINGLE_PROCESS, Distributed, PeerError, _peer_errors, is_main_process
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 from mnist_tb.training.signals import Interruption
@@ -257,7 +257,7 @@ def test_stopped_together_and_gone_on_alone(zygote: Zygote, tmp_path: Path, alon
     os.kill(members(process.pid)[1], signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     (run,) = list_run_folders(tmp_path)
-    assert f"Stopped; resume with: mnist-tb resume {run.path}\n" in out
+    assert f"Stopped; resume with: {command_line('resume', run.path)}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
     assert 25 <= checkpoint.load(run.last_checkpoint)["step"] < 200
     assert zygote.run("resume", str(run.path))[0] == 0

@@ -21,7 +21,7 @@ from mnist_tb.board.watch import Watch
 from mnist_tb.cli.main import main
 from mnist_tb.environment import notify
 from mnist_tb.environment.notify import Notifier, end_message
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 
 SIZE = ("--epochs", "1", "--set", "model.channels=[4, 8, 8]", "--set", "tracking.projector=false")
 SMALL = ("--config", "digits", *SIZE)
@@ -96,7 +96,7 @@ def test_what_is_said_of_an_interrupted_run_and_of_a_broken_one(train: Train) ->
     run.update_metrics(status="interrupted", error="interrupted", test=None)
     title, text = end_message(run)
     assert title == f"{run.name}: interrupted"
-    assert f"It resumes with: mnist-tb resume {run.path}" in text
+    assert f"It resumes with: {command_line('resume', run.path)}" in text
     (run.path / "metrics.json").write_text("{")
     assert "cannot be read" in end_message(run)[1]
 
@@ -145,7 +145,7 @@ def test_wrong_addresses_are_said_before_anything_begins(
         Tracker(tmp_path / "runs", "mine")
     monkeypatch.setitem(sys.modules, "apprise", None)
     assert main(arguments=["train", *SMALL, *logdir]) == 2
-    assert "need Apprise: python -m pip install 'mnist-tb[notify]'" in capsys.readouterr().err
+    assert "-m pip install 'mnist-tb[notify]'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -42,6 +42,18 @@ def test_find_by_number_name_or_last(which: str, tmp_path: Path) -> None:
     assert find_run(tmp_path, str(made.path)) == made
 
 
+def test_last_may_be_the_last_that_this_program_can_train(tmp_path: Path) -> None:
+    """`last` of resume, evaluate and predict is no run of a Tracker, unless there is no other."""
+    tracked = create_run(tmp_path, "mine", "lr: 0.1\n", {"status": "completed", "kind": "tracker"})
+    assert find_run(tmp_path, "last", trained=True) == tracked
+    trained = make(tmp_path, "a")
+    later = create_run(tmp_path, "mine", "lr: 0.1\n", {"status": "completed", "kind": "tracker"})
+    assert find_run(tmp_path, "last") == later
+    assert find_run(tmp_path, "last", trained=True) == trained
+    later.metrics.write_text("{")
+    assert find_run(tmp_path, "last", trained=True) == later, "broken: whoever asks for it is told so"
+
+
 @pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last", "²", "9" * 5000])
 def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):

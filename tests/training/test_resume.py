@@ -28,7 +28,7 @@ from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 from helpers.zygote import HELD, Place, Zygote
 from mnist_tb.cli.main import main
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run, list_run_folders
@@ -69,7 +69,7 @@ def test_stopped_in_the_middle_of_an_epoch(
     out, _ = process.communicate()
     (run,) = list_run_folders(tmp_path)
     assert process.returncode == code
-    assert f"Stopped; resume with: mnist-tb resume {run.path}\n" in out
+    assert f"Stopped; resume with: {command_line('resume', run.path)}\n" in out
     assert run.read_metrics()["status"] == "interrupted"
     assert checkpoint.load(run.last_checkpoint)["step"] == 30, "of 80, a point every three"
     assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
