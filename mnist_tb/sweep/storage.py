@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.sweep.locks import FileLocks, JournalLock, Locks, PostgresLocks, first_line
@@ -44,8 +44,16 @@ def storage_errors() -> Iterator[None]:
     """Raise the errors of a storage as TrainingError."""
     try:
         yield
-    except (OptunaError, SQLAlchemyError) as error:
+    except Exception as error:
+        if not isinstance(error, (OptunaError, *_database_errors())):
+            raise
         raise TrainingError(f"the sweep's storage failed: {first_line(error)}") from None
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """SQLAlchemy's, once Optuna has imported it: that takes half a second, and a journal needs none of it."""
+    database = sys.modules.get("sqlalchemy.exc")
+    return () if database is None else (database.SQLAlchemyError,)
 
 
 def _open_postgres(url: str, sweep: str) -> tuple[Locks, BaseStorage]:

@@ -93,7 +93,7 @@ class Tracker:
         tags, note: what you want to say of it; see `mnist-tb runs tag` and `note`.
         code: whether the commit and the patch of your code are kept, beside the command, the packages and the machine.
         system_seconds: between two points of the curves under `system/`; 0 for none.
-        notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see the README.
+        notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see docs/live.md.
         Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
         """
         self._notes, self._notifier = make_notes(tags, note), Notifier(notify)
