@@ -126,7 +126,7 @@ def _group(name: str, line: Line, contents: Mapping[str, Contents], told: Told, 
         "colour": colour,
         "runs": [run.name for run in line.runs],
         "seeds": len(seeds),
-        "cut": any(mean.is_cut for mean in known.values()),
+        "cut": any(mean.is_cut for tag, mean in known.items() if not tag.startswith(tags.SYSTEM)),  # those go by time
         "curves": {tag: _mean(mean) for tag, mean in known.items()},
     }
 

@@ -165,6 +165,8 @@ def grouped(tmp_path: Path) -> Path:
             with Tracker(tmp_path / "runs", "run", {"lr": lr, "seed": seed}) as tracker:
                 for step in range(0, 40 if (lr, seed) == (0.2, 2) else 100, 10):
                     tracker.scalars(step, {"accuracy/val": lr + shift + step / 200, "loss/train": 1 / (1 + step)})
+                for step in (0, 10 + seed):  # of the machine, by the clock
+                    tracker.scalars(step, {"system/cpu_percent": 50.0})
     return write_report(tmp_path / "runs", "--group")
 
 
