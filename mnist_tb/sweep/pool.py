@@ -37,7 +37,8 @@ def sweep(
         threads = max(available_cores() // min(workers, plan.trials), 1)  # the same after a restart
         workers = min(workers, plan.trials - before.finished)
         say(_first_line(plan, folder, before, workers, threads))
-        provide(plan.base.data, say)  # once, and not by every worker
+        if "data.name" not in plan.space:  # else a worker brings what its trials need
+            provide(plan.base.data, say)  # once, and not by every worker
         tasks = [pickle.dumps(Task(plan, folder, storage, index)) for index in range(workers)]
         try:
             _watch(tasks, threads, study, say)
