@@ -14,6 +14,13 @@ READY := .venv/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 SOURCES := mnist_tb tests docs benchmarks examples
 
+# A target says which variables it takes: another one of these on the command line is a mistake, and is said.
+GIVEN := $(foreach v,CONFIG LOGDIR RUN PORT DATA REPORT SWEEP ARGS SEED EPOCHS LR BATCH_SIZE DEVICE NAME,\
+	$(if $(filter command,$(origin $(v))),$(v)))
+wrong = $(strip $(filter-out $(1),$(GIVEN)))
+takes = @$(if $(wrong),$(error make $@ takes $(1), and not $(wrong); options of the command are given as ARGS="--option value"))
+data = $(if $(filter DATA,$(GIVEN)),--data-root "$(DATA)")
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train resume evaluate predict compare sweep report board watch live test coverage torture bench gpu accuracy lint docs format screenshots lock clean
 
@@ -34,37 +41,46 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 
-train: $(READY)  ## train and evaluate: CONFIG=digits ARGS="--set train.lr=0.01"
-	@$(BIN)/mnist-tb train --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
+train: $(READY)  ## train and evaluate: CONFIG=digits DATA=folder ARGS="--lr 0.01"
+	$(call takes,CONFIG LOGDIR DATA ARGS)
+	@$(BIN)/mnist-tb train --config "$(CONFIG)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
 resume: $(READY)  ## resume a run where it stopped: RUN=7
-	@$(BIN)/mnist-tb resume $(RUN) --logdir $(LOGDIR) $(ARGS)
+	$(call takes,RUN LOGDIR DATA ARGS)
+	@$(BIN)/mnist-tb resume "$(RUN)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
 evaluate: $(READY)  ## evaluate a run's best weights again: RUN=7
-	@$(BIN)/mnist-tb evaluate $(RUN) --logdir $(LOGDIR) $(ARGS)
+	$(call takes,RUN LOGDIR DATA ARGS)
+	@$(BIN)/mnist-tb evaluate "$(RUN)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
 predict: $(READY)  ## what digits pictures show: RUN=7 ARGS="one.png two.jpg"
+	$(call takes,RUN LOGDIR ARGS)
 	@$(if $(ARGS),,$(error Which pictures? make predict RUN=$(RUN) ARGS="one.png two.jpg"))
-	@$(BIN)/mnist-tb predict $(RUN) --logdir $(LOGDIR) $(ARGS)
+	@$(BIN)/mnist-tb predict "$(RUN)" --logdir "$(LOGDIR)" $(ARGS)
 
 compare: $(READY)  ## all runs side by side: ARGS="--group" for seeds of one configuration as one line
-	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) $(ARGS)
+	$(call takes,LOGDIR ARGS)
+	@$(BIN)/mnist-tb compare --logdir "$(LOGDIR)" $(ARGS)
 
 sweep: $(READY)  ## many runs by one file: SWEEP=sweeps/lr ARGS="--workers 2"
-	@$(if $(filter command,$(origin CONFIG)),$(error A sweep is named by SWEEP=$(CONFIG); its file says which configuration it varies))
-	@$(BIN)/mnist-tb sweep $(SWEEP) --logdir $(LOGDIR) $(ARGS)
+	$(call takes,SWEEP LOGDIR DATA ARGS)
+	@$(BIN)/mnist-tb sweep "$(SWEEP)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
 report: $(READY)  ## a comparison as one HTML file to mail: REPORT=report.html
-	@$(BIN)/mnist-tb compare --logdir $(LOGDIR) --report $(REPORT) $(ARGS)
+	$(call takes,REPORT LOGDIR ARGS)
+	@$(BIN)/mnist-tb compare --logdir "$(LOGDIR)" --report "$(REPORT)" $(ARGS)
 
 board: $(READY)  ## TensorBoard over the runs, live, on localhost: PORT=6006
-	@$(BIN)/mnist-tb board --logdir $(LOGDIR) --port $(PORT) $(ARGS)
+	$(call takes,LOGDIR PORT ARGS)
+	@$(BIN)/mnist-tb board --logdir "$(LOGDIR)" --port "$(PORT)" $(ARGS)
 
 watch: $(READY)  ## all runs in the terminal, live, for those who sit behind SSH
-	@$(BIN)/mnist-tb watch --logdir $(LOGDIR) $(ARGS)
+	$(call takes,LOGDIR ARGS)
+	@$(BIN)/mnist-tb watch --logdir "$(LOGDIR)" $(ARGS)
 
 live: $(READY)  ## train, and watch it in TensorBoard from the first step on: PORT=6006
-	@$(BIN)/mnist-tb train --board --port $(PORT) --config $(CONFIG) --logdir $(LOGDIR) $(ARGS)
+	$(call takes,CONFIG LOGDIR PORT DATA ARGS)
+	@$(BIN)/mnist-tb train --board --port "$(PORT)" --config "$(CONFIG)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
 test: .venv/ready-to-test  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -11,6 +11,7 @@ Everything about it is plain PyTorch but the lines with `tracker` in them:
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from torch import nn
@@ -31,7 +32,10 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    train, test = (FashionMNIST(options.data_root, train=part, download=True) for part in (True, False))
+    try:
+        train, test = (FashionMNIST(options.data_root, train=part, download=True) for part in (True, False))
+    except RuntimeError as error:  # torchvision's, without a network
+        sys.exit(f"FashionMNIST is not in {options.data_root} (--data-root), and cannot be downloaded: {error}")
     images, labels = train.data.flatten(1) / 255, train.targets
     held_out = len(images) // 10
     val_images, val_labels = images[-held_out:], labels[-held_out:]

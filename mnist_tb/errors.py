@@ -6,6 +6,7 @@ The command line turns the first two errors into exit codes; the others are spec
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import shutil
 import sys
@@ -62,11 +63,12 @@ def _as_typed(name: str, path: str) -> str:
 def did_you_mean(word: str, known: Sequence[str], all_are: str = "the keys are") -> str:
     """The end of a message about an unknown dotted key or name: the known one that is probably meant, else all.
 
-    A key whose last part is the same comes first, then what is spelt alike, then a key whose last part is.
+    A key whose last part is the same comes first, then what is spelt alike, then a key whose last part is. The parts of
+    a key are separated by dots, those of a name by slashes.
     """
-    leaves = {key.rpartition(".")[2]: key for key in known}
-    leaf = word.rpartition(".")[2]
-    same = [key for key in known if key.rpartition(".")[2] == leaf]
+    leaves = {re.split("[./]", key)[-1]: key for key in known}
+    leaf = re.split("[./]", word)[-1]
+    same = [key for key in known if re.split("[./]", key)[-1] == leaf]
     near = difflib.get_close_matches(word, same, 1, 0) or difflib.get_close_matches(word, known, 1, 0.6)
     near = near or [leaves[one] for one in difflib.get_close_matches(leaf, list(leaves), 1, 0.6)]
     return f"; did you mean {near[0]}?" if near else f"; {all_are} {', '.join(known)}"

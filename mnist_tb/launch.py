@@ -23,7 +23,8 @@ from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError, Pruned, TrainingError, command_line
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN, build, in_precision
-from mnist_tb.runs.folder import Run, create_run, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run, create_run
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.tracking import charts
 from mnist_tb.tracking.console import Silent, Terminal

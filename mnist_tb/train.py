@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before torch is imported: see engine.process.bound
     sys.exit(main(train_command))
 
 import math
+import time
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -129,7 +130,8 @@ def validate(context: TrainingContext, state: State, compute_model: CNN) -> Eval
     if not math.isfinite(validation.loss):
         raise diverged("validation", state.step)
     charts.validation(context.writer, state.step, validation, dataset.classes)
-    context.live.update(state.step, now=True, val_loss=validation.loss, val_accuracy=validation.accuracy)
+    if state.epoch:  # the untrained network's result is a point of the curve, but not how the run does
+        context.live.update(state.step, now=True, val_loss=validation.loss, val_accuracy=validation.accuracy)
     context.terminal.validated(state.epoch, validation)
     return validation
 
@@ -155,10 +157,8 @@ def log_training(context: TrainingContext, state: State) -> None:
     By then they have left the device, which does not have to wait for that.
     """
     log_pending_point(context, state)
-    size = len(state.window)
-    state.pending_point = PendingPoint(
-        state.epoch, state.batch, state.step, size, state.window.close(state.update.gradient)
-    )
+    size, metrics = len(state.window), state.window.close(state.update.gradient)
+    state.pending_point = PendingPoint(state.epoch, state.batch, state.step, size, metrics, time.time())
 
 
 def log_pending_point(context: TrainingContext, state: State) -> None:
@@ -168,7 +168,7 @@ def log_pending_point(context: TrainingContext, state: State) -> None:
         return
     window = point.metrics()
     raise_if_diverged(window.first_nonfinite, point.step - point.size)
-    charts.training(context.writer, point.step, window)
+    charts.training(context.writer, point.step, window, point.wall_time)
     context.live.update(
         point.step,
         phase="training",

@@ -39,6 +39,30 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (REPOSITORY / "Makefile").read_text(), re.M))
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (
+            "train SEED=3",
+            2,
+            "make train takes CONFIG LOGDIR DATA ARGS, and not SEED; options of the command are",
+        ),
+        ("sweep CONFIG=fast", 2, "make sweep takes SWEEP LOGDIR DATA ARGS, and not CONFIG"),
+        ("resume RUN=7 PORT=1 DATA=x", 2, "make resume takes RUN LOGDIR DATA ARGS, and not PORT"),
+        ("predict RUN=7", 2, 'Which pictures? make predict RUN=7 ARGS="one.png two.jpg"'),
+        ('train LOGDIR="my runs" DATA="my data"', 0, '--logdir "my runs" --data-root "my data"'),
+        ('report REPORT="a b.html" LOGDIR=x', 0, 'compare --logdir "x" --report "a b.html"'),
+        ("train CXX=clang++", 0, 'train --config "default" --logdir "runs" '),
+    ],
+)
+def test_make_says_what_it_does_not_take(command: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", *shlex.split(command)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_on_the_pages_exists(command: str) -> None:
     words = shlex.split(command)

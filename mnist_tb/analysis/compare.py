@@ -169,17 +169,21 @@ def _values(
 
 
 def _from_first(groups: Sequence[tuple[RunSummary, ...]], group: bool) -> list[Difference | None]:
-    """The differences from the first, at a level at which all claims together are as safe as one (Bonferroni)."""
-    level = 1 - (1 - LEVEL) / max(1, len(groups) - 1)
-    test: Callable[[Sequence[RunSummary], Sequence[RunSummary], float], Difference | None] = (
-        _over_seeds if group else _on_same_images
-    )
-    return [None, *(test(members, groups[0], level) for members in groups[1:])]
+    """The differences from the first, at a level at which all claims together are as safe as one (Bonferroni).
+
+    What cannot be tested, such as a single seed, is no claim.
+    """
+    pairs = _seeds(groups) if group else _same_images(groups)
+    claims = sum(pair is not None and min(map(len, pair)) > 1 for pair in pairs)
+    level = 1 - (1 - LEVEL) / max(1, claims)
+    test: Callable[[Any, Any, float], Difference] = significance.welch if group else significance.mcnemar
+    return [None, *(None if pair is None else test(*pair, level) for pair in pairs)]
 
 
-def _over_seeds(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
-    ours, theirs = (_by_seed(runs, "test_accuracy") for runs in (members, first))
-    return significance.welch(ours, theirs, level) if ours and theirs else None
+def _seeds(groups: Sequence[tuple[RunSummary, ...]]) -> list[tuple[Any, Any] | None]:
+    """For each group but the first: its test accuracies over seeds, and those of the first; None where one has none."""
+    first, *others = (_by_seed(members, "test_accuracy") for members in groups)
+    return [(own, first) if own and first else None for own in others]
 
 
 def _by_seed(members: Sequence[RunSummary], metric: str) -> list[float]:
@@ -195,12 +199,13 @@ def _num_seeds(members: Sequence[RunSummary]) -> int:
     return next((count for count in counts if count), 0)
 
 
-def _on_same_images(members: Sequence[RunSummary], first: Sequence[RunSummary], level: float) -> Difference | None:
-    """By the stored predictions, if both runs have them and were tested on the same images in the same order."""
-    one, other = (_labels_and_correct(runs[0]) for runs in (members, first))
-    if one is None or other is None or one[0] != other[0]:
-        return None
-    return significance.mcnemar(one[1], other[1], level)
+def _same_images(groups: Sequence[tuple[RunSummary, ...]]) -> list[tuple[Any, Any] | None]:
+    """For each run but the first: which test images it predicts, and which the first does.
+
+    None where one has no stored predictions, or they were not tested on the same images in the same order.
+    """
+    first, *others = (_labels_and_correct(members[0]) for members in groups)
+    return [None if own is None or first is None or own[0] != first[0] else (own[1], first[1]) for own in others]
 
 
 def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:

@@ -136,7 +136,7 @@ def footnote(section: Section) -> str:
     if not tested:
         return _ONE_SEED if section.grouped and len(section.lines) > 1 else ""
     test = "Welch's t over seeds" if section.grouped else "McNemar's exact test on the same test images"
-    many = "" if len(section.lines) == 2 else f", for all {len(section.lines) - 1} together (Bonferroni)"
+    many = "" if len(tested) == 1 else f", for all {len(tested)} together (Bonferroni)"
     return (
         f"Δ vs best: test accuracy minus that of the first line, in percentage points, with its {LEVEL:.0%} interval"
         f"{many}; by {test}. Significant: p < {1 - tested[0].level:.2g}."

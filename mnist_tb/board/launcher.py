@@ -69,6 +69,8 @@ def serve(
     address = access.with_token(_EVERYWHERE.sub(f"//{socket.gethostname()}:", address), allowed)
     if port != place.port:
         say(f"Port {place.port} is taken, so the page is at another one.")
+    if not logdir.exists():
+        say(f"{logdir}: is not there yet; its runs appear as they begin.")
     say(f"TensorBoard: {address}")
     if allowed.token is not None:
         say("Whoever has this address, with its token, sees the runs; nobody else does.")

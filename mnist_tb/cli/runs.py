@@ -61,7 +61,7 @@ def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> No
     if rows:
         tables.print_table("", titles, rows, console())
     else:
-        click.echo(f"{logdir}: no runs " + ("that meet all --where" if found.runs else "yet"))
+        click.echo(f"{logdir}: " + ("no run meets all --where" if found.runs else "no runs yet"))
     report_problems(found.problems)
 
 

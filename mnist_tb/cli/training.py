@@ -134,7 +134,7 @@ def resume_command(
     found = find_run(logdir, run, trained=True)
     from mnist_tb.launch import resume  # imports torch
     from mnist_tb.tracking.console import Terminal
-    from mnist_tb.training.resume import ResumeOptions
+    from mnist_tb.training.resume import ResumeOptions, read_to_resume
 
     options = ResumeOptions(epochs, device, data_root, constant=schedule_from_here is not None, lr=lr)
     resumed = resume(found, Terminal(), options, notifier=Notifier(notify))
@@ -143,7 +143,8 @@ def resume_command(
     if resumed:
         click.echo(f"\nThe run: {found.path}")
     else:
-        click.echo(f"{found.path}: this run is complete; extend it by --epochs with a larger number.")
+        longer = command_line("resume", found.path, "--epochs", 2 * read_to_resume(found, options)[0].train.epochs)
+        click.echo(f"{found.path}: this run is complete; to make it longer: {longer}")
 
 
 @click.command("evaluate")
@@ -204,6 +205,7 @@ def predict_command(
     if as_json:
         click.echo(json.dumps([{"image": str(one.path), "classes": one.classes} for one in predictions]))
     else:
+        click.echo(f"By the best weights of {found.name}:", err=True)
         for one in predictions:
             most_probable = list(one.classes.items())[:TOP]
             click.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in most_probable))

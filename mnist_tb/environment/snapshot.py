@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, read_json, write_atomically
+from mnist_tb.runs.files import read_json, write_atomically
+from mnist_tb.runs.folder import Run
 
 _PATIENCE = 5.0
 """Seconds that another program, such as git, is waited for."""

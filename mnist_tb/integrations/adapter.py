@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 import yaml
 
 from mnist_tb.config.hyperparameters import Settings, flatten, hyperparameters, short_name
-from mnist_tb.errors import TrainingError
 from mnist_tb.events.curves import find_curves
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, adopt_folder, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run, adopt_folder
 from mnist_tb.tracking.tracker import Charts, Tracker
 
 _PREFIXES = {"train": "", "val": "val_", "test": "test_"}
@@ -30,10 +26,7 @@ _MOST_TAGS = 200
 
 
 class Adapter(Tracker):
-    """Which curves are loss and accuracy is guessed, as `compare` does. Settings come with `settings`.
-
-    Where nobody ends the run before the program ends, it is completed, or failed by the error that ends the program.
-    """
+    """Which curves are loss and accuracy is guessed, as `compare` does. Settings come with `settings`."""
 
     def __init__(
         self,
@@ -55,7 +48,6 @@ class Adapter(Tracker):
         self._seen: frozenset[str] = frozenset()
         self._has_settings = False
         super().__init__(logdir, name, **named)
-        atexit.register(self._close_at_exit)
 
     @property
     def events(self) -> EventWriter:
@@ -91,17 +83,6 @@ class Adapter(Tracker):
         self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
         write_atomically(self.run.config, yaml.safe_dump(flat, sort_keys=False, allow_unicode=True).encode())
         self.run.update_metrics(config=flat)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        atexit.unregister(self._close_at_exit)
-        super().__exit__(kind, error, trace)
-
-    def _close_at_exit(self) -> None:
-        error: BaseException | None = getattr(sys, "last_value", None)
-        with suppress(TrainingError, OSError):
-            self.__exit__(None, error, None)
 
     def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
         if self._folder is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import read_json, write_atomically
+from mnist_tb.runs.files import read_json, write_atomically
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _COLUMNS = ("run", "tag", "step", "wall_time", "value")
@@ -60,14 +60,18 @@ def export(runs: Sequence[RunSummary], form: str, tags: Sequence[str], place: Pl
     from mnist_tb.events import reader
 
     problems: list[Problem] = []
+    found: set[str] = set()
 
     def points() -> Iterator[tuple[Any, ...]]:
         for run in runs:
             damage: dict[str, Any] = {}
             for point in reader.points(run.path, damage, place.of(run)):
                 if not tags or any(fnmatch.fnmatchcase(point.tag, pattern) for pattern in tags):
+                    found.add(point.tag)
                     yield run.name, point.tag, point.step, point.wall_time, point.value
             problems.extend(damage_problems(run.path, damage))
+        if tags and not found and place.is_new:
+            problems.append(Problem(f"--tag {', '.join(tags)}: no curve has such a tag", lost=False))
 
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")

@@ -10,7 +10,6 @@ import platform
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from typing import Any
 
 from mnist_tb.config.hyperparameters import finite_or_none
 from mnist_tb.errors import InputError, InUseError, TrainingError
-from mnist_tb.events.records import open_regular
+from mnist_tb.runs.files import is_temporary, read_json, write_atomically
 from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
 _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
-_TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")  # as `write_atomically` names them
 _UNFINISHED = ".unfinished-run"
 _ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.02
-_LARGEST_JSON = 2**24
+_MOST_NAMED = 5
 """Bytes; what is longer is cut off, and then it is not JSON."""
 _KEYS_OF_THE_TRAINING = (
     "error",
@@ -142,7 +140,7 @@ class Run:
         """Remove what processes left that were killed while they wrote a file. To be called with the run reserved."""
         for folder in (self.path, self._locked_folder, self.path / "projector"):
             for path in folder.glob(".*"):
-                if _TEMPORARY.match(path.name) and path.is_file():
+                if is_temporary(path.name) and path.is_file():
                     path.unlink()
 
     @property
@@ -211,12 +209,16 @@ def adopt_folder(path: Path, config: str, metrics: dict[str, Any], held: context
 def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
     """The run that a path, a folder's name, a number such as `7`, or `last` stands for.
 
+    A folder in the log folder, such as a sweep's, may come before these: `lr/7`.
     trained: whether `last` is the last training of this program, and not of a Tracker.
     Raises InputError, which names the newest runs, where there is none.
     """
     if "/" in which or which in (".", ".."):
         if Path(which).is_dir():
             return Run(Path(which))
+        folder, _, name = which.rpartition("/")
+        if name and ".." not in Path(which).parts and not Path(which).is_absolute() and (logdir / folder).is_dir():
+            return find_run(logdir / folder, name, trained)
         raise InputError(f"{which}: no such run folder")
     found = list_run_folders(logdir)
     if which == "last" and found:
@@ -224,8 +226,28 @@ def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
     for run in found:
         if which == run.name or which.lstrip("0") == str(run_number(run.name)):
             return run
-    there = f"there are {', '.join(run.name for run in found[-5:])}" if found else "it has no runs yet"
+    if _is_name(which) and (logdir / which / "metrics.json").is_file():  # named by a SummaryWriter of ours
+        return Run(logdir / which)
+    newest = "there are" if len(found) <= _MOST_NAMED else f"the last {_MOST_NAMED} of {len(found)} are"
+    there = f"{newest} {', '.join(run.name for run in found[-_MOST_NAMED:])}" if found else "it has no runs yet"
     raise InputError(f"{logdir}: no run called {which!r}; {there}")
+
+
+def _is_name(which: str) -> bool:
+    """Whether a file can have this name, as far as Linux asks."""
+    return 0 < len(which.encode(errors="replace")) < 256 and "\0" not in which
+
+
+def first_metrics(config: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The metrics.json of a Tracker's run that begins; its flat configuration is not one of `mnist-tb train`."""
+    return {
+        "status": "running",
+        "kind": "tracked",
+        "started": time.time(),
+        "dataset": dataset or None,
+        "config": dict(config),
+        "versions": package_versions("mnist-tb", "torch", "tensorboard"),
+    }
 
 
 def is_trackers(metrics: Mapping[str, Any]) -> bool:
@@ -263,36 +285,3 @@ def run_number(name: str) -> int | None:
 def package_versions(*packages: str) -> dict[str, str]:
     """The versions of Python and of some packages, as metrics.json has them."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is no such file. Raises InputError where it is broken."""
-    try:
-        with open_regular(path) as file:
-            values = json.loads(file.read(_LARGEST_JSON).decode())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: cannot be read: the top level is not a mapping")
-    return values
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant, even at a power cut, the path has the whole old or the whole new content.
-
-    Raises OSError, which names the path; nothing is left beside it then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    sync_folder(path.parent)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, read_json, write_atomically
+from mnist_tb.runs.files import read_json, write_atomically
+from mnist_tb.runs.folder import Run
 from mnist_tb.runs.locks import locked
 
 _TAG = re.compile(r"\w[\w.-]{0,63}")

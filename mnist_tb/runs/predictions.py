@@ -6,7 +6,8 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from mnist_tb.events.records import open_regular
-from mnist_tb.runs.folder import Run, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run
 
 if TYPE_CHECKING:
     import numpy as np  # slow to import: those that save have it, and those that list runs are not to wait

@@ -19,7 +19,7 @@ from mnist_tb.config import presets, strict_yaml
 from mnist_tb.config.hyperparameters import LONGEST_NAME, SEED, flatten, hyperparameters, sanitize_name, short_name
 from mnist_tb.config.load import explain_errors, flat_config, load_config, replace_config
 from mnist_tb.config.schema import Config, Group, RunName
-from mnist_tb.errors import InputError, did_you_mean
+from mnist_tb.errors import InputError, command_line, did_you_mean
 from mnist_tb.runs.folder import run_number
 
 _RESERVED = {
@@ -144,6 +144,7 @@ def load_plan(path: str | Path, overrides: Iterable[str] = (), options: Iterable
     path = presets.find(path)
     document = strict_yaml.read(path)
     places = document.places
+    _refuse_configuration(path, document.values)
     # Not `sanitize_name`: it also strips trailing hyphens and dots, and an existing sweep's folder keeps its name.
     values = {"name": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:LONGEST_NAME], **document.values}
     try:
@@ -179,6 +180,12 @@ def load_plan(path: str | Path, overrides: Iterable[str] = (), options: Iterable
         raise InputError(f"{places[('seeds',)]}: seeds: a value is listed twice")
     trials = _trials(file, space, places, path)
     return Plan(file.name, config, space, trials, file.seeds, file.sampler, file.pruner)
+
+
+def _refuse_configuration(path: Path, values: Mapping[str, Any]) -> None:
+    if values and values.keys().isdisjoint({"base", "space", "trials", "seeds", "sampler"}):
+        training = command_line("train", "--config", path)
+        raise InputError(f"{path}: is a configuration, not a sweep; train it by: {training}")
 
 
 def _bounds(span: Range) -> tuple[float, float]:

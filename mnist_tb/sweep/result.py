@@ -11,7 +11,7 @@ from mnist_tb.analysis import significance
 from mnist_tb.config.hyperparameters import LONGEST_NAME, format_value
 from mnist_tb.config.load import dump_config
 from mnist_tb.errors import TrainingError
-from mnist_tb.runs.folder import write_atomically
+from mnist_tb.runs.files import write_atomically
 from mnist_tb.sweep.plan import Plan, rounded, short
 from mnist_tb.sweep.study import Result, Study
 

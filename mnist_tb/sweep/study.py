@@ -182,7 +182,7 @@ class Study:
                 key = varying([existing, identity])[0]
                 raise InputError(
                     f"sweep {plan.name}: it was started with {key} {format_value(existing.get(key))}, not"
-                    f" {format_value(identity.get(key))}; give the sweep another name"
+                    f" {format_value(identity.get(key))}; give this one another `name` in its file, or another --logdir"
                 )
 
     @property

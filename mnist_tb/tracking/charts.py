@@ -82,8 +82,8 @@ def beginning(writer: EventWriter, config: Config, dataset: Dataset, model: nn.M
     writer.graph(graph.draw(model, (1, 1, 28, 28)))
 
 
-def training(writer: EventWriter, step: int, window: WindowMetrics) -> None:
-    """One point on each training curve."""
+def training(writer: EventWriter, step: int, window: WindowMetrics, wall_time: float) -> None:
+    """One point on each training curve. wall_time: when it was measured, seconds since 1970."""
     values = {
         LOSS_TRAIN: window.loss,
         ACCURACY_TRAIN: window.accuracy,
@@ -91,7 +91,7 @@ def training(writer: EventWriter, step: int, window: WindowMetrics) -> None:
         GRAD_NORM: window.grad_norm,
         THROUGHPUT: window.images_per_second,
     }
-    writer.scalars(step, values)
+    writer.scalars(step, values, wall_time)
 
 
 def validation(writer: EventWriter, step: int, evaluation: Evaluation, classes: Sequence[str]) -> None:

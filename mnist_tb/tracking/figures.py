@@ -2,14 +2,14 @@
 
 Inside, numpy takes the place of torch. Pictures are drawn beside the training, on another thread, and the first
 parallel torch operation there would start a second team of OpenMP threads; with more threads than cores, GNU OpenMP
-puts those of
-the training to sleep dozens of times a step, from then on: steps took 1.6 times as long.
+puts those of the training to sleep dozens of times a step, from then on: steps took 1.6 times as long.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,6 +36,21 @@ _INK = (33, 33, 33)
 _FAINT = (110, 110, 110)
 _CORRECT = (27, 122, 61)
 _WRONG = (214, 40, 40)
+
+
+def as_function(picture: Any) -> Callable[[], np.ndarray]:
+    """What draws a picture: a function as it is; else a copy of a uint8 array or tensor [H, W] or [H, W, 3], in colour.
+
+    Raises ValueError for another array.
+    """
+    if callable(picture) and not isinstance(picture, Tensor):
+        drawn: Callable[[], np.ndarray] = picture
+        return drawn
+    array = np.array(picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture)
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(f"a picture is uint8 [height, width, 3] or [height, width], not {array.dtype} {array.shape}")
+    return lambda: np.repeat(array[:, :, None], 3, 2) if grey else array
 
 
 @functools.cache
@@ -94,7 +109,7 @@ def _cell(
     colour = colour or (_CORRECT if true == prediction else _WRONG)
     pen.rectangle((left, top, left + _TILE + 2 * _EDGE - 1, top + _TILE + _EDGE + _CAPTION - 1), fill=colour)
     sheet.paste(tile, (left + _EDGE, top + _EDGE))
-    percent = f"{int(100 * confidence)}%"
+    percent = f"{confidence:.0%}"
     middle = top + _EDGE + _TILE + _CAPTION / 2
     pen.text((left + _EDGE + _TILE - 2, middle), percent, "white", _font(_PERCENT), anchor="rm")
     start = left + _EDGE + 2

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mnist_tb.runs.folder import Run, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run
 
 DIMENSIONS = 32
 NAME = "penultimate"

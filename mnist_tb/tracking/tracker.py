@@ -10,12 +10,15 @@ See it with `mnist-tb board`, compare it with `mnist-tb compare`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,15 +42,12 @@ from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, create_run, package_versions
+from mnist_tb.runs.folder import Run, create_run, first_metrics
 from mnist_tb.runs.notes import edit_notes, make_notes
 from mnist_tb.runs.predictions import save_predictions
-from mnist_tb.tracking import graph
+from mnist_tb.tracking import figures, graph
 from mnist_tb.tracking.charts import LAYOUT
 from mnist_tb.tracking.live import Live
-
-KIND = "tracked"
-"""The `kind` in metrics.json of such a run: its configuration is not one of `mnist-tb train`."""
 
 Charts = Mapping[str, Mapping[str, Sequence[str]]]
 Image = Picture | torch.Tensor | Callable[[], Picture]
@@ -57,6 +57,7 @@ class Tracker:
     """A run of your own training in a log folder; a context manager that records how it ended.
 
     The folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
+    Where nobody closes the run before the program ends, it is completed, or failed by the error that ends the program.
     step, in all calls: completed optimiser updates. Curves may have any name; those named as here (`loss/train`,
     `accuracy/val`, …) also appear in the Live tab and in comparisons.
     Call from any thread; several that write the same curve agree on its steps. In a fork, as of a DataLoader, and under
@@ -100,19 +101,19 @@ class Tracker:
         flat = checked_settings(flatten(config or {}))
         self._step, self._pid, self._began = 0, os.getpid(), time.perf_counter()
         self._outcome = Outcome(self._tell_of_divergence)
-        self._changing = threading.Lock()
-        self._lock = contextlib.ExitStack()
+        self._changing, self._lock = threading.Lock(), contextlib.ExitStack()
         self._is_open = self._everywhere or os.environ.get("RANK", "0") == "0"
         if not self._is_open:
             self._writer = EventWriter(None)
             return
         self._environment = EnvironmentLog(main_folder(), self._notifier)
-        self.run = self._create(Path(logdir), name, config or {}, _facts(flat, dataset))
+        self.run = self._create(Path(logdir), name, config or {}, first_metrics(flat, dataset))
         self._writer = EventWriter(self.run.path, self._start)
         self._environment.start(self.run, self._writer, max((self._start or 0) - 1, 0), code, system_seconds)
         status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
         self._live = Live(self._writer, status, run=self.run)
         self._write_beginning(name, flat, LAYOUT if charts is None else charts)
+        atexit.register(self._close_at_exit)
 
     def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
         """The run's folder, which is ours until the lock is closed."""
@@ -142,6 +143,7 @@ class Tracker:
         if not self._is_open or os.getpid() != self._pid:  # a fork of ours: the run is its parent's
             return
         self._is_open = False
+        atexit.unregister(self._close_at_exit)
         try:
             if error is None:
                 self._end("completed", "")
@@ -154,6 +156,12 @@ class Tracker:
     def close(self) -> None:
         """The run is complete; for where a `with` block does not fit, such as a notebook."""
         self.__exit__(None, None, None)
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.__exit__(None, getattr(sys, "last_value", None), None)
+        except (TrainingError, OSError) as error:
+            print(f"{self.run.path}: {error}", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
         """What `resume` needs, plain numbers and strings: save it in your checkpoint, after the step that is in it.
@@ -177,11 +185,14 @@ class Tracker:
         return _Resumed(Path(run), state, steps, notify)
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
-        """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here."""
-        self._points(step, [(tag, float(v) if tag in self._outcome.fields else v) for tag, v in values.items()])
+        """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here.
+
+        Raises TypeError or ValueError where a value is no number, or the step is no whole one.
+        """
+        self._points(step, [(tag, _as_number(value, tag in self._outcome.fields)) for tag, value in values.items()])
 
     def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
-        self._writer.points(step, values, wall_time)
+        self._writer.points(step := index(step), values, wall_time)
         if not self._is_open:
             return
         with self._changing:
@@ -208,7 +219,7 @@ class Tracker:
 
         `predictions/test` and `results/test` are shown in the Live tab.
         """
-        self._writer.images(step, {tag: _as_function(picture) for tag, picture in pictures.items()})
+        self._writer.images(step, {tag: figures.as_function(picture) for tag, picture in pictures.items()})
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
@@ -234,6 +245,7 @@ class Tracker:
             **self._outcome.metrics(),
         }
         try:
+            self._live.changes["step"] = self._step
             with self._lock, self._writer:
                 self._environment.finish()
                 if state != "interrupted" and self._has_settings:
@@ -279,22 +291,9 @@ class _Resumed(Tracker):
         self._live.update(self._step, now=True, phase="training")
 
 
-def _facts(flat: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "kind": KIND,
-        "started": time.time(),
-        "dataset": dataset or None,
-        "config": dict(flat),
-        "versions": package_versions("mnist-tb", "torch", "tensorboard"),
-    }
-
-
-def _as_function(picture: Image) -> Callable[[], Picture]:
-    if callable(picture) and not isinstance(picture, torch.Tensor):
-        return picture
-    array = np.array(picture.detach().cpu().numpy() if isinstance(picture, torch.Tensor) else picture)  # a copy
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ValueError(f"a picture is uint8 [height, width, 3] or [height, width], not {array.dtype} {array.shape}")
-    return lambda: np.repeat(array[:, :, None], 3, 2) if grey else array
+def _as_number(value: Any, now: bool) -> Any:
+    """A tensor is read now, or later by the writing thread; it leaves the graph that autograd keeps for it."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        return value.item() if now else value
+    return float(value)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mnist_tb.errors import InputError
 from mnist_tb.events import records
-from mnist_tb.runs.folder import Run, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run
 
 _DIGEST = "sha256"
 

@@ -22,7 +22,8 @@ from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN, build, in_precision, parameter_count
-from mnist_tb.runs.folder import Run, is_trackers, package_versions, write_atomically
+from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.folder import Run, is_trackers, package_versions
 from mnist_tb.runs.predictions import save_predictions
 from mnist_tb.tracking import charts, projector
 from mnist_tb.tracking.console import Terminal
@@ -99,6 +100,11 @@ def best_model(run: Run, config: Config) -> CNN:
 
     Raises InputError where the weights are missing or do not fit.
     """
+    if not run.best_checkpoint.exists() and "best_epoch" not in run.read_metrics():
+        raise InputError(
+            f"{run.path}: has no best weights yet: it ended before its first epoch did; it resumes with:"
+            f" {command_line('resume', run.path)}"
+        )
     model = build(config.model.channels, config.seed, use_device(config))
     best = load(run.best_checkpoint)
     try:

@@ -47,6 +47,7 @@ class PendingPoint:
     """A point of the training curves that has not been logged: after update `step`, the last of `size` updates.
 
     epoch: from 0. batch: of that epoch, from 1. metrics: waits until the numbers have left the device.
+    wall_time: when the window was closed, seconds since 1970.
     """
 
     epoch: int
@@ -54,6 +55,7 @@ class PendingPoint:
     step: int
     size: int
     metrics: Callable[[], WindowMetrics]
+    wall_time: float
 
 
 @dataclass

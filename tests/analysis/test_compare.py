@@ -232,7 +232,7 @@ def test_which_runs(arguments: list[str], names: list[str], logdir: Path, ask: A
         (["compare", "--where", "lr=[1"], "--where lr=[1: not valid YAML"),
         (["compare", "--sort", "beauty"], "--sort beauty: sort by one of val_accuracy, "),
         (["compare", "--last", "0"], "0 is not in the range x>=1"),
-        (["compare", "99"], "no run called '99'; there are "),
+        (["compare", "99"], "no run called '99'; the last 5 of 7 are 0003-a, "),
         (["compare", "--report", "/no/such/folder/r.html"], "/no/such/folder/r.html: cannot be written: No such file"),
         (["export", "../.."], "../..: is not a run: it has neither metrics.json nor event files"),
         (["runs", "show", "nothing"], "no run called 'nothing'"),
@@ -460,6 +460,12 @@ def test_exact_values_of_others(others: Path, ask: Answer) -> None:
         assert [float(line["wall_time"]) for line in lines if line["tag"] == tag] == [
             e.wall_time for e in read.Scalars(tag)
         ]
+
+
+def test_an_export_of_no_curve_is_said(others: Path, ask: Answer) -> None:
+    out, error = ask("export", "--tag", "losss/*", "--logdir", others)
+    assert out == "run,tag,step,wall_time,value\n"
+    assert "--tag losss/*: no curve has such a tag" in error
 
 
 def test_export_as_json_is_valid_json(others: Path, ask: Answer) -> None:

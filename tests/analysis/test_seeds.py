@@ -48,6 +48,18 @@ def test_repeats_of_a_seed_are_no_new_evidence(repeats: int, tmp_path: Path) -> 
     )
 
 
+def test_what_cannot_be_tested_makes_no_level_stricter(tmp_path: Path) -> None:
+    """Two configurations with seeds, and two of one seed each: one claim, at the level of one."""
+    track(tmp_path, 0.1, FIRST)
+    track(tmp_path, 0.2, SECOND)
+    for lr in (0.3, 0.4):
+        track(tmp_path, lr, SECOND[:1])
+    (section,) = compare.compare(list_runs(tmp_path).runs, group=True)
+    levels = [line.difference.level for line in section.lines if line.difference is not None]
+    assert levels == [pytest.approx(0.95)] * 3
+    assert "together" not in tables.footnote(section)
+
+
 def test_the_same_run_twice_is_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     track(tmp_path, 0.1, FIRST[:1])
     assert len(select_runs(tmp_path, ["1", "1", "0001-run", "last"]).runs) == 1

@@ -283,7 +283,7 @@ LIGHT = (
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.watch environment.console environment.notify environment.snapshot environment.summary"
     " environment.system events.outcome events.texts runs.export runs.values cli.watch watch.chart watch.live"
-    " analysis.details runs.predictions watch.page watch.widgets watch.words"
+    " analysis.details runs.files runs.predictions watch.page watch.widgets watch.words"
 )
 
 

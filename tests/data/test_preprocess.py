@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from helpers.drawings import STROKES, paint, stroke, typed
 from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import main
 from mnist_tb.data import preprocess
-from mnist_tb.errors import InputError
+from mnist_tb.errors import InputError, command_line
 from mnist_tb.runs.folder import Run, list_run_folders
 
 # ---- Preprocessing
@@ -224,6 +225,22 @@ def test_the_three_most_probable_classes_are_printed(
     line = capsys.readouterr().out.strip()
     assert line.startswith(f"{tmp_path / 'one.png'}: ")
     assert line.count("%") == 3
+
+
+def test_a_run_without_weights_says_how_it_gets_some(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was stopped in its first epoch."""
+    paint(typed("1", 60), 100, True).save(tmp_path / "one.png")
+    run = Run(shutil.copytree(finished.path, tmp_path / "runs" / finished.name))
+    run.best_checkpoint.unlink()
+    run.write_metrics({key: value for key, value in run.read_metrics().items() if key != "best_epoch"})
+    assert main(arguments=["predict", "last", str(tmp_path / "one.png"), "--logdir", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"mnist-tb: {run.path}: has no best weights yet: it ended before its first epoch did; it resumes with:"
+        f" {command_line('resume', run.path)}\n"
+    )
 
 
 @pytest.mark.parametrize(

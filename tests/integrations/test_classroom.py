@@ -52,7 +52,7 @@ def test_a_class_runs_it(notebook: NotebookNode, tmp_path: Path) -> None:
         assert not re.search("warning|traceback", text, re.I), cell
         assert not re.search("[\x1b\r]", text), f"{cell}: colours or a progress bar"
     assert [cell for cell, output in outputs if "image/png" in output.get("data", {})] == ["draw", "predict", "plot"]
-    assert shown["predict"].startswith("my_digit.png: 7 ")
+    assert "\nmy_digit.png: 7 " in shown["predict"]
 
     runs = load_runs(tmp_path / "class_runs")
     assert [run.status for run in runs] == ["completed"] * 11

@@ -54,6 +54,29 @@ def test_last_may_be_the_last_that_this_program_can_train(tmp_path: Path) -> Non
     assert find_run(tmp_path, "last", trained=True) == later, "broken: whoever asks for it is told so"
 
 
+def test_find_in_a_folder_of_the_log_folder(tmp_path: Path) -> None:
+    """A sweep's runs by the sweep's name; and a run whose folder another program has named."""
+    there = make(tmp_path / "lr", "a")
+    for which in ("lr/1", "lr/0001-a", "lr/last"):
+        assert find_run(tmp_path, which) == there
+    named = tmp_path / "mine"
+    named.mkdir()
+    with pytest.raises(InputError, match="no run called 'mine'"):
+        find_run(tmp_path, "mine")
+    (named / "metrics.json").write_text("{}")
+    assert find_run(tmp_path, "mine") == Run(named)
+    for which in ("lr/2", "nothing/1", "lr/../lr/1x", "\0", "a" * 300):
+        with pytest.raises(InputError):
+            find_run(tmp_path, which)
+
+
+def test_of_many_runs_the_last_are_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        make(tmp_path, name)
+    with pytest.raises(InputError, match="the last 5 of 7 are 0003-c, 0004-d, 0005-e, 0006-f, 0007-g"):
+        find_run(tmp_path, "77")
+
+
 @pytest.mark.parametrize("which", ["3", "b", "../x", "/nowhere", "last", "²", "9" * 5000])
 def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such run folder|it has no runs yet"):

@@ -66,7 +66,7 @@ def test_from_the_first_step_and_later(train: Train, capsys: pytest.CaptureFixtu
     assert "baseline good" in out
     assert other.name not in out
     assert command("list", "--where", "tag=draft", logdir=logdir) == 0
-    assert "no runs that meet all --where" in capsys.readouterr().out
+    assert "no run meets all --where" in capsys.readouterr().out
     assert command("show", "1", logdir=logdir) == 0
     shown = capsys.readouterr().out
     assert "baseline, good" in shown

@@ -287,7 +287,7 @@ def test_a_sweep_can_be_extended_but_not_changed(study: Open) -> None:
     assert study(trials=2).counts().left == 1
     other = {**TINY["set"], "train": {"epochs": 3}}
     with pytest.raises(
-        InputError, match=r"sweep tiny: it was started with train.epochs 2, not 3; give the sweep another"
+        InputError, match=r"sweep tiny: it was started with train.epochs 2, not 3; give this one another"
     ):
         study(set=other)
 
@@ -644,6 +644,13 @@ def test_no_trial_complete(here: Here, tmp_path: Path) -> None:
     code, _, error = here(*command(file, tmp_path / "runs"))
     assert code == 1
     assert "mnist-tb: no trial of the sweep is complete: the " in error
+
+
+def test_a_configuration_is_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments=["sweep", "fast"]) == 2
+    assert "fast.yaml: is a configuration, not a sweep; train it by: " in capsys.readouterr().err
+    assert main(arguments=["sweep", "lr"]) == 2
+    assert "lr: there is no configuration of that name; did you mean sweeps/lr?" in capsys.readouterr().err
 
 
 def test_missing_data_end_the_sweep(zygote: Zygote, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.board import get, start_board, wait_for_runs
 from helpers.events import read_events, scalars
@@ -110,6 +111,56 @@ def test_it_runs_while_it_runs_and_is_killed_when_it_was(tmp_path: Path) -> None
     assert list_runs(tmp_path).runs[0].status == "killed"
 
 
+def test_nobody_closes_it(tmp_path: Path) -> None:
+    """The end of the program does: nothing is lost, and how it ended is known, in a program of its own."""
+    program = """if True:
+        import os, sys
+        import torch
+        from mnist_tb import Tracker
+        how = None
+        for each in sys.argv[2:]:
+            if os.fork() == 0:
+                how = each
+                break
+            os.wait()
+        if how is None:
+            sys.exit()
+        tracker = Tracker(sys.argv[1], how, {"lr": 1}, steps=3)
+        for step in (1, 2, 3):
+            tracker.scalars(step, {"loss/train": torch.tensor(0.5, requires_grad=True) * step, "mine": step})
+        if how == "error":
+            raise RuntimeError("the cat")
+        if how == "interrupt":
+            raise KeyboardInterrupt"""
+    ends = {"nothing": "completed", "error": "failed", "interrupt": "interrupted"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), *ends], capture_output=True, text=True, timeout=120
+    )
+    assert [run.name for run in list_run_folders(tmp_path)] == [f"000{i}-{how}" for i, how in enumerate(ends, 1)]
+    for run, state in zip(list_run_folders(tmp_path), ends.values(), strict=True):
+        assert run.read_metrics()["status"] == state, done.stderr
+        assert scalars(run)["loss/train"] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+        assert scalars(run)["mine"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+        assert (last_status(run).state, last_status(run).step) == (state, 3), "in the Live tab too"
+        assert not run.is_in_use()
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "error"),
+    [(1, "abc", ValueError), (1, None, TypeError), (1, [1.0], TypeError), ("x", 1.0, TypeError), (1.5, 1.0, TypeError)],
+)
+def test_what_is_no_point_is_said_at_once(step: Any, value: Any, error: type[Exception], tmp_path: Path) -> None:
+    with Tracker(tmp_path, "mine") as tracker:
+        for tag in ("loss/train", "mine"):
+            with pytest.raises(error):
+                tracker.scalars(step, {tag: value})
+        tracker.scalars(np.int64(1), {"mine": np.float32(0.5), "yes": True, "loss/train": torch.tensor(2)})
+    assert scalars(tracker.run) == {"mine": [(1, 0.5)], "yes": [(1, 1.0)], "loss/train": [(1, 2.0)]} | {
+        tag: points for tag, points in scalars(tracker.run).items() if tag.startswith(tags.SYSTEM)
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "config", "sentence"),
     [
@@ -143,7 +194,11 @@ def test_a_folder_that_goes_away_is_said(tmp_path: Path) -> None:
 def test_only_its_own_program_resumes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Tracker(tmp_path, "a", {"lr": 1}):
         pass
-    for command in (["resume", "1"], ["evaluate", "1"], ["predict", "1", "seven.png"]):
+    seven = str(tmp_path / "seven.png")
+    pixels = np.full((28, 28), 255, np.uint8)
+    pixels[4:24, 12:16] = 0
+    Image.fromarray(pixels).save(seven)
+    for command in (["resume", "1"], ["evaluate", "1"], ["predict", "1", seven]):
         assert main(arguments=[*command, "--logdir", str(tmp_path)]) == 2
         assert "this run is not one of mnist-tb train; only the program that made it" in capsys.readouterr().err
 

@@ -143,7 +143,8 @@ def test_a_complete_run_is_left_as_it_is(completed: Run, capsys: pytest.CaptureF
     before = {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()}
     assert resume(completed) == 0
     assert (
-        f"{completed.path}: this run is complete; extend it by --epochs with a larger number."
+        f"{completed.path}: this run is complete; to make it longer: "
+        + command_line("resume", completed.path, "--epochs", 2 * completed.read_metrics()["config"]["train.epochs"])
         in capsys.readouterr().out
     )
     assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import types
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,15 @@ def test_curves_hold_what_the_metrics_file_says(finished: Run) -> None:
 def test_the_last_window_is_written_though_it_is_short(train: Train) -> None:
     run = train("--set", "tracking.scalars_every=15", "--epochs", "1")  # 20 updates
     assert [step for step, _ in scalars(run)["loss/train"]] == [15, 20]
+
+
+def test_a_point_has_the_time_at_which_it_was_measured(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written one window later, or before an evaluation."""
+    clock = itertools.count(1_000_000_000)
+    monkeypatch.setattr("mnist_tb.train.time", types.SimpleNamespace(time=lambda: float(next(clock))))
+    points = read_events(train("--set", "tracking.scalars_every=3", "--epochs", "2")).Scalars("loss/train")
+    assert len(points) > 3
+    assert [point.wall_time for point in points] == [1_000_000_000.0 + i for i in range(len(points))]
 
 
 def test_the_last_line_names_the_last_epoch(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,55 @@
+"""Files that are whole at every instant, and JSON of which nobody knows who wrote it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from mnist_tb.errors import InputError
+from mnist_tb.events.records import open_regular
+from mnist_tb.runs.locks import sync_folder
+
+_TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")
+_LARGEST_JSON = 2**24
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is no such file. Raises InputError where it is broken."""
+    try:
+        with open_regular(path) as file:
+            values = json.loads(file.read(_LARGEST_JSON).decode())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: cannot be read: the top level is not a mapping")
+    return values
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file may have been left by a `write_atomically` that was killed."""
+    return _TEMPORARY.match(name) is not None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every instant, even at a power cut, the path has the whole old or the whole new content.
+
+    Raises OSError, which names the path; nothing is left beside it then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    sync_folder(path.parent)
