@@ -30,6 +30,7 @@ from mnist_tb.cli.main import main
 from mnist_tb.data import download
 from mnist_tb.data.download import DownloadError
 from mnist_tb.engine.train_step import TrainStep
+from mnist_tb.errors import command_line
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
@@ -309,7 +310,7 @@ def test_configurations_are_listed_and_written_out_to_edit(
         assert main(arguments=["configs", name]) == 0
         assert capsys.readouterr().out == (REPOSITORY / "configs" / f"{name}.yaml").read_text()
     assert main(arguments=["configs", "digits", "--output", "mine.yaml"]) == 0
-    assert "mnist-tb train --config mine.yaml" in capsys.readouterr().out
+    assert f"train with it by: {command_line('train', '--config', 'mine.yaml')}\n" in capsys.readouterr().out
     assert main(arguments=["train", "--config", "mine.yaml", "--epochs", "1"]) == 0
     assert list_run_folders(Path("runs"))[0].name == "0001-mine-ep1"
     capsys.readouterr()

@@ -193,7 +193,7 @@ def test_a_dead_process_ends_the_others(rank: int, endless: subprocess.Popen[str
     _, error = endless.communicate(timeout=60)  # a process that does not answer would be waited for ten times as long
     assert endless.returncode == 1
     (run,) = list_run_folders(tmp_path)
-    assert error.count(f"with: mnist-tb resume {run.path}\n") >= 1
+    assert error.count(f"with: {command_line('resume', run.path)}\n") >= 1
     if rank == 0:
         assert "mnist-tb, process 1: a process of this training has ended, or does not answer" in error
     else:
