@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,29 @@ from typing import Any
 SUITE, TEST = "MNIST_TB_TEST_SUITE", "MNIST_TB_TEST"
 _GRACE = 10.0
 """Seconds for what is about to end by itself, such as a child whose parent has ended."""
+
+
+_FORKS = """
+import os, sys
+from mnist_tb import SummaryWriter, Tracker
+folder, how = sys.argv[1], None
+for each in sys.argv[2:]:
+    if os.fork() == 0:
+        how = each
+        break
+    os.wait()
+if how is None:
+    sys.exit()
+"""
+
+
+def in_forks(program: str, folder: Path, ways: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program once for each way to end, in a fork of one process that has imported torch.
+
+    It knows `folder`, `how`, os, sys, SummaryWriter and Tracker.
+    """
+    command = [sys.executable, "-c", _FORKS + textwrap.dedent(program), str(folder), *ways]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def torchrun(processes: int, *command: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch.utils import tensorboard
 
 from helpers.events import read_events, scalars
+from helpers.processes import in_forks
 from mnist_tb import SummaryWriter
 from mnist_tb.cli.main import main
 from mnist_tb.events.tags import ENVIRONMENT_TEXT
@@ -243,18 +243,8 @@ def test_one_run_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_how_it_ends(tmp_path: Path) -> None:
     """Closed, by an error, by nothing at all, killed; in a program of its own."""
-    program = """if True:
-        import os, sys
-        from mnist_tb import SummaryWriter
-        how = None
-        for each in sys.argv[2:]:
-            if os.fork() == 0:
-                how = each
-                break
-            os.wait()
-        if how is None:
-            sys.exit()
-        writer = SummaryWriter(f"{sys.argv[1]}/{how}")
+    program = """
+        writer = SummaryWriter(f"{folder}/{how}")
         writer.add_scalar("a", 1.0, 1)
         if how == "error":
             raise RuntimeError("the cat")
@@ -275,11 +265,11 @@ def test_how_it_ends(tmp_path: Path) -> None:
         "nothing": ("completed", None), "error": ("failed", "the cat"), "with": ("failed", "the dog"),
         "fork": ("completed", None), "killed": ("running", None),
     }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), *ends], capture_output=True, timeout=120)
+    done = in_forks(program, tmp_path, ends)
     for how, (status, error) in ends.items():
         run = Run(tmp_path / how)
         known = run.read_metrics()
-        assert (known["status"], known.get("error")) == (status, error), (how, done.stderr.decode())
+        assert (known["status"], known.get("error")) == (status, error), (how, done.stderr)
         assert scalars(run)["a"] == [(1, 1.0)]
     assert not run.is_in_use()
 

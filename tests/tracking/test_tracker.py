@@ -20,6 +20,7 @@ from helpers.events import read_events, scalars
 from helpers.fixtures import Train
 from helpers.idx import write_idx
 from helpers.paths import REPOSITORY
+from helpers.processes import in_forks
 from mnist_tb import Tracker
 from mnist_tb.cli.main import main
 from mnist_tb.data.datasets import Dataset
@@ -113,19 +114,9 @@ def test_it_runs_while_it_runs_and_is_killed_when_it_was(tmp_path: Path) -> None
 
 def test_nobody_closes_it(tmp_path: Path) -> None:
     """The end of the program does: nothing is lost, and how it ended is known, in a program of its own."""
-    program = """if True:
-        import os, sys
+    program = """
         import torch
-        from mnist_tb import Tracker
-        how = None
-        for each in sys.argv[2:]:
-            if os.fork() == 0:
-                how = each
-                break
-            os.wait()
-        if how is None:
-            sys.exit()
-        tracker = Tracker(sys.argv[1], how, {"lr": 1}, steps=3)
+        tracker = Tracker(folder, how, {"lr": 1}, steps=3)
         for step in (1, 2, 3):
             tracker.scalars(step, {"loss/train": torch.tensor(0.5, requires_grad=True) * step, "mine": step})
         if how == "error":
@@ -133,9 +124,7 @@ def test_nobody_closes_it(tmp_path: Path) -> None:
         if how == "interrupt":
             raise KeyboardInterrupt"""
     ends = {"nothing": "completed", "error": "failed", "interrupt": "interrupted"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), *ends], capture_output=True, text=True, timeout=120
-    )
+    done = in_forks(program, tmp_path, ends)
     assert [run.name for run in list_run_folders(tmp_path)] == [f"000{i}-{how}" for i, how in enumerate(ends, 1)]
     for run, state in zip(list_run_folders(tmp_path), ends.values(), strict=True):
         assert run.read_metrics()["status"] == state, done.stderr
