@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -39,6 +40,14 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (REPOSITORY / "Makefile").read_text(), re.M))
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Make as from an empty shell: not with the variables of the `make test` that may have started this."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return subprocess.run(
+        ["make", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
@@ -56,9 +65,7 @@ def make_targets() -> set[str]:
     ],
 )
 def test_make_says_what_it_does_not_take(command: str, code: int, said: str) -> None:
-    done = subprocess.run(
-        ["make", "--dry-run", *shlex.split(command)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = make("--dry-run", *shlex.split(command))
     assert done.returncode == code
     assert said in done.stderr + done.stdout
 
@@ -149,9 +156,7 @@ def test_readme_names_what_there_is() -> None:
 
 
 def test_make_help_lists_every_target() -> None:
-    done = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    done = make("--no-print-directory", "help")
     assert {line.split()[1] for line in done.stdout.splitlines()} == make_targets()
 
 
