@@ -39,6 +39,11 @@ class Line:
     runs: tuple[RunSummary, ...]
     difference: Difference | None
 
+    @property
+    def seeds(self) -> list[list[RunSummary]]:
+        """The runs of each seed: its repeats."""
+        return by_seed(self.runs, lambda run: run.seed)
+
 
 @dataclass(frozen=True)
 class Section:

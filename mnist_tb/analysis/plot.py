@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
-from mnist_tb.analysis.compare import Line, Section
+from mnist_tb.analysis.compare import Section
 from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
 from mnist_tb.events.curves import Told, by_step, find_tag
-from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
+from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.events.tags import ACCURACY_VAL
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
@@ -101,7 +101,7 @@ def _panels(
             _Line(
                 _printable(tables.line_name(section, line) + (f", {section.data}" if len(sections) > 1 else "")),
                 sum(run.path in curves for run in line.runs),
-                mean_curve([[curves.get(run.path, []) for run in repeats] for repeats in _seeds(line)]),
+                mean_curve([[curves.get(run.path, []) for run in repeats] for repeats in line.seeds]),
                 window,
             )
             for section in sections
@@ -113,10 +113,6 @@ def _panels(
                 f"--tag {tag}: no run has this curve; there are {', '.join(sorted(known)) or 'none at all'}"
             )
     return panels
-
-
-def _seeds(line: Line) -> list[list[RunSummary]]:
-    return by_seed(line.runs, lambda run: run.seed)
 
 
 def _points(

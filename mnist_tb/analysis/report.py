@@ -17,9 +17,9 @@ from mnist_tb.analysis.compare import Line, Section
 from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader, tags
-from mnist_tb.events.curves import Told, by_step, own_tag, thin
+from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, own_tag, thin
 from mnist_tb.events.reader import Contents
-from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
+from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _STATIC = Path(__file__).parent / "static"
@@ -32,7 +32,6 @@ _PARTS = {
     "@REPORT@": _STATIC / "report.js",
 }
 """What the page is made of: the charts are those of the Live tab."""
-_NOTHING: Told = {}
 _CURVE_POINTS = 400
 """The most points that are drawn of a curve."""
 _RUNS_WITH_PICTURES = 40
@@ -41,7 +40,7 @@ _ORDER = (tags.CONFUSION, tags.RESULTS, tags.MISTAKES, tags.UNCERTAIN, tags.CALI
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
 
-def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: Told = _NOTHING) -> list[Problem]:
+def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: Told = NOTHING_TOLD) -> list[Problem]:
     """Write the report; returns what could not be read. Raises InputError where the file cannot be written.
 
     told: which curve of another program is which; it is drawn with ours.
@@ -116,16 +115,15 @@ def _run(
 
 def _group(name: str, line: Line, contents: Mapping[str, Contents], told: Told, colour: int) -> dict[str, Any]:
     """A configuration's seeds as mean curves."""
-    seeds = by_seed(line.runs, lambda run: run.seed)
     curves = {run.name: _shown_curves(contents[run.name], told) for run in line.runs}
     found = {tag: None for known in curves.values() for tag in known}
-    means = {tag: mean_curve([[curves[run.name].get(tag, []) for run in runs] for runs in seeds]) for tag in found}
+    means = {tag: mean_curve([[curves[run.name].get(tag, []) for run in runs] for runs in line.seeds]) for tag in found}
     known = {tag: mean for tag, mean in means.items() if mean is not None}
     return {
         "name": name,
         "colour": colour,
         "runs": [run.name for run in line.runs],
-        "seeds": len(seeds),
+        "seeds": len(line.seeds),
         "cut": any(mean.is_cut for tag, mean in known.items() if not tag.startswith(tags.SYSTEM)),  # those go by time
         "curves": {tag: _mean(mean) for tag, mean in known.items()},
     }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from mnist_tb.board.watch import Tell, watch
+from mnist_tb.board.endings import Tell, tell_endings
 from mnist_tb.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Place:
     path_prefix: before all paths, for a proxy, such as `/board`; empty for none.
     """
 
-    host: str = "localhost"
-    port: int = 6006
-    token: str | None = None
-    path_prefix: str = ""
+    host: str
+    port: int
+    token: str | None
+    path_prefix: str
 
 
 def serve(
@@ -56,7 +56,7 @@ def serve(
 ) -> None:
     """Serve the runs of a log folder until interrupted, or until `ended` is set.
 
-    say: receives a line each about where the page is. tell: hears how runs end, see `board.watch`.
+    say: receives a line each about where the page is. tell: hears how runs end, see `board.endings`.
     Raises InputError where no address is available.
     """
     from mnist_tb.board import access
@@ -65,7 +65,7 @@ def serve(
     address, port = _launch(logdir, place, allowed)
     if tell is not None:
         asked = (_EVERYWHERE.sub("//localhost:", address), allowed.token, tell, ended)
-        threading.Thread(target=watch, args=asked, name="watch", daemon=True).start()
+        threading.Thread(target=tell_endings, args=asked, name="endings", daemon=True).start()
     address = access.with_token(_EVERYWHERE.sub(f"//{socket.gethostname()}:", address), allowed)
     if port != place.port:
         say(f"Port {place.port} is taken, so the page is at another one.")

@@ -16,7 +16,6 @@ from mnist_tb.errors import InputError, TrainingError
 
 _WIDE = 200
 """Characters in a line where the output is not a terminal."""
-_NOTHING: Told = {}
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,7 +208,9 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
 
 @click.command("export")
 @click.argument("run", nargs=-1)
-@click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="Which.")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="The output format."
+)
 @json_option
 @click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Only such tags, e.g. 'loss/*'. Repeatable.")
 @click.option(
@@ -233,11 +234,11 @@ def export_command(
     report_problems([*dict.fromkeys([*found.problems, *written])])
 
 
-def read(logdir: Path, which: Sequence[str], told: Told = _NOTHING) -> RunList:
+def read(logdir: Path, which: Sequence[str], told: Told | None = None) -> RunList:
     """Those runs of a log folder, or all. Raises InputError. told: as in `list_runs`."""
     from mnist_tb.runs.query import list_runs, select_runs
 
-    return select_runs(logdir, which, told) if which else list_runs(logdir, told)
+    return select_runs(logdir, which, told or {}) if which else list_runs(logdir, told or {})
 
 
 def report_problems(problems: Sequence[Problem]) -> None:

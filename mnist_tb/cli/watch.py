@@ -42,7 +42,7 @@ def watch_command(run: tuple[str, ...], until_end: bool, as_json: bool, told: tu
     runs = LiveRuns(logdir, run, metrics)
     runs.update(0)  # complains of a run that does not exist
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        last = _follow(runs, as_json, until_end)
+        last = _follow(runs, logdir, as_json, until_end)
     else:
         from mnist_tb.watch.page import show_page
 
@@ -52,13 +52,15 @@ def watch_command(run: tuple[str, ...], until_end: bool, as_json: bool, told: tu
         raise TrainingError(", ".join(f"{summary.name}: {summary.status}" for summary in bad))
 
 
-def _follow(runs: LiveRuns, as_json: bool, until_end: bool) -> list[LiveRun]:
+def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> list[LiveRun]:
     """Print what is news, for ever or until none of the runs runs; returns all of them.
 
     Runs that ended before are news only where they are named.
     """
     from mnist_tb.watch.words import line
 
+    if not logdir.exists():
+        click.echo(f"{logdir}: is not there yet; its runs appear as they begin.", err=True)
     said: dict[str, tuple[Any, int | None, float]] = {}
     is_first = True
     while True:

@@ -31,12 +31,12 @@ _OURS = {
     ("accuracy", "val"): ACCURACY_VAL,
     ("accuracy", "test"): ACCURACY_TEST,
 }
-_NOTHING: Told = {}
+NOTHING_TOLD: Told = {}
 _KINDS = {"loss": "loss", "accuracy": "acc"}
 _SPLITS = {"val": "val|dev|eval", "test": "test"}
 
 
-def find_curves(tags: Iterable[str], told: Told = _NOTHING) -> dict[Key, str]:
+def find_curves(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[Key, str]:
     """(`loss` or `accuracy`, split) → the tag of that curve, of whatever program; splits: `train`, `val`, `test`.
 
     told: the tags of some, which are not guessed where a run has them. Where a curve has another name than here, it is
@@ -80,7 +80,7 @@ def own_tag(key: Key) -> str:
     return _OURS[key]
 
 
-def find_tag(tag: str, tags: Iterable[str], told: Told = _NOTHING) -> str | None:
+def find_tag(tag: str, tags: Iterable[str], told: Told = NOTHING_TOLD) -> str | None:
     """The one of `tags` that is known here as `tag`, such as `accuracy/val`; else `tag` itself, if it is among them."""
     known = list(tags)
     meant = next((found for key, found in find_curves(known, told).items() if _OURS[key] == tag), tag)

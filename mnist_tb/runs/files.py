@@ -15,6 +15,7 @@ from mnist_tb.runs.locks import sync_folder
 
 _TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")
 _LARGEST_JSON = 2**24
+"""Bytes; what is longer is cut off, and then it is not JSON."""
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -26,7 +26,6 @@ _FOLDER = re.compile(r"^(\d{4,})-(.+)$")
 _UNFINISHED = ".unfinished-run"
 _ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.02
 _MOST_NAMED = 5
-"""Bytes; what is longer is cut off, and then it is not JSON."""
 _KEYS_OF_THE_TRAINING = (
     "error",
     "ended",

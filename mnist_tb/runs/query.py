@@ -15,7 +15,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import seed_of
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
-from mnist_tb.events.curves import Told, best_result, find_curves
+from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_curves
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.folder import Run, find_run, is_trackers, list_run_folders
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _LARGEST_YAML = 2**20
 """Bytes of a hparams.yaml that are read."""
-_NOTHING: Told = {}
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class RunList:
     problems: list[Problem]
 
 
-def list_runs(logdir: Path, told: Told = _NOTHING) -> RunList:
+def list_runs(logdir: Path, told: Told = NOTHING_TOLD) -> RunList:
     """Every run in a log folder. Raises InputError where there is no such folder.
 
     told: which curve of other programs' runs, and of those of a Tracker, is which; the rest is guessed.
@@ -109,7 +108,7 @@ def find_runs(logdir: Path) -> list[tuple[str, Run]]:
     return numbered + [(name, Run(logdir / name)) for name in _foreign_folders(logdir, {name for name, _ in numbered})]
 
 
-def select_runs(logdir: Path, which: Iterable[str], told: Told = _NOTHING) -> RunList:
+def select_runs(logdir: Path, which: Iterable[str], told: Told = NOTHING_TOLD) -> RunList:
     """The runs that are named as in `find_run`, or by a path in the log folder. Raises InputError.
 
     told: as in `list_runs`.
@@ -134,7 +133,9 @@ def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
     return found
 
 
-def add_summary(found: RunList, run: Run, name: str, told: Told = _NOTHING, contents: Contents | None = None) -> None:
+def add_summary(
+    found: RunList, run: Run, name: str, told: Told = NOTHING_TOLD, contents: Contents | None = None
+) -> None:
     """Add what is known of one run, or a problem. contents: its event files', if somebody has read them already."""
     try:
         if run.metrics.exists():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from mnist_tb.events.curves import Told, by_step, find_curves, thin
+from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, find_curves, thin
 from mnist_tb.events.reader import Point
 from mnist_tb.events.tags import PER_CLASS
 
@@ -20,7 +20,6 @@ _DOTS = 2
 """Points beside each other in one character."""
 _LARGEST = 308.2
 """The exponent of ten of the largest number."""
-_NOTHING: Told = {}
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Chart:
     series: Mapping[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
 
 
-def charts(curves: Mapping[str, Sequence[Point]], told: Told = _NOTHING) -> list[Chart]:
+def charts(curves: Mapping[str, Sequence[Point]], told: Told = NOTHING_TOLD) -> list[Chart]:
     """The loss on all splits, the accuracy on all splits, then each other curve by its tag, the classes' last."""
     known = find_curves(curves, told)
     made = []

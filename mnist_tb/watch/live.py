@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.events import records
-from mnist_tb.events.curves import Told
+from mnist_tb.events.curves import NOTHING_TOLD, Told
 from mnist_tb.events.reader import Contents, Reader
 from mnist_tb.events.status import RUNNING, Status, status_from_json
 from mnist_tb.runs.folder import Run
@@ -23,7 +23,6 @@ from mnist_tb.runs.query import Problem, RunList, RunSummary, add_summary, find_
 _POINTS = 1_000
 """How many points of a curve are kept; a wide terminal shows 400."""
 _MOST_READERS = 64
-_NOTHING: Told = {}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class LiveRuns:
     there that have not been read yet. watched: the names of those that are named, or were seen to run.
     """
 
-    def __init__(self, logdir: Path, which: Sequence[str] = (), told: Told = _NOTHING) -> None:
+    def __init__(self, logdir: Path, which: Sequence[str] = (), told: Told = NOTHING_TOLD) -> None:
         self.waiting = 0
         self.watched: set[str] = set()
         self._logdir, self._which, self._told = logdir, which, told

@@ -17,7 +17,7 @@ from helpers.board import TRAINING, start_board, wait_for_runs, write_status
 from helpers.fixtures import Train
 from helpers.ports import free_port
 from mnist_tb import Tracker
-from mnist_tb.board.watch import Watch
+from mnist_tb.board.endings import Endings
 from mnist_tb.cli.main import main
 from mnist_tb.environment import notify
 from mnist_tb.environment.notify import Notifier, end_message
@@ -62,7 +62,7 @@ def heard() -> Iterator[Heard]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     assert condition()
@@ -151,7 +151,7 @@ def test_wrong_addresses_are_said_before_anything_begins(
 
 def test_the_page_tells_of_those_that_fall_silent() -> None:
     told: list[tuple[str, str]] = []
-    watch = Watch(lambda title, text: told.append((title, text)))
+    watch = Endings(lambda title, text: told.append((title, text)))
     old, now = time.time() - 3600, time.time() + 1
     watch.see([{"run": "a", "state": "running", "written": now}])
     for state in ("completed", "failed", "silent"):  # TensorBoard finds old ones later

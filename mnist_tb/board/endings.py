@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from mnist_tb.events.status import RUNNING, SILENT
+from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, RUNNING, SILENT
 
 Tell = Callable[[str, str], Any]
 """Hears a title and a text; raises nothing."""
@@ -19,7 +19,7 @@ _EVERY_SECONDS = 2.0
 _PATIENCE = 20.0
 
 
-class Watch:
+class Endings:
     """The states of all runs as they were last seen. TensorBoard finds them one by one: old ones are no news."""
 
     def __init__(self, tell: Tell) -> None:
@@ -34,13 +34,13 @@ class Watch:
             before = self._states.get(name)
             self._states[name] = state
             is_news = before == RUNNING or (before is None and run.get("written", 0.0) > self._began)
-            if is_news and state in ("completed", "failed", "interrupted", SILENT):
+            if is_news and state in (COMPLETED, FAILED, INTERRUPTED, SILENT):
                 self._tell(f"{name}: {state}", _words(run))
 
 
-def watch(address: str, token: str | None, tell: Tell, ended: threading.Event) -> None:
+def tell_endings(address: str, token: str | None, tell: Tell, ended: threading.Event) -> None:
     """Ask the page at this address what has changed, until `ended` is set. token: of the page."""
-    seen, number = Watch(tell), 0
+    seen, number = Endings(tell), 0
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     while not ended.wait(_EVERY_SECONDS):
         request = urllib.request.Request(f"{address}data/plugin/live/runs?since={number}", headers=headers)
