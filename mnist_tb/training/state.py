@@ -1,4 +1,4 @@
-"""All that training changes, and how it becomes a checkpoint and comes back from one, bit by bit."""
+"""All that training changes, and how it becomes a checkpoint and comes back from one, bit for bit."""
 
 from __future__ import annotations
 
