@@ -114,6 +114,22 @@ def test_the_pointer_lists_the_exact_values_of_all_lines(report: Path, visit: Op
         assert float(value) == pytest.approx(curve["values"][curve["steps"].index(step)], rel=1e-3)
 
 
+def test_a_chart_that_grows_shows_what_is_new(report: Path, visit: Open) -> None:
+    """Its scale upwards was that of the points before the newest one, which was cut off."""
+    plot = visit(report.as_uri()).locator(".plot").first
+    grown = """async ({chart}) => {
+        const line = (steps, values) => [{name: 'p', colour: '#000', steps, values}];
+        chart.show(line([0, 1], [0.1, 0.9]), {fromStart: true, scale: 'linear'});
+        await new Promise(requestAnimationFrame);
+        chart.show(line([0, 1, 2], [0.1, 0.9, 5]));
+        await new Promise(requestAnimationFrame);
+        return [chart.plot.scales.x.max, chart.plot.scales.y.max];
+    }"""
+    steps, values = plot.evaluate(grown)
+    assert steps == 2
+    assert 5 < values < 6
+
+
 def test_scales_zoom_and_smoothing(report: Path, visit: Open) -> None:
     page = visit(report.as_uri())
     chart, plot = page.locator(".chart").first, page.locator(".plot").first

@@ -209,12 +209,12 @@ export class Chart {
     ctx.restore();
   }
 
-  range(u) {
+  range(u) {  // of what is about to be drawn: the scale of the steps is still the last one here
     const {scale, fromStart} = this.choices;
-    const {min, max} = u.scales.x;
+    const steps = u.data[0], [first, last] = u.series[0].idxs;
     const begin = (line) => line.steps[0] + (line.steps.at(-1) - line.steps[0]) / 4;
-    const zoomed = this.zoomed();
-    return extent(this.lines, (line) => zoomed ? min : fromStart ? -Infinity : begin(line), zoomed ? max : Infinity, scale);
+    const zoomed = first > 0 || last < steps.length - 1;
+    return extent(this.lines, (line) => zoomed ? steps[first] : fromStart ? -Infinity : begin(line), zoomed ? steps[last] : Infinity, scale);
   }
 
   rounds(min, max) {  // the round numbers of an uneven scale; where it is short, of an even one
