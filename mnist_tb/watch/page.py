@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -46,6 +47,11 @@ def show_page(runs: LiveRuns, logdir: Path, until_end: bool, told: Told) -> list
     if page.error is not None:
         raise page.error
     return page.runs
+
+
+def has_terminal() -> bool:
+    """Whether somebody can type here: False also where the terminal has been closed since."""
+    return sys.__stdin__ is not None and sys.__stdin__.isatty()
 
 
 class _Changed(Message):
@@ -121,6 +127,9 @@ class TerminalPage(App[None]):
     def _follow(self) -> None:
         worker, spent = get_current_worker(), time.process_time()
         while not worker.is_cancelled:
+            if not self.is_headless and not has_terminal():
+                self.call_later(self.exit)  # else Textual would read the end of its input for ever, as fast as it can
+                return
             try:
                 runs = self._live.update(_READ_SECONDS)
             except InputError as error:

@@ -286,6 +286,23 @@ def test_it_leaves_the_terminal_as_it_was(
     assert termios.tcgetattr(ours) == before
 
 
+def test_it_ends_with_its_terminal(logdir: Path) -> None:
+    """Of a terminal that is not its session's nobody sends a SIGHUP: it went on, as fast as a core can."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--logdir", str(logdir)], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    try:
+        os.close(theirs)
+        heard(ours, b"0020-r20", process)
+        os.close(ours)
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     """A run that begins, goes on and ends, as a program hears it."""
     (tmp_path / "runs").mkdir()
