@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
-from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
+from mnist_tb.config.hyperparameters import LONGEST_NAME, finite_or_none, format_value, short_name
 from mnist_tb.runs.folder import run_number
 
 _MOST_NAMED = 3
@@ -97,12 +98,18 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
     if key == "difference":
         return f"{100 * difference.value:+.2f}"
     if difference.p is None:
-        return "one seed" if key == "verdict" and section.grouped else ""
+        return _untested(section, line) if key == "verdict" and section.grouped else ""
     if key == "interval":
         return f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
     if key == "p":
         return "<0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
     return "significant" if difference.significant else "not significant"
+
+
+def _untested(section: Section, line: Line) -> str:
+    """Why nothing can be said of a group's difference from the best."""
+    few = [each.values["n"] < 2 for each in (line, section.lines[0])]
+    return "one seed" if few[0] else "best: one seed" if few[1] else ""
 
 
 def summary(section: Section) -> str:
@@ -125,7 +132,19 @@ def line_name(section: Section, line: Line) -> str:
     """What a sentence calls a line: its settings where it is a group, else its run."""
     if not section.grouped:
         return str(line.values["run"])
-    return short_name({key: line.values.get(key) for key in section.varying}) or line.runs[0].name
+    return short_name(_telling(section, line)) or line.runs[0].name
+
+
+def _telling(section: Section, line: Line) -> dict[str, Any]:
+    """The settings that tell a line from the others; where they make no short name, those that most lines do not have.
+
+    A recipe such as best.yaml changes ten at once, and the others are not to be called by what they leave as it is.
+    """
+    own = {key: line.values.get(key) for key in section.varying}
+    if all(len(short_name({key: each.values.get(key) for key in own})) <= LONGEST_NAME for each in section.lines):
+        return own
+    usual = {key: statistics.mode(format_value(each.values.get(key)) for each in section.lines) for key in own}
+    return {key: value for key, value in own.items() if format_value(value) != usual[key]}
 
 
 def footnote(section: Section) -> str:

@@ -236,6 +236,7 @@ def test_which_runs(arguments: list[str], names: list[str], logdir: Path, ask: A
         (["compare", "--report", "/no/such/folder/r.html"], "/no/such/folder/r.html: cannot be written: No such file"),
         (["export", "../.."], "../..: is not a run: it has neither metrics.json nor event files"),
         (["runs", "show", "nothing"], "no run called 'nothing'"),
+        (["runs", "show", "77"], "no run called '77'"),
         (["runs", "diff", "1"], "Missing argument 'OTHER'"),
     ],
 )

@@ -60,6 +60,31 @@ def test_what_cannot_be_tested_makes_no_level_stricter(tmp_path: Path) -> None:
     assert "together" not in tables.footnote(section)
 
 
+def test_the_verdict_says_which_of_the_two_has_one_seed(tmp_path: Path) -> None:
+    track(tmp_path, 0.1, FIRST[:1])
+    track(tmp_path, 0.2, SECOND)
+    track(tmp_path, 0.3, SECOND[-1:])
+    (section,) = compare.compare(list_runs(tmp_path).runs, "test_accuracy", group=True)
+    assert [tables.cells(section, line, ["verdict"]) for line in section.lines] == [
+        ["best"], ["best: one seed"], ["one seed"],
+    ]  # fmt: skip
+
+
+def test_lines_are_called_by_what_most_others_are_not(tmp_path: Path) -> None:
+    """A recipe that changes ten settings at once does not lengthen the names of those that change one."""
+    usual = {f"augment.of_some_kind_{number}": 0 for number in range(10)}
+    recipe = dict.fromkeys(usual, 1)
+    for settings in ({"lr": 0.1}, {"lr": 0.2}, {"lr": 0.1, "optimizer.name": "sgd"}, {"lr": 0.1, **recipe}):
+        with Tracker(tmp_path, "run", {"optimizer.name": "adam", **usual, **settings}, dataset="letters") as tracker:
+            tracker.scalars(1, {"accuracy/test": 0.5})
+    (section,) = compare.compare(list_runs(tmp_path).runs, "name", group=True)
+    names = [tables.line_name(section, line) for line in section.lines]
+    assert names[:3] == ["0001-run", "lr0.2", "sgd"]
+    assert names[3].startswith("of_some_kind_01-of_some_kind_11")
+    short = compare.compare(list_runs(tmp_path).runs[:2], "name", group=True)[0]
+    assert [tables.line_name(short, line) for line in short.lines] == ["lr0.1", "lr0.2"], "where there is room for all"
+
+
 def test_the_same_run_twice_is_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     track(tmp_path, 0.1, FIRST[:1])
     assert len(select_runs(tmp_path, ["1", "1", "0001-run", "last"]).runs) == 1
