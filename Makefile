@@ -15,7 +15,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := mnist_tb tests docs benchmarks examples
 
 # A target says which variables it takes: another one of these on the command line is a mistake, and is said.
-GIVEN := $(foreach v,CONFIG LOGDIR RUN PORT DATA REPORT SWEEP ARGS SEED EPOCHS LR BATCH_SIZE DEVICE NAME,\
+GIVEN := $(foreach v,CONFIG LOGDIR RUN PORT DATA REPORT SWEEP ARGS SEED EPOCHS LR BATCH_SIZE DEVICE NAME \
+	config logdir run port data report sweep args seed epochs lr batch_size device name,\
 	$(if $(filter command,$(origin $(v))),$(v)))
 wrong = $(strip $(filter-out $(1),$(GIVEN)))
 takes = @$(if $(wrong),$(error make $@ takes $(1), and not $(wrong); options of the command are given as ARGS="--option value"))
@@ -120,6 +121,7 @@ lint: .venv/ready-to-lint  ## style, likely mistakes, directions of imports, typ
 
 docs: .venv/ready-to-docs  ## the documentation as a website, in build/docs; a broken link fails
 	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --quiet
+	@echo "The documentation: build/docs/index.html"
 
 format: .venv/ready-to-lint  ## lay the code out
 	$(BIN)/ruff format $(SOURCES)

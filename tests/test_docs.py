@@ -56,6 +56,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
             2,
             "make train takes CONFIG LOGDIR DATA ARGS, and not SEED; options of the command are",
         ),
+        ("train lr=0.1", 2, "make train takes CONFIG LOGDIR DATA ARGS, and not lr"),
         ("sweep CONFIG=fast", 2, "make sweep takes SWEEP LOGDIR DATA ARGS, and not CONFIG"),
         ("resume RUN=7 PORT=1 DATA=x", 2, "make resume takes RUN LOGDIR DATA ARGS, and not PORT"),
         ("predict RUN=7", 2, 'Which pictures? make predict RUN=7 ARGS="one.png two.jpg"'),
