@@ -141,7 +141,7 @@ def resume_command(
     if not is_main_process():
         return
     if resumed:
-        click.echo(f"\nThe run: {found.path}")
+        click.echo(f"\nThe run: {found.path}\nSee it:  {board_hint(found.path.parent)}")
     else:
         longer = command_line("resume", found.path, "--epochs", 2 * read_to_resume(found, options)[0].train.epochs)
         click.echo(f"{found.path}: this run is complete; to make it longer: {longer}")

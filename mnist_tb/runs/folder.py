@@ -229,6 +229,8 @@ def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
         return Run(logdir / which)
     newest = "there are" if len(found) <= _MOST_NAMED else f"the last {_MOST_NAMED} of {len(found)} are"
     there = f"{newest} {', '.join(run.name for run in found[-_MOST_NAMED:])}" if found else "it has no runs yet"
+    sweeps = sorted(path.parent.name for path in logdir.glob("*/0001-*"))
+    there += f"; those of a sweep are named as {sweeps[0]}/{which}" if sweeps and which.isdecimal() else ""
     raise InputError(f"{logdir}: no run called {which!r}; {there}")
 
 

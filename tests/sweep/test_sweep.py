@@ -503,6 +503,7 @@ def test_a_trial_is_a_row_and_its_runs_are_runs(
 # ---- Killed, stopped, failed
 
 
+@pytest.mark.timeout(600)  # eight processes that import torch, one after the other
 def test_killed_and_stopped_it_gives_the_same_result(
     zygote: Zygote, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
