@@ -113,6 +113,8 @@ class Worker:
                 return self._report(claimed, f"pruned after epoch {metrics['epoch']}", started)
             accuracies[seed] = float(metrics["val"]["accuracy"])
             seconds += float(metrics["train_seconds"])
+            if seed != self._plan.seeds[-1]:  # a trial of several can take many minutes
+                self._report(claimed, f"{accuracies[seed]:.2%} on validation", started, f"seed {seed} of trial")
         claimed.complete(accuracies, seconds)
         percentages = " ".join(f"{accuracy:.2%}" for accuracy in accuracies.values())
         return self._report(claimed, f"{percentages} on validation", started)
@@ -134,10 +136,11 @@ class Worker:
     def _load_dataset(self, config: Data, terminal: Terminal) -> Dataset:
         return load_dataset(config, terminal.say)
 
-    def _report(self, claimed: ClaimedTrial, outcome: str, started: float) -> None:
+    def _report(self, claimed: ClaimedTrial, outcome: str, started: float, part: str = "Trial") -> None:
+        """Print how a trial, or a part of it, has ended, and how long after the trial began."""
         point = ", ".join(f"{short(key)} {format_value(rounded(value))}" for key, value in claimed.point.items())
         seconds = time.perf_counter() - started
-        line = f"Trial {claimed.number + 1} of {self._plan.trials}: {point}: {outcome}, {seconds:.1f} s\n"
+        line = f"{part} {claimed.number + 1} of {self._plan.trials}: {point}: {outcome}, {seconds:.1f} s\n"
         sys.stdout.write(line)  # in a single write: workers share the terminal
         sys.stdout.flush()
 

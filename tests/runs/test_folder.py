@@ -59,6 +59,8 @@ def test_find_in_a_folder_of_the_log_folder(tmp_path: Path) -> None:
     there = make(tmp_path / "lr", "a")
     for which in ("lr/1", "lr/0001-a", "lr/last"):
         assert find_run(tmp_path, which) == there
+    with pytest.raises(InputError, match="no run called '1'; it has no runs yet; those of a sweep are named as lr/1"):
+        find_run(tmp_path, "1")
     named = tmp_path / "mine"
     named.mkdir()
     with pytest.raises(InputError, match="no run called 'mine'"):

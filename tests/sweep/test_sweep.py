@@ -453,6 +453,9 @@ def test_what_a_sweep_writes(swept: tuple[Plan, Path, str]) -> None:
     assert (config.name, config.train.epochs) == ("tiny-best", 2)
     assert out.startswith("Sweep tiny: 4 trials, 2 seeds each; 2 workers, ")
     assert len(re.findall(r"^Trial \d of 4: lr .*, batch_size .*: .*% .*% on validation, .* s$", out, re.M)) == 4
+    assert (
+        len(re.findall(r"^seed 0 of trial \d of 4: lr .*, batch_size .*: [^ ]*% on validation, .* s$", out, re.M)) == 4
+    )
     assert "\n4 trials: 4 complete\nThe best on validation\n" in out
     assert "What decides whether a trial is among the best: train." in out
     assert f"The best configuration: {folder / 'best.yaml'}" in out
