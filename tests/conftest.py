@@ -40,7 +40,16 @@ if os.environ.get("MNIST_TB_TEST_SEED"):
 _GIVEN_ROOT = os.environ.pop("MNIST_TB_DATA_ROOT", None)  # tests say themselves where their data are
 
 
-LONG = ("test_sweep", "test_browser", "test_resume", "test_team", "test_faults", "test_postgres", "test_download")
+LONG = (
+    "test_sweep",
+    "test_browser",
+    "test_resume",
+    "test_team",
+    "test_faults",
+    "test_postgres",
+    "test_download",
+    "test_readme",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
