@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 
 import mnist_tb
 from helpers.paths import REPOSITORY
+from helpers.shell import commands_of, empty_shell
 from mnist_tb.cli.main import cli
 from mnist_tb.config import presets
 from mnist_tb.config.load import flat_config, load_config
@@ -26,12 +26,7 @@ from mnist_tb.tracking import charts
 README = (REPOSITORY / "README.md").read_text()
 GENERATED = "commands.md"
 PAGES = README + "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md") if path.name != GENERATED)
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", PAGES, re.S)
-    for line in block.splitlines()
-    if not line.startswith(("sbatch ", "kubectl "))
-] + [
+COMMANDS = [command for command in commands_of(PAGES) if not command.startswith(("sbatch ", "kubectl "))] + [
     text for text in re.findall(r"`([^`\n]+)`", PAGES) if text.startswith(("make ", ".venv/bin/mnist-tb ", "mnist-tb "))
 ]
 
@@ -41,10 +36,8 @@ def make_targets() -> set[str]:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Make as from an empty shell: not with the variables of the `make test` that may have started this."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     return subprocess.run(
-        ["make", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        ["make", *arguments], cwd=REPOSITORY, env=empty_shell(), capture_output=True, text=True, check=False
     )
 
 

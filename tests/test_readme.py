@@ -14,13 +14,10 @@ from PIL import Image, ImageDraw
 
 from helpers.board import free_port
 from helpers.paths import REPOSITORY
+from helpers.shell import commands_of, empty_shell
 
 README = (REPOSITORY / "README.md").read_text()
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-]
+COMMANDS = commands_of(README)
 TAKE_DATA = ("live", "train", "resume", "sweep")
 SAID = {
     "make train": "The run: runs/0002-default\n",
@@ -52,32 +49,37 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.timeout(600)
 def test_every_command_in_its_order(checkout: Path, small_mnist: Path) -> None:
     """The data are small and already there: that alone is added."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     assert ["make live", *SAID] == COMMANDS
     for command in COMMANDS:
         words = shlex.split(command)
         words += [f"DATA={small_mnist}"] if words[1] in TAKE_DATA else []
         if words[1] == "live":
-            train_until_ctrl_c([*words, f"PORT={free_port()}"], checkout, environment)
+            train_until_ctrl_c([*words, f"PORT={free_port()}"], checkout)
             continue
-        done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, cwd=checkout, env=empty_shell(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert SAID[command] in done.stdout, done.stdout + done.stderr
         assert "Warning" not in done.stderr
     assert (checkout / "report.html").stat().st_size > 100_000
 
 
-def train_until_ctrl_c(words: list[str], folder: Path, environment: dict[str, str]) -> None:
-    with subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        lines = []
+def train_until_ctrl_c(words: list[str], folder: Path) -> None:
+    process = subprocess.Popen(
+        words, cwd=folder, env=empty_shell(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    lines = []
+    try:
         for line in process.stdout:
             lines.append(line)
             if line.startswith("Press Ctrl-C"):
                 os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) in (0, 2, -signal.SIGINT)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        process.stdout.close()
     said = "".join(lines)
     assert "TensorBoard: http://localhost:" in said
     assert "The run: runs/0001-default\n" in said

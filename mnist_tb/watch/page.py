@@ -49,7 +49,7 @@ def show_page(runs: LiveRuns, logdir: Path, until_end: bool, told: Told) -> list
     return page.runs
 
 
-def has_terminal() -> bool:
+def _has_terminal() -> bool:
     """Whether somebody can type here: False also where the terminal has been closed since."""
     return sys.__stdin__ is not None and sys.__stdin__.isatty()
 
@@ -127,7 +127,7 @@ class TerminalPage(App[None]):
     def _follow(self) -> None:
         worker, spent = get_current_worker(), time.process_time()
         while not worker.is_cancelled:
-            if not self.is_headless and not has_terminal():
+            if not self.is_headless and not _has_terminal():
                 self.call_later(self.exit)  # else Textual would read the end of its input for ever, as fast as it can
                 return
             try:

@@ -295,9 +295,9 @@ def test_it_ends_with_its_terminal(logdir: Path) -> None:
     )  # fmt: skip
     try:
         os.close(theirs)
-        heard(ours, b"0020-r20", process)
-        os.close(ours)
-        process.wait(PATIENCE)
+        with open(ours, "rb", buffering=0):  # closed whatever happens
+            heard(ours, b"0020-r20", process)
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
