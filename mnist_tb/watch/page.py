@@ -27,7 +27,7 @@ from mnist_tb.runs.query import Problem
 from mnist_tb.watch.chart import Chart, charts
 from mnist_tb.watch.live import LiveRun, LiveRuns
 from mnist_tb.watch.widgets import ChartView, RunTable
-from mnist_tb.watch.words import WIDE, WIDER, cell, detail, titles
+from mnist_tb.watch.words import WIDE, WIDER, columns, detail, widths
 
 _EVERY_SECONDS, _LONGEST_PAUSE = 1.0, 3.0
 _REST = 30
@@ -100,7 +100,7 @@ class TerminalPage(App[None]):
         self._is_logarithmic = False
         self._state = ""
         self._words: list[str] = []
-        self._cells: dict[str, tuple[Text, ...]] = {}
+        self._cells: dict[str, list[Text]] = {}
         self._widths: dict[str, int] = {}
         self._wake = threading.Event()
 
@@ -188,26 +188,25 @@ class TerminalPage(App[None]):
     def _show_table(self, shown: Sequence[LiveRun]) -> None:
         """Change those cells that have changed; build the table anew where other runs, or columns, are to be shown."""
         table = self.query_one(RunTable)
-        columns = titles(self.size.width, shown)
-        cells = {run.summary.name: tuple(cell(run, title, self.size.width) for title in columns) for run in shown}
-        rows = [tuple(map(Text, columns)), *cells.values()]
-        widths = {column[0].plain: max(text.cell_len for text in column) for column in zip(*rows, strict=True)}
-        if list(cells) == list(self._cells) and widths == self._widths:
+        found = columns(self.size.width, shown)
+        cells = {run.summary.name: texts for run, *texts in zip(shown, *found.values(), strict=True)}
+        taken = widths(found)
+        if list(cells) == list(self._cells) and taken == self._widths:
             for row, (name, texts) in enumerate(cells.items()):
                 for place, text in enumerate(texts):
                     if text != self._cells[name][place]:
                         table.update_cell_at(Coordinate(row, place), text)
         else:
-            self._build_table(table, widths, cells)
-        self._cells, self._widths = cells, widths
+            self._build_table(table, taken, cells)
+        self._cells, self._widths = cells, taken
 
-    def _build_table(self, table: RunTable, columns: Mapping[str, int], cells: Mapping[str, tuple[Text, ...]]) -> None:
+    def _build_table(self, table: RunTable, taken: Mapping[str, int], cells: Mapping[str, list[Text]]) -> None:
         row = table.cursor_row if table.row_count else 0
         names: list[str | None] = list(cells)
         place = names.index(self._chosen) if row and self._chosen in names else max(min(row, len(cells) - 1), 0)
         with self.prevent(DataTable.RowHighlighted):
             table.clear(columns=True)
-            for title, width in columns.items():
+            for title, width in taken.items():
                 table.add_column(title, width=width)
             for name, texts in cells.items():
                 table.add_row(*texts, key=name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from mnist_tb.events.status import FAILED, INTERRUPTED, KILLED, RUNNING, UNKNOWN
@@ -15,6 +16,10 @@ WIDE, WIDER = 120, 180
 """Columns of a terminal that has room for two charts beside each other, and for three."""
 _OPTIONAL = ("done", "epoch", "val %", "val loss", "test %", "images/s", "data", "tags")
 """Columns that are left out where no run has anything in them."""
+_DISPENSABLE = ("step", "images/s", "val loss", "started")
+"""Columns that a terminal without room for all does without, the first one first."""
+_GAP, _SCROLLBAR = 2, 2
+"""Characters between two columns, and those that a table of more runs than fit needs."""
 _SHORTEST_NAME = 10
 _BAR = 8
 _STYLES = {RUNNING: "bold green", FAILED: "bold red", KILLED: "bold red", INTERRUPTED: "yellow", UNKNOWN: "dim"}
@@ -69,16 +74,29 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def titles(width: int, runs: Sequence[LiveRun]) -> list[str]:
-    """The columns for which there is room, of those that say something."""
-    known = {title for title in _OPTIONAL if any(cell(run, title).plain for run in runs)}
+def columns(width: int, runs: Sequence[LiveRun]) -> dict[str, list[Text]]:
+    """The columns for which a terminal of so many characters has room, of those that say something.
+
+    Returns the title of each, and its cells, one for each run.
+    """
     narrow = ["run", "state", "done", "val %", "test %", "time"]
     wide = ["run", "state", "done", "epoch", "step", "val %", "val loss", "test %", "time", "images/s", "started"]
     shown = narrow if width < WIDE else wide if width < WIDER else [*wide, "data", "tags"]
-    return [title for title in shown if title in known or title not in _OPTIONAL]
+    cells = {title: [_cell(run, title, width) for run in runs] for title in shown}
+    found = {title: column for title, column in cells.items() if title not in _OPTIONAL or any(map(len, column))}
+    for title in _DISPENSABLE:
+        if sum(_GAP + taken for taken in widths(found).values()) <= width - _SCROLLBAR:
+            break
+        found.pop(title, None)
+    return found
 
 
-def cell(run: LiveRun, title: str, width: int = WIDER) -> Text:
+def widths(columns: Mapping[str, Sequence[Text]]) -> dict[str, int]:
+    """The characters that each column takes."""
+    return {title: max([cell_len(title), *(text.cell_len for text in column)]) for title, column in columns.items()}
+
+
+def _cell(run: LiveRun, title: str, width: int) -> Text:
     """What a table says of a run in a column. width: of the terminal."""
     summary = run.summary
     if title == "run":
