@@ -220,7 +220,7 @@ def _escaped(text: str) -> str:
 
 
 _DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs", "status", "p")
-"""Columns that a narrow terminal does without, the first one first; after these, settings from the last one on."""
+"""Columns that a narrow terminal does without, the first one first; then settings, that with fewest values first."""
 
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:
@@ -228,7 +228,9 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
     for section in sections:
         columns = header(section)
         titles = dict(columns)
-        for key in (*_DISPENSABLE, *reversed(section.varying)):
+        settings = section.varying[::-1]
+        settings.sort(key=lambda key: len({format_value(line.values.get(key)) for line in section.lines}))
+        for key in (*_DISPENSABLE, *settings):
             rows = [cells(section, line, columns) for line in section.lines]
             if _width(list(columns.values()), rows) <= console.width:
                 break

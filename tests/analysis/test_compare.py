@@ -161,6 +161,20 @@ def test_a_narrow_terminal(logdir: Path) -> None:
     assert "No room for: " in text.replace("\n", " ")
 
 
+def test_a_narrow_terminal_keeps_the_setting_that_tells_most(tmp_path: Path) -> None:
+    """The one with the most values; others have two."""
+    from rich.console import Console
+
+    for lr in (0.1, 0.2, 0.3):
+        more = {f"another_setting_{i}": 1 if lr < 0.3 else 2 for i in range(9)}
+        with Tracker(tmp_path, "run", {**more, "lr": lr, "zero": lr < 0.3}) as tracker:
+            tracker.scalars(1, {"accuracy/test": lr})
+    console = Console(file=io.StringIO(), width=70, force_terminal=True)
+    tables.print_sections(compare.compare(list_runs(tmp_path).runs), console)
+    text = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert re.search(r"^ *run .* lr *$", text, re.M), text
+
+
 def test_without_an_accuracy_no_run_is_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for lr in (0.1, 0.2):
         with Tracker(tmp_path, "run", {"lr": lr}) as tracker:
