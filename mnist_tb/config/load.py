@@ -172,7 +172,7 @@ def _put(values: dict[str, Any], key: str, value: Any, source: str, places: dict
 
 def _suggest(key: str) -> str:
     groups = [name for name, field in Config.model_fields.items() if is_group(field.annotation)]
-    return did_you_mean(key, [*_flat_defaults(), *groups])
+    return did_you_mean(key.replace("learning_rate", "lr"), [*_flat_defaults(), *groups])
 
 
 _LIMITS = {

@@ -133,7 +133,7 @@ def test_wrong_value_in_a_file_names_its_line(key: str, value: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("override", "right"),
     [("trian.lr=1", "train"), ("lr=1", "train.lr"), ("train.epoch=1", "train.epochs"), ("optimizer.lr=1", "train.lr"),
-     ("data.vlidation=3", "data.validation")],
+     ("data.vlidation=3", "data.validation"), ("learning_rate=1", "train.lr"), ("train.learning_rate=1", "train.lr")],
 )  # fmt: skip
 def test_misspelt_key_gets_the_nearest_one(override: str, right: str) -> None:
     assert f"did you mean {right}?" in refusal(override)
