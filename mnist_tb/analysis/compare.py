@@ -125,9 +125,10 @@ def _seeds_needed(groups: Sequence[tuple[RunSummary, ...]], differences: Sequenc
 
 
 def _by_configuration(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, ...]]:
+    """Runs whose settings, but for the seed, are the same; one that says nothing of its settings is by itself."""
     groups: dict[str, list[RunSummary]] = {}
     for run in runs:
-        key = json.dumps(hyperparameters(run.settings), sort_keys=True, default=str)
+        key = json.dumps(hyperparameters(run.settings), sort_keys=True, default=str) if run.settings else str(run.path)
         groups.setdefault(key, []).append(run)
     return [tuple(members) for members in groups.values()]
 

@@ -425,6 +425,15 @@ def test_runs_of_others(others: Path, ask: Answer) -> None:
     assert [line["run"] for line in csv.DictReader(io.StringIO(out))] == ["lit/version_0", "x"]
 
 
+def test_runs_of_unknown_settings_are_no_repeats_of_each_other(tmp_path: Path, ask: Answer) -> None:
+    for name, accuracy in (("a", 0.5), ("b", 0.75)):
+        with SummaryWriter(str(tmp_path / name)) as writer:
+            writer.add_scalar("test/accuracy", accuracy, 1)
+    out, _ = ask("compare", "--group", "--logdir", tmp_path, "--format", "json")
+    (section,) = json.loads(out)
+    assert {(*line["runs"], line["test_accuracy"]) for line in section["lines"]} == {("a", 0.5), ("b", 0.75)}
+
+
 def test_which_curve_is_which_may_be_told(tmp_path: Path, ask: Answer) -> None:
     """Else it is guessed: of two curves that may be the validation's, the shorter name."""
     with SummaryWriter(str(tmp_path / "theirs")) as writer:
