@@ -106,7 +106,7 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 gpu: .venv/peers  ## on a machine with a CUDA GPU: tests, speed, accuracy, into benchmarks/gpu.md: needs MNIST (DATA=folder)
 	$(BIN)/python benchmarks/gpu.py --data-root $(DATA) $(ARGS)
 
-accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), a quarter of an hour
+accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), up to an hour and a half
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA) $(ARGS)
 
 .venv/peers: .venv/ready-to-test benchmarks/requirements.txt
