@@ -220,7 +220,7 @@ def _escaped(text: str) -> str:
 
 
 _DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs", "status", "p")
-"""Columns that a narrow terminal does without, the first one first; then settings, that with fewest values first."""
+"""Columns that a narrow terminal does without, the first one first; then settings, the fewest values first."""
 
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:

@@ -84,10 +84,12 @@ def columns(width: int, runs: Sequence[LiveRun]) -> dict[str, list[Text]]:
     shown = narrow if width < WIDE else wide if width < WIDER else [*wide, "data", "tags"]
     cells = {title: [_cell(run, title, width) for run in runs] for title in shown}
     found = {title: column for title, column in cells.items() if title not in _OPTIONAL or any(map(len, column))}
+    taken = widths(found)
     for title in _DISPENSABLE:
-        if sum(_GAP + taken for taken in widths(found).values()) <= width - _SCROLLBAR:
+        if sum(taken.values()) + _GAP * len(taken) <= width - _SCROLLBAR:
             break
         found.pop(title, None)
+        taken.pop(title, None)
     return found
 
 
