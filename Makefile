@@ -86,7 +86,7 @@ live: $(READY)  ## train, and watch it in TensorBoard from the first step on: PO
 test: .venv/ready-to-test  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-coverage:  ## the same, and which lines it reaches, at least nine in ten: almost twice the time
+coverage:  ## the same, and which lines it reaches, at least nine in ten: a third more time
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term $(ARGS)"
 
 torture: .venv/ready-to-test  ## kill a training at fifty random instants, and compare the resumed runs with an uninterrupted one
