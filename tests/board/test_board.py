@@ -152,6 +152,23 @@ def test_a_running_run_that_says_nothing_is_silent() -> None:
     assert snapshot.state_of("completed", 1e9) == "completed"
 
 
+def test_a_run_whose_file_is_half_read_is_not_silent() -> None:
+    """TensorBoard reads it bit by bit: its old statuses say that it runs. A killed one stays as it is."""
+    now = [0.0]
+    kept = Snapshot(clock=lambda: now[0])
+
+    def shown(at: float, state: str, written: float) -> dict[str, str]:
+        now[0] = at
+        answer = kept.answer([entry("killed", "silent", written=5), entry("a", state, written=written)], 0)
+        return {run["run"]: run["state"] for run in answer["runs"]}
+
+    assert shown(0, "silent", 1) == shown(2, "silent", 7) == {}
+    assert shown(4, "silent", 9) == {"killed": "silent"}
+    assert shown(5, "completed", 12) == {"killed": "silent", "a": "completed"}
+    assert shown(6, "running", 900) == {"killed": "silent", "a": "running"}
+    assert shown(40, "silent", 900) == {"killed": "silent", "a": "silent"}, "one that was shown falls silent at once"
+
+
 # ---- Over HTTP
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from helpers.paths import REPOSITORY
@@ -45,14 +46,16 @@ def write_status(folder: Path, state: Status, wall_time: float | None = None) ->
 
 
 def wait_for_runs(address: str, count: int, token: str = "") -> None:
-    end = time.monotonic() + 60
+    """Wait until the page shows so many runs, and until none of those that have ended says anything new."""
+    end, seen, since = time.monotonic() + 60, None, 0.0
     while time.monotonic() < end:
-        try:
-            if len(get(f"{address}/data/plugin/live/runs", token)["names"]) >= count:
-                time.sleep(2)  # and all that they hold
+        with contextlib.suppress(OSError):
+            answer = get(f"{address}/data/plugin/live/runs", token)
+            ended = [run for run in answer["runs"] if run["state"] != "running"]
+            if ended != seen or len(answer["names"]) < count:
+                seen, since = ended, time.monotonic()
+            elif time.monotonic() - since > 2:
                 return
-        except OSError:
-            pass
         time.sleep(0.3)
     raise AssertionError(f"{count} runs were not there within a minute")
 
@@ -87,12 +90,7 @@ def read_address(process: subprocess.Popen[str] | Forked) -> str:
 
 
 def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()] + [
-        int(pid)
-        for task in Path(f"/proc/{parent}/task").iterdir()
-        if task.name != str(parent)
-        for pid in (task / "children").read_text().split()
-    ]
+    return [child.pid for child in psutil.Process(parent).children()]
 
 
 NAME = "0001-digits"
