@@ -18,6 +18,8 @@ from mnist_tb.errors import InputError
 STALL_SECONDS = 30.0
 """A download that receives nothing for this long is aborted. Socket timeouts do not cover DNS look-ups; this does."""
 _SOCKET_SECONDS = 10.0
+_BEGUN = "begun"
+"""A file that the child process makes once it has imported torchvision: the first time that can take a minute."""
 
 
 class DownloadError(Exception):
@@ -63,7 +65,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
-    """Run a command that writes to `folder`; kill it after `seconds`, or when the folder stops growing.
+    """Run a command that writes to `folder`; kill it after `seconds`, or when it began and the folder stops growing.
 
     Raises DownloadError with what the command printed if it fails.
     """
@@ -76,7 +78,7 @@ def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
             time.sleep(0.1)
             now = time.monotonic()
             previous, size = size, _folder_size(folder)
-            if size != previous:
+            if size != previous or not (folder / _BEGUN).exists():
                 last_change = now
             if now - start > seconds:
                 raise DownloadError(f"not finished within {seconds:.0f} s (data.download_seconds)")
@@ -110,6 +112,7 @@ def _download(name: str, root: str, mirror: str) -> None:
 
     from torchvision import datasets
 
+    (Path(root) / _BEGUN).touch()
     socket.setdefaulttimeout(_SOCKET_SECONDS)
     with_mirrors = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
     if name in with_mirrors:

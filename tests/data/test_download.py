@@ -116,6 +116,15 @@ def test_stalled_download_is_aborted(mirror: Mirror, tmp_path: Path, monkeypatch
     assert "no data received for 4 s" in failure(tmp_path / "data", mirror.url)
 
 
+def test_a_slow_start_is_no_stall(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is new or busy the import of torchvision alone takes longer than a network may be silent."""
+    monkeypatch.setattr(download, "STALL_SECONDS", 4.0)
+    with (tmp_path / "hooks" / "sitecustomize.py").open("a") as hook:
+        hook.write("    import time\n    time.sleep(6)\n")
+    fetch("mnist", tmp_path, tmp_path / "raw", mirror.url, seconds=120)
+    assert len(list((tmp_path / "raw").iterdir())) == 4
+
+
 def test_slow_download_hits_the_time_limit(mirror: Mirror, tmp_path: Path) -> None:
     def trickle(handler: BaseHTTPRequestHandler, content: bytes) -> None:
         for i in range(len(content)):
@@ -173,13 +182,15 @@ def test_mirror_is_rejected_for_a_dataset_that_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits"])
-def test_every_dataset_is_downloaded_by_its_torchvision_class(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_dataset_is_downloaded_by_its_torchvision_class(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchvision import datasets
 
     calls: list[tuple[str, dict[str, object]]] = []
     for kind in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"):
         monkeypatch.setattr(datasets, kind, lambda root, kind=kind, **options: calls.append((kind, options)))
-    monkeypatch.setattr(sys, "argv", ["download", name, "root", ""])
+    monkeypatch.setattr(sys, "argv", ["download", name, str(tmp_path), ""])
     timeout = socket.getdefaulttimeout()
     try:
         assert download.main() == 0
