@@ -19,7 +19,7 @@ from results import machine, spread, table, write_section
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 
-STATUS = Status(phase="training", dataset="mnist", device="cpu", precision="fp32", epoch=1, epochs=3, steps=0)
+STATUS = Status(phase="training", dataset="mnist", device="cpu", precision="fp32")  # no epochs: the page shows steps
 RUN = "0001-quiet"
 
 
@@ -54,6 +54,7 @@ def in_time_series(page: Page, writer: EventWriter, values: int) -> list[float]:
 
     def write(value: int) -> None:
         writer.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
+        writer.live(2**value, replace(STATUS, step=2**value).to_json())  # as a training does
 
     def shown() -> int:
         """What the tooltip says near the right end; not at it, where the line of the selected step says nothing."""

@@ -30,7 +30,7 @@ _LISTEN_SECONDS = 0.5
 """How often to check for a signal: one that reaches another thread does not wake the thread that waits."""
 _EVERYWHERE = re.compile(r"//(0\.0\.0\.0|\[::\]):")
 """An address to listen at, to which no browser goes."""
-_SETTINGS = '<script src="data/plugin/live/static/settings.js"></script>'
+_SCRIPTS = "".join(f'<script src="data/plugin/live/static/{name}.js"></script>' for name in ("settings", "reload"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _plugins() -> list[object]:
 
 
 def _assets() -> IO[bytes]:
-    """TensorBoard's page as a zip file, with our settings, which are loaded before it starts."""
+    """TensorBoard's page as a zip file, with our scripts, which are loaded before it starts."""
     return io.BytesIO(_patched())
 
 
@@ -186,6 +186,6 @@ def _patched() -> bytes:
             content = old.read(entry)
             if entry.filename == "index.html":
                 before, found, after = content.partition(b'<script src="index.js')
-                content = before + _SETTINGS.encode() + found + after
+                content = before + _SCRIPTS.encode() + found + after
             new.writestr(entry.filename, content)
     return patched.getvalue()

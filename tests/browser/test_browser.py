@@ -214,6 +214,28 @@ def test_every_address_reloads_by_itself_from_the_first_visit(training: tuple[st
     assert min(asked.values()) >= 3
 
 
+def test_it_reloads_when_something_is_new(finished: Run, tmp_path: Path, visit: Open) -> None:
+    """By the clock alone it would dim every chart for nothing, each two seconds. What is new is there soon."""
+    run = shutil.copytree(finished.path, tmp_path / "0001-finished")
+    with served(tmp_path, 1) as address:
+        page = visit(f"{address}#timeseries")
+        page.locator("scalar-card").first.wait_for(timeout=30_000)
+        asked: list[Request] = []
+        page.on("request", lambda request: asked.append(request) if request.url == f"{address}data/runs" else None)
+        for _ in range(5):  # first it gets all that was there
+            asked.clear()
+            page.wait_for_timeout(8_000)
+            if len(asked) <= 1:
+                break
+        assert len(asked) <= 1, "it reloads twice a minute at the least, for pictures that are no news"
+        asked.clear()
+        with EventWriter(run) as writer:
+            writer.scalars(1, {"accuracy/new": 0.5})
+        write_status(run, replace(TRAINING, state="completed", step=9_000))
+        page.locator('scalar-card [title="accuracy/new"]').first.wait_for(timeout=20_000)
+        assert asked
+
+
 def test_settings_are_the_users(training: tuple[str, Path], context: BrowserContext, visit: Open) -> None:
     """Ours are applied once, beside those that are there already; what is changed afterwards stays so."""
     page = visit(training[0])
@@ -505,12 +527,14 @@ def test_a_hidden_tab_asks_nothing(two: str, visit: Open) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/plugin/live/runs" in request.url else None)
     hide = "hidden => Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true})"
-    page.frames[1].evaluate(hide, True)
+    for frame in page.frames:
+        frame.evaluate(hide, True)
     page.wait_for_timeout(1_500)  # what is under way ends
     asked.clear()
     page.wait_for_timeout(2_500)
     assert asked == []
-    page.frames[1].evaluate(hide, False)
+    for frame in page.frames:
+        frame.evaluate(hide, False)
     page.wait_for_event("request", lambda request: "/plugin/live/runs" in request.url, timeout=30_000)
 
 

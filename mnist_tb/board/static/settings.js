@@ -1,5 +1,5 @@
-// Loaded before TensorBoard starts, on every address of `mnist-tb board`: the page reloads its data every two seconds,
-// curves are drawn as they are, and Time Series begins with those that matter, pinned.
+// Loaded before TensorBoard starts, on every address of `mnist-tb board`: the page reloads its data (reload.js), curves
+// are drawn as they are, and Time Series begins with those that matter, pinned.
 (() => {
   const SETTINGS = '_tb_global_settings', DONE = 'mnist_tb_settings', OUTLIERS = '_ignoreYOutliers';
   const PINS = 'tb-saved-scalar-pins', PINNED = ['loss/train', 'loss/val', 'accuracy/train', 'accuracy/val'];
