@@ -12,6 +12,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 SOURCES := mnist_tb tests docs benchmarks examples
 
 # A target says which variables it takes: another one of these on the command line is a mistake, and is said.
@@ -23,7 +24,7 @@ takes = @$(if $(wrong),$(error make $@ takes $(1), and not $(wrong); options of 
 data = $(if $(filter DATA,$(GIVEN)),--data-root "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume evaluate predict compare sweep report board watch live test coverage torture bench gpu accuracy lint docs format screenshots lock clean
+.PHONY: help setup train resume evaluate predict compare sweep report board watch live test test-slow coverage torture bench gpu accuracy lint docs format screenshots lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,11 +84,15 @@ live: $(READY)  ## train, and watch it in TensorBoard from the first step on: PO
 	$(call takes,CONFIG LOGDIR PORT DATA ARGS)
 	@$(BIN)/mnist-tb train --board --port "$(PORT)" --config "$(CONFIG)" --logdir "$(LOGDIR)" $(data) $(ARGS)
 
-test: .venv/ready-to-test  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: .venv/ready-to-test  ## all tests but the slow ones: under eight minutes on two cores
+	$(PYTEST) -m "not slow" $(ARGS)
 
-coverage:  ## the same, and which lines it reaches, at least nine in ten: a third more time
-	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term $(ARGS)"
+test-slow: .venv/ready-to-test  ## those whose tests take ten seconds or so: killed sweeps, browsers, databases; a quarter of an hour
+	$(PYTEST) -m slow $(ARGS)
+
+coverage:  ## both, and which lines they reach, at least nine in ten: a third more time
+	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report= --cov-fail-under=0 $(ARGS)"
+	@$(MAKE) --no-print-directory test-slow ARGS="--cov --cov-append --cov-report=term $(ARGS)"
 
 torture: .venv/ready-to-test  ## kill a training at fifty random instants, and compare the resumed runs with an uninterrupted one
 	PYTHONPATH=tests $(BIN)/python -m helpers.killing $(ARGS)

@@ -111,12 +111,14 @@ def test_to_add_a_metric_to_validation(copy: Path) -> None:
     assert curves["top2_accuracy/val"][-1][1] > curves["accuracy/val"][-1][1]
 
 
+@pytest.mark.slow
 def test_to_add_a_picture_of_the_result(copy: Path) -> None:
     assert applied(PATCHES["a picture of the result"], copy) <= 3
     events = EventAccumulator(str(trained(copy).path)).Reload()
     assert "filters/conv1_sorted" in events.Tags()["images"]
 
 
+@pytest.mark.slow
 def test_to_add_an_optimiser(copy: Path) -> None:
     assert applied(PATCHES["an optimiser"], copy) <= 3
     run = trained(copy, "optimizer.name=adagrad", "train.lr=0.01")
@@ -124,6 +126,7 @@ def test_to_add_an_optimiser(copy: Path) -> None:
     assert run.name == "0001-digits-adagrad-ep1-lr0.01"
 
 
+@pytest.mark.slow
 def test_to_add_a_dataset_of_the_family(copy: Path) -> None:
     assert applied(PATCHES["a dataset of the family"], copy) <= 3
     random = np.random.default_rng(0)

@@ -16,6 +16,8 @@ from helpers.board import free_port
 from helpers.paths import REPOSITORY
 from helpers.shell import commands_of, empty_shell
 
+pytestmark = pytest.mark.slow
+
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = commands_of(README)
 TAKE_DATA = ("live", "train", "resume", "sweep")

@@ -371,6 +371,7 @@ def test_the_page_is_as_strict_as_tensorboards_own(address: str) -> None:
 PYTHON_LOADER = "import sys; sys.modules['tensorboard_data_server'] = None; from mnist_tb.cli.main import main; main()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["fast loader", "Python loader"])
 def test_odd_folders_hide_no_run_and_stop_no_answer(loader: str, finished: Run, tmp_path: Path, seed: int) -> None:
     for name in ("0001-healthy", "0900-healthy"):

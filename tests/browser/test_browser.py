@@ -31,6 +31,8 @@ from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.tracking.charts import group_name
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = "_tb_global_settings"
 
 
@@ -224,7 +226,7 @@ def test_it_reloads_when_something_is_new(finished: Run, tmp_path: Path, visit: 
         page.on("request", lambda request: asked.append(request) if request.url == f"{address}data/runs" else None)
         for _ in range(5):  # first it gets all that was there
             asked.clear()
-            page.wait_for_timeout(8_000)
+            page.wait_for_timeout(6_000)
             if len(asked) <= 1:
                 break
         assert len(asked) <= 1, "it reloads twice a minute at the least, for pictures that are no news"

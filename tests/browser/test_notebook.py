@@ -22,6 +22,8 @@ from helpers.ports import free_port
 from helpers.processes import wait_until_gone
 from mnist_tb.runs.folder import Run
 
+pytestmark = pytest.mark.slow
+
 BOARD = "from mnist_tb.notebook import board, _pages\nboard({logdir!r}, height=700)"
 PROCESS = "print([page.process.pid for page in _pages.values()])"
 PLAIN = "%load_ext tensorboard\n%tensorboard --logdir {logdir!r} --port {port}"

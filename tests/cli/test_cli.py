@@ -107,6 +107,7 @@ def test_train_prints_plain_lines_and_where_the_run_is(train: Train, capsys: pyt
     assert "Row: true class, column: predicted class" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 140])
 def test_train_shows_a_progress_bar_on_a_terminal(columns: int, tmp_path: Path) -> None:
     """At the usual width no number is cut; with room for it there is a bar, too."""

@@ -18,6 +18,8 @@ from helpers.board import read_address
 from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted(path.relative_to(REPOSITORY / "configs") for path in (REPOSITORY / "configs").rglob("*.yaml"))
 
 

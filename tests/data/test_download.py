@@ -24,6 +24,8 @@ from mnist_tb.data.datasets import load_dataset
 from mnist_tb.data.download import DownloadError, fetch
 from mnist_tb.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 

@@ -208,6 +208,7 @@ def test_waiting_between_two_points_is_found(train: Train, monkeypatch: pytest.M
         train(*ARGUMENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_device")
 def test_stopped_and_resumed_on_the_device(train: Train, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an epoch: optimiser, averaged weights and the open window come back to the device."""

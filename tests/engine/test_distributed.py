@@ -29,6 +29,8 @@ from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint
 from mnist_tb.training.signals import Interruption
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("--set", "precision=fp32", "--set", "optimizer.name=sgd", "--set", "optimizer.momentum=0", "--lr", "0.05")
 """Adam makes a whole step of a gradient that is nothing but rounding."""
 

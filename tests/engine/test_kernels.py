@@ -152,6 +152,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert all(torch.equal(one, two) for one, two in zip(single, other, strict=True))
 
 
+@pytest.mark.slow
 def test_many_calls_by_more_threads_than_cores_come_to_the_same() -> None:
     """Threads that fall asleep, come late, or are called away in the middle of their piece."""
     network = models.build((16, 16, 16), 1, CPU)
@@ -288,6 +289,7 @@ def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
     assert run_alone(code).split() == ["1", "True", "True"]
 
 
+@pytest.mark.slow
 def test_no_page_faults_in_the_steady_state() -> None:
     code = """
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -167,6 +167,7 @@ def test_the_page_tells_of_those_that_fall_silent() -> None:
     assert told[1:] == [("quick: completed", "test accuracy 99.10%"), ("a: failed", "the disk is full")]
 
 
+@pytest.mark.slow
 def test_the_page_tells_of_a_run(heard: Heard, tmp_path: Path) -> None:
     write_status(tmp_path / "0001-old", replace(TRAINING, state="completed"))
     write_status(tmp_path / "0002-new", TRAINING)

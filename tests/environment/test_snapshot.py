@@ -55,6 +55,7 @@ def of(run: Run) -> dict:  # type: ignore[type-arg]
     return snapshot.read_environment(run)
 
 
+@pytest.mark.slow
 def test_a_dirty_tree_is_repeated_bit_for_bit(tmp_path: Path) -> None:
     """By the commands that `runs reproduce` prints, in another folder. The change to the code changes the weights."""
     project, there = tmp_path / "project", tmp_path / "elsewhere"

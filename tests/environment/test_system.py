@@ -134,6 +134,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_MOST_COST", 1.0)
 
 
+@pytest.mark.slow
 def test_curves_of_a_training_one_point_a_step(train: Train, often: None) -> None:
     """And they make no difference to it."""
     options = ("--epochs", "12", "--set", "tracking.projector=false")

@@ -40,6 +40,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_named_places(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """One run, killed at one place after the other."""
     for place in PLACES:
@@ -62,6 +63,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_again_and_again(zygote: Zygote, whole: Run, small_disk: Path) -> None:
     """At each size the disk is full at another place; the run goes on each time there is a little more room."""
     failed_at = set()
@@ -108,6 +110,7 @@ def writable(run: Run) -> None:
         run.last_checkpoint.parent.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only(
     zygote: Zygote, whole: Run, tmp_path: Path, read_only: Callable[[Run], str]
 ) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.paths import REPOSITORY
 
 GUILTY = """
@@ -46,6 +48,7 @@ def test_starts_nothing():
 """
 
 
+@pytest.mark.slow
 def test_a_test_that_leaves_something_fails_by_name(tmp_path: Path) -> None:
     mark = f"left-by-{os.getpid()}-{tmp_path.name}"
     guilty = tmp_path / "test_guilty.py"

@@ -15,6 +15,8 @@ from helpers.notebooks import execute
 from helpers.paths import REPOSITORY
 from mnist_tb import load_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def notebook() -> NotebookNode:

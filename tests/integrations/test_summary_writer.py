@@ -241,6 +241,7 @@ def test_one_run_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert [line["n"] for line in section["lines"]] == [2], "two seeds of one configuration"
 
 
+@pytest.mark.slow
 def test_how_it_ends(tmp_path: Path) -> None:
     """Closed, by an error, by nothing at all, killed; in a program of its own."""
     program = """

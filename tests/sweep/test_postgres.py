@@ -21,6 +21,8 @@ from mnist_tb.runs.folder import list_run_folders
 from mnist_tb.sweep.locks import PostgresLocks
 from mnist_tb.sweep.plan import load_plan
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

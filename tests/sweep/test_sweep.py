@@ -506,6 +506,7 @@ def test_a_trial_is_a_row_and_its_runs_are_runs(
 # ---- Killed, stopped, failed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # eight processes that import torch, one after the other
 def test_killed_and_stopped_it_gives_the_same_result(
     zygote: Zygote, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -717,6 +718,7 @@ def test_an_error_of_the_storage_is_one_sentence() -> None:
         raise optuna.exceptions.StorageInternalError("a reason\nand more")
 
 
+@pytest.mark.slow
 def test_two_machines_with_one_journal(zygote: Zygote, tmp_path: Path) -> None:
     """Two commands with separate log folders share the trials; the journal may be on another disk."""
     file = write_file(tmp_path, trials=6)

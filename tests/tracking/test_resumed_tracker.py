@@ -47,6 +47,7 @@ PROGRAM = """if True:
     tracker.close()"""
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_each_point_is_written_once(tmp_path: Path) -> None:
     """At random instants; the state goes through JSON."""
     instants, end = random.Random(4), 200
@@ -123,6 +124,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_make_one_run(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(IN_TWO)
     subprocess.run(torchrun(2, str(tmp_path / "two.py"), str(tmp_path / "runs")), check=True, timeout=120)

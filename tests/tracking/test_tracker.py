@@ -112,6 +112,7 @@ def test_it_runs_while_it_runs_and_is_killed_when_it_was(tmp_path: Path) -> None
     assert list_runs(tmp_path).runs[0].status == "killed"
 
 
+@pytest.mark.slow
 def test_nobody_closes_it(tmp_path: Path) -> None:
     """The end of the program does: nothing is lost, and how it ended is known, in a program of its own."""
     program = """
@@ -201,6 +202,7 @@ def test_predictions_are_tensors_arrays_or_lists(given: Any, tmp_path: Path) -> 
     assert found["confidence"].tolist() == [0.75, 0.5, 1.0]
 
 
+@pytest.mark.slow
 def test_the_example(tmp_path: Path, digits: Dataset, train: Train) -> None:
     """It trains another network on FashionMNIST's files, in their format, here with digits in them."""
     raw = tmp_path / "data" / "FashionMNIST" / "raw"

@@ -51,12 +51,14 @@ def resume(run: Run, *arguments: str) -> int:
 # ---- Killed and stopped
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(zygote: Zygote, tmp_path: Path, seed: int) -> None:
     """Eight kills: two runs, four times each."""
     survived, tried, wrong = killing.torture(zygote, tmp_path, 8, 4, seed)
     assert (survived, tried, wrong) == (2, 2, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_of_an_epoch(
     number: signal.Signals, code: int, zygote: Zygote, whole: Run, tmp_path: Path
@@ -75,6 +77,7 @@ def test_stopped_in_the_middle_of_an_epoch(
     assert killing.differences(killing.complete(zygote, tmp_path), whole) == []
 
 
+@pytest.mark.slow
 def test_a_page_that_stayed_open_shows_one_curve(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """It had read what was written after the last checkpoint, and is not told that again."""
     code, _, _ = zygote.run(*killing.command(tmp_path), kill=Place("mnist_tb.train.log_training", 12))
@@ -150,6 +153,7 @@ def test_a_complete_run_is_left_as_it_is(completed: Run, capsys: pytest.CaptureF
     assert {path: path.read_bytes() for path in completed.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_more_epochs_make_it_longer(completed: Run, train: Train, tmp_path: Path) -> None:
     assert resume(completed, "--epochs", "5") == 0
     whole = train("--epochs", "5", logdir=tmp_path / "whole")
@@ -171,6 +175,7 @@ def test_evaluating_again_does_not_take_the_curves_away(completed: Run) -> None:
     assert len(after["loss/train"]) == len(before["loss/train"]) + 1
 
 
+@pytest.mark.slow
 def test_what_failed_goes_on_once_the_cause_is_gone(zygote: Zygote, whole: Run, tmp_path: Path) -> None:
     """No file may grow beyond 300 kB, as on a full disk: the checkpoint cannot be written."""
     limit = (
@@ -357,6 +362,7 @@ def test_what_is_noted_after_the_mark_does_not_count(tmp_path: Path) -> None:
     assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == [1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_counts_no_event_that_came_after_it(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the thread that saves comes to it late."""
     save, submit, lengths = checkpoint.save, AsyncCheckpointer.submit, {}
