@@ -2,19 +2,22 @@
 // all is answered: here it reloads while the runs have something new, and spends at most a third of the time on it.
 (() => {
   const OURS = 2 ** 32;  // a period of settings.js is longer; with one that the user has chosen TensorBoard does as it does
-  const ASK = 1000, LEAST = 2000, MOST = 30_000, TICK = 200;  // milliseconds
+  const ASK = 1000, PATIENCE = 20_000, LEAST = 2000, MOST = 30_000, TICK = 200;  // milliseconds
   const WHILE = 12_000;  // after each piece of news: a training that is alive has some every ten seconds
   const {setTimeout: once, setInterval: repeat, fetch} = window;
   let server = null, number = 0;  // of the newest answer to `runs`, see board/snapshot.py
   let news = performance.now(), reloaded = news, busy = 0, open = 0, opened = 0;
 
   async function ask() {
-    if (document.hidden) return;
-    try {
-      const answer = await (await fetch(`data/plugin/live/runs?since=${number}`)).json();
-      if (answer.server !== server || answer.number !== number) news = performance.now();
-      ({server, number} = answer);
-    } catch { /* it is too busy, or has ended: TensorBoard says so */ }
+    if (!document.hidden) {
+      try {
+        const options = {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)};
+        const answer = await (await fetch(`data/plugin/live/runs?since=${number}`, options)).json();
+        if (answer.server !== server || answer.number !== number) news = performance.now();
+        ({server, number} = answer);
+      } catch { /* it is too busy, or has ended: TensorBoard says so */ }
+    }
+    once(ask, ASK);  // one question at a time
   }
 
   function isTime() {
@@ -54,5 +57,5 @@
     this.addEventListener('loadend', end, {once: true});
     return send.apply(this, content);
   };
-  repeat(ask, ASK);
+  ask();
 })();
