@@ -148,6 +148,7 @@ def open_to_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_page_that_others_can_reach_is_seen_with_the_address_alone(open_to_all: str, context: BrowserContext) -> None:
     local = re.sub(r"//[^/:]+", "//127.0.0.1", open_to_all)
     plain = local.partition("?")[0]

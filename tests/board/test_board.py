@@ -432,6 +432,7 @@ def test_a_tab_that_cannot_be_imported_leaves_tensorboard_alone() -> None:
 # ---- The command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_it_and_nothing_stays_behind(number: signal.Signals, logdir: Path) -> None:
     process, address = start_board("--logdir", str(logdir), "--port", str(free_port()))

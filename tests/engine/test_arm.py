@@ -15,6 +15,8 @@ from helpers.fixtures import missing
 from mnist_tb import model as models
 from mnist_tb.engine import kernels
 
+pytestmark = pytest.mark.slow
+
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 COUNT = 21
 

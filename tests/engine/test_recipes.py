@@ -253,6 +253,7 @@ SETTINGS = {**AUGMENTATION, "averaging.name": "ema", "averaging.decay": 0.95, "t
 RECIPE = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 
 
+@pytest.mark.slow
 def test_resumed_recipe_equals_an_uninterrupted_one(train: Train, tmp_path: Path) -> None:
     whole = train(*RECIPE, "--epochs", "4", logdir=tmp_path / "whole")
     part = train(*RECIPE, "--epochs", "2", logdir=tmp_path / "part")

@@ -134,6 +134,7 @@ def train_with_page(zygote: Zygote, logdir: Path, hold: Place | None = None) -> 
     return zygote.start(*killing.command(logdir), "--board", "--no-browser", hold=hold)
 
 
+@pytest.mark.slow
 def test_a_page_that_is_killed_leaves_the_training_alone(zygote: Zygote, tmp_path: Path) -> None:
     """Killed while it trains."""
     process = train_with_page(zygote, tmp_path, hold=Place("mnist_tb.train.end_of_epoch", 2))

@@ -588,6 +588,7 @@ def test_an_interrupted_repair_leaves_no_lock(study: Open, tmp_path: Path, monke
     assert [one.state for one in study().results()] == ["complete"]
 
 
+@pytest.mark.slow
 def test_a_pruned_run_says_so_everywhere(here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not evaluated on the test set, and can be resumed by hand."""
     space = {"train.lr": [1e-2, 2e-2, 3e-2, 1e-6]}

@@ -105,6 +105,7 @@ def test_a_page_that_stayed_open_shows_one_curve(zygote: Zygote, whole: Run, tmp
             board.wait(30)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(zygote: Zygote, tmp_path: Path) -> None:
     process = zygote.start(*killing.command(tmp_path), hold=Place("mnist_tb.train.end_of_epoch"))
     process.until(HELD)
@@ -440,6 +441,7 @@ def test_what_is_laid_out_over_all_epochs_forbids_more(
     assert run.config.read_text() == before
 
 
+@pytest.mark.slow
 def test_a_schedule_that_has_ended_goes_on_at_a_constant_rate_and_config_yaml_repeats_the_whole(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
