@@ -104,6 +104,7 @@ def test_every_patch_is_tested() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_to_add_a_metric_to_validation(copy: Path) -> None:
     assert applied(PATCHES["a metric to validation"], copy) <= 3
     curves = scalars(trained(copy))
@@ -140,6 +141,7 @@ def test_to_add_a_dataset_of_the_family(copy: Path) -> None:
     assert (run.read_metrics()["dataset"], run.read_metrics()["images"]["test"]) == ("emnist_mnist", 30)
 
 
+@pytest.mark.slow
 def test_to_change_the_network(copy: Path) -> None:
     """The kernels compute another one, so they must not be taken for it."""
     assert applied(PATCHES["a network"], copy) <= 3

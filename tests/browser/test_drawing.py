@@ -33,6 +33,8 @@ from mnist_tb.runs.folder import Run
 from mnist_tb.tracking import charts, weights_export
 from mnist_tb.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 NETWORK = "data/plugin/live/static/network.js"
 
 
@@ -69,7 +71,6 @@ def test_the_browser_computes_what_the_network_does(address: str, finished: Run,
     assert np.abs(np.array(shares) - expected.numpy()).max() < 1e-5, "far better, in fact"
 
 
-@pytest.mark.slow
 def test_every_layer_of_every_epoch_is_torchs(address: str, finished: Run, digits: Dataset, visit: Open) -> None:
     """Weights in 16 bit, in the browser, against torch with the same weights; to 1e-3, which is asked for."""
     page = visit(address)
@@ -265,7 +266,6 @@ def draw(page: Page, frame: FrameLocator, digit: str) -> None:
     page.mouse.up()
 
 
-@pytest.mark.slow
 def test_a_digit_drawn_early_is_watched_as_the_training_goes_on(zygote: Zygote, tmp_path: Path, visit: Open) -> None:
     """Drawn before the first epoch has ended, its curve has one more point after each epoch, without a click."""
     command = ["train", "--config", "digits", "--epochs", "3", "--logdir", str(tmp_path), "--seed", "1"]
@@ -300,7 +300,6 @@ def test_a_digit_drawn_early_is_watched_as_the_training_goes_on(zygote: Zygote, 
         board.communicate(timeout=60)
 
 
-@pytest.mark.slow
 def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
@@ -341,7 +340,6 @@ def test_the_time_machine_goes_back(address: str, visit: Open) -> None:
     expect(frame.locator(".panel.evidence small")).to_have_text(titles[4].rsplit(" ", 1)[0] + " 7")
 
 
-@pytest.mark.slow
 def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     page = visit(address)
     frame = open_pad(page)
