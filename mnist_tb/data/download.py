@@ -65,7 +65,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
-    """Run a command that writes to `folder`; kill it after `seconds`, or when it began and the folder stops growing.
+    """Run a command that writes to `folder`; kill it after `seconds`, or when the folder, once begun, stops growing.
 
     Raises DownloadError with what the command printed if it fails.
     """
