@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mnist_tb.analysis.loading import load_runs
     from mnist_tb.integrations.summary_writer import SummaryWriter
-    from mnist_tb.tracking.tracker import Tracker
+    from mnist_tb.integrations.tracker import Tracker
 
 __version__ = "1.0.0"
 __all__ = ["SummaryWriter", "Tracker", "load_runs"]
 
 _PUBLIC = {
-    "Tracker": "tracking.tracker",
+    "Tracker": "integrations.tracker",
     "SummaryWriter": "integrations.summary_writer",
     "load_runs": "analysis.loading",
 }

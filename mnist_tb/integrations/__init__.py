@@ -1,5 +1,5 @@
-"""What other people's trainings already have, with the whole of `Tracker` behind it: one changed line.
+"""For other people's trainings: `Tracker`, and what they have already, with the whole of it behind: one changed line.
 
-Its face is `summary_writer.SummaryWriter`. Each file is for one of them, and is imported only when it is asked for. It
-knows nothing of this network.
+Its faces are `tracker.Tracker` and `summary_writer.SummaryWriter`. Each other file is for one framework, and is
+imported only when it is asked for. It knows nothing of this network.
 """

@@ -16,9 +16,9 @@ from mnist_tb.events.curves import find_curves
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
+from mnist_tb.integrations.tracker import Charts, Tracker
 from mnist_tb.runs.files import write_atomically
 from mnist_tb.runs.folder import Run, adopt_folder
-from mnist_tb.tracking.tracker import Charts, Tracker
 
 _PREFIXES = {"train": "", "val": "val_", "test": "test_"}
 _MOST_TAGS = 200
