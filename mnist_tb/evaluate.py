@@ -26,23 +26,24 @@ _BATCH_SIZE = {"cpu": 500, "cuda": 2_000}
 
 
 def evaluate(model: nn.Module, dataset: Dataset, split: Split, distributed: Distributed = SINGLE_PROCESS) -> Evaluation:
-    """Evaluate a model on every image of a split, in evaluation mode; the model's mode is restored afterwards.
+    """Evaluate a model on every image of a split, in evaluation mode; the modes of its layers are restored afterwards.
 
     distributed: the processes that share the images; each of them returns the whole evaluation.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         logits = predict(model, dataset, split.images[distributed.shard(len(split))])
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     logits = distributed.gather(logits, len(split))
     loss = functional.cross_entropy(logits, split.labels)
     accuracy = metrics.num_correct(logits, split.labels).item() / len(split)
     return Evaluation(loss.item(), accuracy, split.labels.cpu(), logits.softmax(1).cpu())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
     """uint8 [N, 28, 28] → logits, float32 [N, C], on the device of the images. Leaves the model's mode as it is."""
     batches = images.split(_BATCH_SIZE.get(images.device.type, 500))
@@ -54,13 +55,13 @@ def predict(model: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
     return torch.cat([model(dataset.inputs(batch, dtype)) for batch in batches]).float()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def features(model: CNN, dataset: Dataset, images: Tensor) -> list[Tensor]:
     """uint8 [N, 28, 28] → the activations of each convolution, float32 [N, C, H, W] on the CPU."""
     return [layer.contiguous().cpu() for layer in model.features(dataset.inputs(images))]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def penultimate(model: CNN, dataset: Dataset, images: Tensor) -> Tensor:
     """uint8 [N, 28, 28] → the input of the linear layer, float32 [N, F] on the CPU, a batch at a time."""
     batches = images.split(_BATCH_SIZE.get(images.device.type, 500))

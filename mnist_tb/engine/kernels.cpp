@@ -247,9 +247,9 @@ static void pack_linear(const real *from, int k) {
 constexpr int PARTS = 16;  // into which packing the weights and adding up the gradients are cut
 
 static void pack_part(const real *from, int part) {
-    for (int o = C2 * part / PARTS; o < C2 * (part + 1) / PARTS; o += STEP)
+    for (int o = C2 / STEP * part / PARTS * STEP; o < C2 / STEP * (part + 1) / PARTS * STEP; o += STEP)
         pack(from + W2, weights.second, weights.second_back, o);
-    for (int o = C3 * part / PARTS; o < C3 * (part + 1) / PARTS; o += STEP)
+    for (int o = C3 / STEP * part / PARTS * STEP; o < C3 / STEP * (part + 1) / PARTS * STEP; o += STEP)
         pack(from + W3, weights.third, weights.third_back, o);
     for (int k = CLASSES * part / PARTS; k < CLASSES * (part + 1) / PARTS; k++) pack_linear(from, k);
     if (part == 0) pack_small(from);

@@ -96,7 +96,9 @@ class TrainStep:
     def _backward_by_torch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.compute_model(inputs).float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
-        gradients = torch.autograd.grad(loss, self._compute_parameters)
+        wanted = [parameter for parameter in self._compute_parameters if parameter.requires_grad]
+        found = dict(zip(wanted, torch.autograd.grad(loss, wanted, materialize_grads=True), strict=True))
+        gradients = [found[p] if p in found else torch.zeros_like(p) for p in self._compute_parameters]
         torch.cat(models.as_vector(gradients), out=self.gradient)
         return loss.detach(), metrics.num_correct(logits.detach(), labels)
 

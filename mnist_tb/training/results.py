@@ -185,8 +185,8 @@ def first_line(
     where = f"on {config.device} in {config.precision}"
     if distributed.size > 1:
         where = f"on {distributed.size} processes, {where}"
-    if config.device == "cpu" and kernels.find(compute_model) is None:
-        where += ", by torch alone: there are no kernels for this network here"
+    if config.device == "cpu" and (reason := kernels.why_not(compute_model)):
+        where += f", by torch alone: {reason}"
     resumed = "" if checkpoint is None else f", from step {int(checkpoint['step']):,}"
     return f"Run {run.path}: {dataset.name}, {len(dataset.train):,} images, {where}{resumed}"
 

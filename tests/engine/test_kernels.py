@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from helpers.fixtures import Train
 from mnist_tb import model as models
+from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset
 from mnist_tb.engine import kernels
 from mnist_tb.engine.kernels import Kernels
+from mnist_tb.engine.train_step import TrainStep
+from mnist_tb.evaluate import evaluate
 from mnist_tb.model import CNN
 
 CPU = torch.device("cpu")
@@ -179,22 +186,224 @@ def test_a_weight_that_is_no_number_is_seen_in_the_loss(name: str) -> None:
     assert by_kernels(network, *batch(9))[1].isnan()
 
 
-def test_other_networks_are_torchs() -> None:
-    assert kernels.find(CNN((4, 5, 6))) is None
-    assert kernels.find(CNN(classes=7)) is None
-    assert kernels.find(CNN((16, 32, 256))) is None
-    assert kernels.find(CNN().to("meta")) is None
-    assert kernels.find(CNN().double()) is None
-    assert kernels.find(torch.nn.Linear(784, 10)) is None
+# ---- For which networks they are
+
+
+def test_the_code_that_the_kernels_compute_is_the_models() -> None:
+    """Is this red because you edited model.py? Then torch does the work, at a fifth of the speed.
+
+    If the network computes what it did before, put its fingerprint into kernels.py. If not, kernels.cpp comes first.
+    """
+    functions = (CNN.__init__, CNN.forward, CNN.features, models.FeatureLinear.forward)
+    assert kernels._fingerprint(*(function.__code__ for function in functions)) == kernels._FINGERPRINT
+
+
+def test_comments_formatting_and_docstrings_are_not_in_the_fingerprint(tmp_path: Path) -> None:
+    def fingerprint(text: str) -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(text)
+        names: dict[str, Any] = {}
+        exec(compile(text, str(path), "exec"), names)
+        return kernels._fingerprint(names["forward"].__code__)
+
+    plain = fingerprint("def forward(self, x):\n    return self.linear(x)\n")
+    noted = "def forward(\n    self, x\n):\n    'Words.'\n    # and more\n    return self.linear( x )\n"
+    assert fingerprint(noted) == plain != fingerprint("def forward(self, x):\n    return self.linear(x).relu()\n")
+
+
+def test_they_are_found_for_the_network_and_for_a_subclass_that_adds_nothing() -> None:
+    class Same(CNN):
+        """Nothing of its own."""
+
+    for network in (CNN(), CNN((16, 16, 16)), Same(), CNN().eval()):
+        assert kernels.find(network) is not None
+        assert kernels.why_not(network) == ""
+
+
+def every_relu(kind: Callable[[], nn.Module]) -> Callable[[CNN], object]:
+    return lambda network: vars(network)["_modules"].update({name: kind() for name in ("relu1", "relu2", "relu3")})
+
+
+def pool(**settings: Any) -> Callable[[CNN], object]:
+    return lambda network: setattr(network, "pool2", nn.MaxPool2d(2, **settings))
+
+
+def conv2(size: int = 3, **settings: Any) -> Callable[[CNN], object]:
+    return lambda network: setattr(network, "conv2", nn.Conv2d(32, 32, size, **settings))
+
+
+CHANGES: dict[str, Callable[[CNN], object]] = {
+    "ReLU6": every_relu(nn.ReLU6),
+    "leaky ReLU": every_relu(nn.LeakyReLU),
+    "GELU": every_relu(nn.GELU),
+    "its own ReLU": every_relu(type("ReLU", (nn.ReLU,), {"forward": lambda self, x: x.clamp(0, 6)})),
+    "average pooling": lambda network: setattr(network, "pool1", nn.AvgPool2d(2)),
+    "pooling, dilated": pool(dilation=2, padding=1),
+    "pooling, ceil_mode": pool(ceil_mode=True),
+    "pooling, changed": lambda network: setattr(network.pool1, "stride", 1),
+    "5x5": conv2(5, padding=2),
+    "dilation": conv2(padding=2, dilation=2),
+    "padding_mode": conv2(padding=1, padding_mode="circular"),
+    "no bias": conv2(padding=1, bias=False),
+    "nn.Linear": lambda network: setattr(network, "linear", nn.Linear(7 * 7 * 32, 10)),
+    "no convolution": lambda network: setattr(network, "conv1", nn.Identity()),
+    "lazy": lambda network: setattr(network, "conv1", nn.LazyConv2d(32, 3, padding=1)),
+    "shared layer": lambda network: setattr(network, "conv3", network.conv2),
+    "shared weight": lambda network: setattr(network.conv3, "weight", network.conv2.weight),
+    "one layer more": lambda network: network.add_module("dropout", nn.Dropout()),
+    "one parameter more": lambda network: network.register_parameter("scale", nn.Parameter(torch.ones(()))),
+    "one buffer more": lambda network: network.register_buffer("scale", torch.ones(())),
+    "forward hook": lambda network: network.relu2.register_forward_hook(lambda *given: -given[-1]),
+    "forward pre-hook": lambda network: network.conv1.register_forward_pre_hook(lambda _, given: (-given[0],)),
+    "backward hook": lambda network: network.relu1.register_full_backward_hook(lambda *given: (-given[1][0],)),
+    "gradient hook": lambda network: network.conv1.weight.register_hook(lambda gradient: -gradient),
+    "weight norm": lambda network: parametrizations.weight_norm(network.conv2),
+    "frozen": lambda network: network.conv1.requires_grad_(False),
+    "its own forward": lambda network: setattr(network, "forward", lambda x: -CNN.forward(network, x)),
+    "its own features": lambda network: setattr(network, "features", lambda x: [x.new_zeros(len(x), 32, 7, 7)]),
+    "a layer's own forward": lambda network: setattr(network.relu1, "forward", torch.sin),
+    "compiled": lambda network: setattr(network, "_compiled_call_impl", torch.sin),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_model_that_somebody_has_changed_is_torchs(change: Callable[[CNN], object], dtype: torch.dtype) -> None:
+    network = CNN((32, 32, 32))
+    assert kernels.find(network) is not None
+    change(network)
+    assert kernels.find(network.to(dtype)) is None
+    assert kernels.why_not(network) == "the kernels compute another network"
+
+
+def test_other_sizes_dtypes_and_devices_are_torchs() -> None:
+    assert "multiples of 16 channels, 128 at most" in kernels.why_not(CNN((4, 5, 6)))
+    assert "multiples of 16 channels, 128 at most" in kernels.why_not(CNN((16, 32, 256)))
+    two_dtypes = CNN()
+    two_dtypes.linear.bfloat16()
+    for network in (CNN(classes=7), CNN().to("meta"), CNN().double(), two_dtypes, nn.Linear(784, 10), nn.ReLU()):
+        assert kernels.find(network) is None
+        assert kernels.why_not(network) == "the kernels compute another network"
+
+
+FORWARD, FEATURES, LINEAR = CNN.forward, CNN.features, models.FeatureLinear.forward
+
+
+def detached(self: CNN, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first = self.relu1(self.pool1(self.conv1(x))).detach()
+    second = self.relu2(self.pool2(self.conv2(first)))
+    return first, second, self.relu3(self.conv3(second))
+
+
+def clamped(self: CNN, x: Tensor) -> Tensor:
+    return FORWARD(self, x).clamp(-5, 5)
+
+
+@functools.wraps(FORWARD)
+def wrapped(self: CNN, x: Tensor) -> Tensor:
+    """Its source is the original's, for inspect."""
+    return FORWARD(self, x).clamp(-5, 5)
+
+
+def dropping(self: CNN, x: Tensor) -> Tensor:
+    return functional.dropout(FORWARD(self, x), training=self.training)
+
+
+EDITS: dict[str, tuple[type[nn.Module], str, object]] = {
+    "clamp": (CNN, "forward", clamped),
+    "wrapped": (CNN, "forward", wrapped),
+    "lambda": (CNN, "forward", lambda self, x: -FORWARD(self, x)),
+    "no function": (CNN, "forward", torch.sin),
+    "without gradients": (CNN, "forward", torch.no_grad()(FORWARD)),
+    "dropout": (CNN, "forward", dropping),
+    "detach": (CNN, "features", detached),
+    "swapped": (CNN, "features", FORWARD),
+    "linear": (models.FeatureLinear, "forward", lambda self, x: LINEAR(self, x).clamp(-5, 5)),
+    "no bias": (models.FeatureLinear, "bias", None),
+    "call": (CNN, "__call__", clamped),
+    "getattr": (CNN, "__getattr__", lambda self, name: nn.Module.__getattr__(self, name.replace("2", "1"))),
+    "class attribute": (CNN, "relu1", nn.ReLU6()),
+    "train": (CNN, "train", lambda self, mode=True: self),
+}
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), EDITS.values(), ids=EDITS)
+def test_a_class_that_somebody_has_edited_is_torchs(
+    kind: type[nn.Module], name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is CNN:
+        assert kernels.find(type("Edited", (CNN,), {name: value})()) is None
+    network = CNN()
+    assert kernels.find(network) is not None
+    monkeypatch.setattr(kind, name, value, raising=False)
+    assert kernels.find(network) is None, "also a model that was there before"
+    monkeypatch.undo()
+    assert kernels.find(network) is not None
+
+
+def test_a_base_class_of_torchs_own_is_code_too() -> None:
+    assert kernels.find(type("Odd", (nn.Sequential, CNN), {})()) is None
+
+
+def test_hooks_of_all_modules_are_torchs() -> None:
+    hook = nn.modules.module.register_module_forward_hook(lambda *given: -given[-1])
+    assert kernels.find(CNN()) is None
+    hook.remove()
+    assert kernels.find(CNN()) is not None
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_a_search_changes_nothing_and_goes_on_in_every_mode(
+    context: Callable[[], AbstractContextManager[None]], new_search: None
+) -> None:
+    network, random, threads = CNN(), torch.get_rng_state(), torch.get_num_threads()
+    with context():
+        assert kernels.find(network) is not None
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.get_num_threads() == threads
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+FAULTS = {
+    "ReLU6": ("return shut ? floats{} : most;", "return shut ? floats{} : most > 6 ? floats{} + 6 : most;"),
+    "a ReLU that lets all gradients pass": ("sum = get(image.third + p * C3 + c) <= 0 ? floats{} : sum;", ""),
+    "conv1 detached": ("put(to, get(to) + sum[t]);", "put(to, floats{});"),
+    "labels not smoothed in the loss": ("(smoothing * at_label - even * sum)", "0"),
+    "other images": ("images[index[n] * SIDE", "images[n * SIDE"),
+    "wrong counts": ("*is_correct = best == label;", "*is_correct = best != label;"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_kernels_that_compute_wrong_numbers_are_not_used(
+    fault: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new_search: None
+) -> None:
+    """As a compiler or a processor with a fault would make them."""
+    source = kernels._SOURCE.read_text()
+    assert source.count(fault[0]) == 1
+    (tmp_path / "kernels.cpp").write_text(source.replace(*fault))
+    monkeypatch.setattr(kernels, "_SOURCE", tmp_path / "kernels.cpp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.why_not(CNN((16, 16, 16))) == "the kernels compute wrong numbers here"
+    assert kernels.find(CNN((16, 16, 16))) is None
+
+
+# ---- What a run says, and does, without them
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
-    [("CXX", "no-such-compiler"), ("CXX", "false"), ("XDG_CACHE_HOME", "/dev/null"), ("MNIST_TB_KERNELS", "off")],
+    ("variable", "value", "reason"),
+    [
+        ("CXX", "no-such-compiler", "there is no C++ compiler"),
+        ("CXX", "false", "the kernels cannot be compiled here"),
+        ("XDG_CACHE_HOME", "/dev/null", "the kernels cannot be compiled here"),
+        ("MNIST_TB_KERNELS", "off", "MNIST_TB_KERNELS is off"),
+    ],
 )
 def test_where_nothing_can_be_compiled_torch_trains_and_says_so(
     variable: str,
     value: str,
+    reason: str,
     train: Train,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -204,8 +413,46 @@ def test_where_nothing_can_be_compiled_torch_trains_and_says_so(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(variable, value)
     run = train("--epochs", "2")
-    assert "by torch alone: there are no kernels for this network here" in capsys.readouterr().out
+    assert f"by torch alone: {reason}" in capsys.readouterr().out.splitlines()[0]
     assert run.read_metrics()["test"]["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(("name", "value"), [("forward", clamped), ("features", detached)])
+def test_another_network_is_trained_by_torch_and_the_run_says_so(
+    name: str, value: object, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CNN, name, value)
+    run = train("--epochs", "2")
+    assert "by torch alone: the kernels compute another network" in capsys.readouterr().out.splitlines()[0]
+    assert run.read_metrics()["test"]["accuracy"] > 0.8
+
+
+def test_an_evaluation_leaves_modes_and_nothing_that_cannot_be_trained_with(digits: Dataset) -> None:
+    class Caching(CNN):
+        cache: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.cache is None:
+                self.cache = torch.ones(10) * 2
+            logits: Tensor = super().forward(x) * self.cache
+            return logits
+
+    network = Caching()
+    network.relu2.eval()
+    before = [module.training for module in network.modules()]
+    evaluate(network, digits, digits.test)
+    assert [module.training for module in network.modules()] == before
+    network(torch.ones(1, 1, 28, 28)).sum().backward()
+
+
+def test_frozen_weights_stay(digits: Dataset) -> None:
+    network = models.build((16, 32, 64), 0, CPU)
+    network.conv1.requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    update = TrainStep(Config.model_validate({"precision": "fp32"}), network, digits)
+    update(torch.arange(64), 1e-3)
+    is_same = {name: torch.equal(value, before[name]) for name, value in network.state_dict().items()}
+    assert [name for name, same in is_same.items() if same] == ["conv1.weight", "conv1.bias"]
 
 
 def test_a_library_is_compiled_once_and_found_again(
@@ -245,34 +492,6 @@ def run_alone(code: str) -> str:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return process.stdout.strip()
-
-
-def test_another_network_is_never_computed_by_them(compiler: str) -> None:
-    """Parameters of the same sizes are not enough: what a class does with them may have been changed."""
-
-    class Negative(CNN):
-        def features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            first, second, third = super().features(x)
-            return first, second, -third
-
-    class Dropping(CNN):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.dropout(super().forward(x), training=self.training)
-
-    class Wider(CNN):
-        def __init__(self, channels: tuple[int, ...] = (16, 32, 64)) -> None:
-            super().__init__(channels)
-            self.conv2 = torch.nn.Conv2d(16, 32, 5, padding=2)
-
-    class Same(CNN):
-        pass
-
-    assert [kernels.find(kind()) is not None for kind in (Negative, Dropping, Wider, Same)] == [
-        False,
-        False,
-        False,
-        True,
-    ]
 
 
 def test_torch_has_no_team_of_threads_beside_the_kernels() -> None:
