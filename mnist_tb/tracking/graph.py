@@ -6,13 +6,17 @@ in the code and its shapes, in milliseconds instead of half a second. https://do
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2, tensor_shape_pb2, versions_pb2
 from torch import nn
-from torch.fx import GraphModule, Interpreter, Node, Tracer
+from torch.fx import Interpreter, Node, Tracer
 
 
 class _LayerTracer(Tracer):
@@ -34,30 +38,55 @@ class _ShapeReader(Interpreter):
 def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
     """The layers of a model without data-dependent control flow, for an input of the given shape.
 
-    Parameters are nodes that feed their layer, so that their sizes can be read.
+    Parameters are nodes that feed their layer, so that their sizes can be read. What is drawn is a copy in evaluation
+    mode, without hooks: the model, its caches and the random state stay as they are. It has no shapes if neither real
+    nor whole zeros are an input. Raises ValueError if the model cannot be copied or traced.
     """
-    traced = GraphModule(model, _LayerTracer().trace(model))
-    example = torch.zeros(*input_shape, device=next(model.parameters()).device)
-    was_training = model.training
-    with torch.inference_mode():
-        _ShapeReader(traced.eval()).run(example)
-    model.train(was_training)
-    modules = dict(traced.named_modules())
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            return _graph(copy.deepcopy(model, _memo(model)).eval(), input_shape)
+    except Exception as error:
+        raise ValueError(f"the graph of {type(model).__name__} cannot be drawn: {error}") from error
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _memo(model: nn.Module) -> dict[int, Any]:
+    """What the copy has in place of hooks, and of tensors that deepcopy refuses: results of autograd."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+            if name.endswith("_hooks") and isinstance(value, dict):
+                memo[id(value)] = type(value)()
+            elif isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return memo
+
+
+def _graph(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
+    traced = _LayerTracer().trace(model)
+    first = next(model.parameters(), torch.empty(0))
+    for dtype in (first.dtype, torch.int64):
+        with suppress(Exception):
+            _ShapeReader(model, graph=traced).run(torch.zeros(*input_shape, dtype=dtype, device=first.device))
+            break
+    modules = dict(model.named_modules())
     nodes: list[node_def_pb2.NodeDef] = []
-    for node in traced.graph.nodes:
-        inputs = [_name(source) for source in node.all_input_nodes]
+    for node in traced.nodes:
+        inputs, shape = [_name(source) for source in node.all_input_nodes], node.meta.get("shape")
         if node.op == "call_module":
             module = modules[str(node.target)]
             scope = _name(node)
             for name, parameter in module.named_parameters():
                 nodes.append(_node(f"{scope}/{name}", "Parameter", [], list(parameter.shape)))
                 inputs.append(f"{scope}/{name}")
-            nodes.append(
-                _node(f"{scope}/{type(module).__name__}", type(module).__name__, inputs, _shape(node), repr(module))
-            )
+            nodes.append(_node(f"{scope}/{type(module).__name__}", type(module).__name__, inputs, shape, repr(module)))
         else:
             op = {"placeholder": "Input", "output": "Output"}.get(node.op, str(node.target))
-            nodes.append(_node(_name(node), op, inputs, _shape(node)))
+            nodes.append(_node(_name(node), op, inputs, shape))
     outputs = {n.name.rpartition("/")[0]: n.name for n in nodes if "/" in n.name and n.op != "Parameter"}
     for proto in nodes:  # an edge begins at the operation inside the box of a layer
         proto.input[:] = [outputs.get(source, source) for source in proto.input]
@@ -68,15 +97,12 @@ def _name(node: Node) -> str:
     return str(node.target).replace(".", "/") if node.op == "call_module" else node.name
 
 
-def _shape(node: Node) -> list[int]:
-    shape: list[int] = node.meta["shape"]
-    return shape
-
-
-def _node(name: str, op: str, inputs: list[str], shape: list[int], settings: str = "") -> node_def_pb2.NodeDef:
-    dimensions = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in shape]
-    shapes = attr_value_pb2.AttrValue.ListValue(shape=[tensor_shape_pb2.TensorShapeProto(dim=dimensions)])
-    attributes = {"_output_shapes": attr_value_pb2.AttrValue(list=shapes)}
+def _node(name: str, op: str, inputs: list[str], shape: list[int] | None, settings: str = "") -> node_def_pb2.NodeDef:
+    attributes = {}
+    if shape is not None:
+        dimensions = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in shape]
+        shapes = attr_value_pb2.AttrValue.ListValue(shape=[tensor_shape_pb2.TensorShapeProto(dim=dimensions)])
+        attributes["_output_shapes"] = attr_value_pb2.AttrValue(list=shapes)
     if settings:
         attributes["settings"] = attr_value_pb2.AttrValue(s=settings.encode())
     return node_def_pb2.NodeDef(name=name, op=op, input=inputs, attr=attributes)
