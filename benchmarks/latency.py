@@ -17,6 +17,7 @@ from playwright.sync_api import Page
 from results import machine, spread, table, write_section
 
 from mnist_tb.events.status import Status
+from mnist_tb.events.tags import LIVE_STATUS
 from mnist_tb.events.writer import EventWriter
 
 STATUS = Status(phase="training", dataset="mnist", device="cpu", precision="fp32")  # no epochs: the page shows steps
@@ -43,7 +44,7 @@ def in_live(page: Page, writer: EventWriter, values: int) -> list[float]:
     progress.wait_for(timeout=60_000)
 
     def write(value: int) -> None:
-        writer.live(value, replace(STATUS, step=7000 + value).to_json())
+        writer.live_data(value, LIVE_STATUS, replace(STATUS, step=7000 + value).to_json().encode())
 
     return latencies(values, write, lambda: int(progress.inner_text().split()[0].replace(",", "")) - 7000)
 
@@ -54,7 +55,7 @@ def in_time_series(page: Page, writer: EventWriter, values: int) -> list[float]:
 
     def write(value: int) -> None:
         writer.scalars(2**value, {"loss/train": float(value)})  # so the newest point stands apart, at the right end
-        writer.live(2**value, replace(STATUS, step=2**value).to_json())  # as a training does
+        writer.live_data(2**value, LIVE_STATUS, replace(STATUS, step=2**value).to_json().encode())  # as a training does
 
     def shown() -> int:
         """What the tooltip says near the right end; not at it, where the line of the selected step says nothing."""
@@ -84,7 +85,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, EventWriter(made(Path(folder) / RUN)) as writer:
             for step in (0, 1):
                 writer.scalars(step, {"loss/train": float(step)})
-            writer.live(0, STATUS.to_json())
+            writer.live_data(0, LIVE_STATUS, STATUS.to_json().encode())
             writer.flush()
             with opened(Path(folder), place) as page:
                 rows.append([title, spread(measure(page, writer, options.values), ".2f")])

@@ -27,6 +27,7 @@ from playwright.sync_api import CDPSession, Page
 from results import machine, spread, table, write_section
 
 from mnist_tb.events.status import Status
+from mnist_tb.events.tags import LIVE_STATUS
 from mnist_tb.events.writer import EventWriter
 
 RUNS, RUNNING, ASKED = 1_000, 3, 40
@@ -39,7 +40,8 @@ def invent(logdir: Path) -> None:
             for step in (100, 200, 300):
                 writer.scalars(step, {f"{kind}/{split}": 1 / step for kind in ("loss", "accuracy")
                                       for split in ("train", "val")})  # fmt: skip
-            writer.live(300, replace(STATUS, state="completed", step=300, test_accuracy=0.9).to_json())
+            said = replace(STATUS, state="completed", step=300, test_accuracy=0.9).to_json()
+            writer.live_data(300, LIVE_STATUS, said.encode())
 
 
 def writer_of(logdir: Path, number: int) -> EventWriter:
@@ -61,7 +63,8 @@ def running(logdir: Path) -> Iterator[None]:
                 step += 1
                 for writer in writers:
                     writer.scalars(step, {"loss/train": 1 / step, "accuracy/train": 1 - 1 / step})
-                    writer.live(step, replace(STATUS, phase="training", step=step, loss=1 / step).to_json())
+                    said = replace(STATUS, phase="training", step=step, loss=1 / step).to_json()
+                    writer.live_data(step, LIVE_STATUS, said.encode())
 
         thread = threading.Thread(target=work)
         thread.start()

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
-from mnist_tb.config.hyperparameters import LONGEST_NAME, finite_or_none, format_value, short_name
+from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
+from mnist_tb.config.schema import LONGEST_NAME
 from mnist_tb.runs.folder import run_number
 
 _MOST_NAMED = 3

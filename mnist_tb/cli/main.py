@@ -23,6 +23,7 @@ from mnist_tb.cli.training import (
     train_command,
 )
 from mnist_tb.cli.watch import watch_command
+from mnist_tb.config.redaction import hide_addresses
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.engine.process import bound_spinning
 from mnist_tb.errors import InputError, TrainingError
@@ -65,7 +66,8 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
         with interruption:
             command.main(arguments, prog_name="mnist-tb", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        click.echo(hide_addresses(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except InputError as error:
         return _fail(error, 2)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mnist_tb.config import presets, strict_yaml
 from mnist_tb.config.hyperparameters import SEED, flatten, hyperparameters, sanitize_name, short_name
+from mnist_tb.config.redaction import hide_text
 from mnist_tb.config.schema import NAME_RULE, Config, is_group
 from mnist_tb.config.strict_yaml import Document, KeyPath
 from mnist_tb.errors import InputError, command_line, did_you_mean
@@ -44,15 +44,15 @@ def load_config(
         _put(values, key, value, place, places)
     for text in overrides:
         key, separator, value = text.partition("=")
+        source = f"--set {hide_text(text)}"
         if not separator or not key.strip():
-            raise InputError(f"--set {text}: write it as key=value, such as --set train.lr=0.01")
-        source = f"--set {text}"
+            raise InputError(f"{source}: write it as key=value, such as --set train.lr=0.01")
         _put(values, key.strip(), strict_yaml.read_value(value, source), source, places)
         named.add(key.strip())
     for option, key, value in options:
         _put(values, key, value, option, places)
         named.add(key)
-    values.setdefault("name", sanitize_name(path.stem))
+    values.setdefault("name", sanitize_name(path.stem) or "run")
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def _named_for_changes(config: Config, before: Mapping[str, Any]) -> Config:
 
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML, from which `load_config` makes an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return strict_yaml.dump(config.model_dump(mode="json"))
 
 
 def flat_config(config: Config) -> dict[str, Any]:
@@ -184,6 +184,7 @@ _LIMITS = {
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "string_type": "must be a string",
+    "string_unicode": "must be text of UTF-8",
     "finite_number": "must be a finite number",
     "literal_error": "must be {expected}",
     "tuple_type": "must be a list",
@@ -197,7 +198,7 @@ _LIMITS = {
 _PATTERNS = {
     ("name",): NAME_RULE,
     ("device",): "must be auto, cpu, cuda or cuda:N",
-    ("data", "mirror"): "must be a web address ending in a slash",
+    ("data", "mirror"): "must be a web address ending in a slash, without user, password or query",
 }
 
 
@@ -237,7 +238,7 @@ def explain_errors(
 
 def _short(value: Any) -> str:
     try:
-        text = "nothing (null)" if value is None else repr(value)
+        text = "nothing (null)" if value is None else hide_text(repr(value))
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mnist_tb.config.hyperparameters import LONGEST_NAME
-
+LONGEST_NAME = 40
+"""Characters in a run's name."""
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:(0|[1-9][0-9]?))$")]
 NAME_RULE = (
     f"must be 1 to {LONGEST_NAME} letters, digits, dots, hyphens or underscores, beginning with a letter or digit"
@@ -26,7 +26,7 @@ class Data(Group):
     name: DatasetName = "mnist"
     root: Annotated[str, Field(min_length=1)] = "data"
     download: bool = True
-    mirror: Annotated[str, Field(pattern=r"^https?://[^\s\[\]]+/$")] | None = None
+    mirror: Annotated[str, Field(pattern=r"^https?://[^\s\[\]@?#]+/$")] | None = None
     download_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     fallback: Literal["digits"] | None = "digits"
     validation: Annotated[int, Field(ge=1)] = 5_000

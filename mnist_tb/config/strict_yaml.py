@@ -1,14 +1,17 @@
-"""YAML, read strictly: no duplicate keys, no aliases, no surprising numbers; every key remembers its line."""
+"""YAML, written for any reader, and read strictly: no duplicate keys, aliases or surprises; each key has its line."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mnist_tb.config.redaction import hide_text
 from mnist_tb.errors import InputError
 
 KeyPath = tuple[str, ...]
@@ -53,6 +56,20 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, dropped
 
 
+class _Dumper(yaml.SafeDumper):
+    """It quotes each string that YAML 1.1 or 1.2 would take for something else: `no` and `1e-3`."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'  # alone they keep every character: they escape it
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = str(node.value)
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
@@ -65,7 +82,8 @@ for _kind_of_scalar, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind_of_scalar}", re.compile(f"^(?:{_pattern})$"), _first)
+    for _either in (_Loader, _Dumper):
+        _either.add_implicit_resolver(f"tag:yaml.org,2002:{_kind_of_scalar}", re.compile(f"^(?:{_pattern})$"), _first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
@@ -96,6 +114,11 @@ def read(path: Path) -> Document:
 def read_value(text: str, source: str) -> Any:
     """Parse the value of a `key=value`; `source` names the option in the message of the InputError."""
     return _parse(text, source, with_line=False)[0]
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML, from which this reader and those of YAML 1.1 make equal ones; it can always be encoded."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, int]]:
@@ -136,4 +159,4 @@ def _construct(loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyP
 
 
 def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"the single value {value!r}"
+    return "a list" if isinstance(value, list) else f"the single value {hide_text(repr(value))}"

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mnist_tb.config.redaction import hide_addresses
 from mnist_tb.errors import InputError
 
 STALL_SECONDS = 30.0
@@ -20,6 +21,9 @@ STALL_SECONDS = 30.0
 _SOCKET_SECONDS = 10.0
 _BEGUN = "begun"
 """A file that the child process makes once it has imported torchvision: the first time that can take a minute."""
+
+_MIRRORED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+"""The datasets that torchvision downloads from any mirror, and their classes there."""
 
 
 class DownloadError(Exception):
@@ -32,8 +36,10 @@ def fetch(name: str, root: Path, destination: Path, mirror: str | None, seconds:
     A failed download leaves nothing behind.
     root: temporary files are kept below this folder. mirror: a URL to download from instead of torchvision's.
     seconds: the time limit of the whole download; independently, it is aborted after `STALL_SECONDS` without data.
-    Raises DownloadError if the download fails, and InputError if a folder cannot be written.
+    Raises DownloadError if the download fails, and InputError if a folder cannot be written or there is no mirror.
     """
+    if mirror and name not in _MIRRORED:
+        raise InputError(f"data.mirror: {name} has no mirrors; of the datasets, {', '.join(_MIRRORED)} have them")
     created: list[Path] = []
     try:
         created = [folder for folder in (root, *root.parents) if not folder.exists()]
@@ -114,13 +120,11 @@ def _download(name: str, root: str, mirror: str) -> None:
 
     (Path(root) / _BEGUN).touch()
     socket.setdefaulttimeout(_SOCKET_SECONDS)
-    with_mirrors = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
-    if name in with_mirrors:
+    if name in _MIRRORED:
+        dataset = getattr(datasets, _MIRRORED[name])
         if mirror:
-            with_mirrors[name].mirrors = [mirror]
-        with_mirrors[name](root, download=True)
-    elif mirror:
-        raise ValueError(f"data.mirror works for {', '.join(with_mirrors)}, not for {name}")
+            dataset.mirrors = [mirror]
+        dataset(root, download=True)
     elif name == "qmnist":
         for part in ("train", "test"):
             datasets.QMNIST(root, what=part, download=True)
@@ -130,8 +134,13 @@ def _download(name: str, root: str, mirror: str) -> None:
 
 def main() -> int:
     """Entry point of the child process: dataset, folder and mirror (or "") from the command line."""
+    from http.client import InvalidURL
+
     try:
         _download(*sys.argv[1:4])
+    except InvalidURL:  # its message repeats a part of the address, which may be of a proxy's password
+        print("the address of the mirror or of the proxy is malformed")
+        return 1
     except Exception as error:  # of any kind: the parent process reports it
         print(explain(str(error)) or type(error).__name__)
         return 1
@@ -150,7 +159,7 @@ def explain(message: str) -> str:
         reasons.setdefault(reason, []).append(urlsplit(address).netloc)
     if reasons:
         return "; ".join(f"{reason} ({', '.join(dict.fromkeys(hosts))})" for reason, hosts in reasons.items())
-    return "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    return "; ".join(hide_addresses(line.strip()) for line in message.splitlines() if line.strip())
 
 
 if __name__ == "__main__":

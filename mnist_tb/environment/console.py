@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mnist_tb.events.records import open_regular
+from mnist_tb.events.records import open_regular, own_folder
 
 NAME = "console.log"
 LIMIT = 2**20
@@ -36,7 +36,7 @@ _changing = threading.Lock()
 
 
 class ConsoleLog:
-    """Keeps what goes through sys.stdout and sys.stderr, from its making until it is closed.
+    """Keeps what goes through sys.stdout and sys.stderr, from its making until it is closed; of several, the newest.
 
     Python's own output only: what a library in C prints past Python is not in it. Printing costs one more append; the
     file is written by whoever calls `flush`. A disk that is full ends the log, and nothing else.
@@ -61,7 +61,7 @@ class ConsoleLog:
     def attach(self, folder: Path) -> None:
         """Write to console.log in this folder from now on, after what may be there from an earlier process."""
         with self._writing:
-            self._path = folder / NAME
+            self._path = own_folder(folder) / NAME
 
     def add(self, text: object) -> None:
         """What has been printed, by whatever thread. A forked process keeps nothing."""
@@ -138,7 +138,7 @@ class _Tee:
         self.stream = stream
 
     def write(self, text: str) -> Any:
-        for listener in _listeners:
+        for listener in _listeners[-1:]:
             listener.add(text)
         return self.stream.write(text)
 
@@ -226,7 +226,7 @@ class Screen:
 def read_console(folder: Path, most: int = LIMIT * 2) -> str | None:
     """What a run printed, at most its last `most` bytes, without control characters; None where nothing is kept."""
     try:
-        with open_regular(folder / NAME) as file:
+        with open_regular(own_folder(folder) / NAME) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - most, 0))
             text = file.read(most).decode(errors="replace")

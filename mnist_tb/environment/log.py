@@ -12,7 +12,7 @@ from typing import Any
 
 from mnist_tb.environment.console import ConsoleLog
 from mnist_tb.environment.notify import Notifier, end_message
-from mnist_tb.environment.snapshot import Gathering, record
+from mnist_tb.environment.snapshot import gather, record
 from mnist_tb.environment.summary import facts
 from mnist_tb.environment.system import Sensors
 from mnist_tb.errors import InputError, TrainingError
@@ -22,29 +22,26 @@ from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run
 
 SYSTEM_SECONDS = 5.0
-_EVERY_SECONDS = 0.5
-"""How often what has been printed is written."""
 _PATIENCE = 10.0
 """Seconds for which a run's end waits for what it is made with."""
 
 
 class EnvironmentLog:
-    """Writes environment.json, code.patch, console.log and the curves under `system/`, on a thread of its own.
+    """Writes environment.json, code.patch, console.log and the curves under `system/`, on other threads.
 
     Its first part is over before the run is there: from its making on it keeps what is printed, and asks git. A context
     manager, which in the end tells who wants to be told. A failure costs only what it is about: the training goes on.
     """
 
     def __init__(self, source: Path | None, notifier: Notifier | None = None) -> None:
-        """source: a folder of the code that trains, or None to keep nothing, as in all processes but the main one.
-
-        Make it before anything is locked, see `Gathering`.
-        """
+        """source: a folder of the code that trains, or None to keep nothing, as in all processes but the main one."""
         self._notifier = notifier
         self._run: Run | None = None
-        self._closing = threading.Event()
+        self._writer: EventWriter | None = None
         self._thread: threading.Thread | None = None
-        self._gathering = None if source is None else Gathering(source)
+        self._sensors = Sensors(0.0)
+        self._last_step = 0
+        self._source = source
         self._console = None if source is None else ConsoleLog()
 
     def __enter__(self) -> EnvironmentLog:
@@ -67,17 +64,17 @@ class EnvironmentLog:
 
         with_code: whether its code is kept. system_seconds: between two points of the curves under `system/`, or 0.
         """
-        if self._gathering is None or self._console is None:
+        if self._source is None or self._console is None:
             return
-        self._run = run
+        self._run, self._writer, self._last_step = run, writer, writer.first_step - 1
         self._console.attach(run.path)
-        work = (self._gathering, self._console, run, writer, step, with_code, system_seconds)
+        work = (self._source, run, writer, step, with_code, system_seconds)
         self._thread = threading.Thread(target=self._work, args=work, name="environment", daemon=True)
         self._thread.start()
+        writer.every.append(self._tick)
 
     def finish(self) -> None:
         """The writer is about to be closed: wait for what is under way, not for ever."""
-        self._closing.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
@@ -95,40 +92,32 @@ class EnvironmentLog:
     def close(self, error: BaseException | None = None) -> None:
         """The run is over, as its metrics.json says. error: that ended it, for console.log."""
         self.finish()
-        if self._gathering is not None and self._thread is None:
-            self._gathering.give_up()
         if self._console is not None:
             if isinstance(error, Exception):
                 known = isinstance(error, (InputError, TrainingError))
                 self._console.add(f"Error: {error}\n" if known else "".join(traceback.format_exception(error)))
             self._console.close()
-        if self._run is not None and self._notifier is not None:
+        if self._run is not None and self._notifier is not None and self._notifier.enabled:
             self._notifier.tell(*end_message(self._run))
 
     def _work(
-        self,
-        gathering: Gathering,
-        console: ConsoleLog,
-        run: Run,
-        writer: EventWriter,
-        step: int,
-        with_code: bool,
-        system_seconds: float,
+        self, source: Path, run: Run, writer: EventWriter, step: int, with_code: bool, system_seconds: float
     ) -> None:
         with suppress(Exception):  # whatever this machine is like, its description is not worth a training
-            found, patch = gathering.finish()
-            if not with_code:
-                found, patch = {**found, "code": {}}, b""
+            found, patch = gather(source, with_code)
             record(run, found, patch)
             writer.texts(step, {ENVIRONMENT_TEXT: environment_text(found)})
-        sensors = Sensors(system_seconds if writer.enabled else 0.0)
-        last = writer.first_step - 1
-        while not self._closing.wait(_EVERY_SECONDS):
-            console.flush()
-            if (now := writer.last_step) > last and (reading := sensors.due()):  # one point a step
-                last = now
-                with suppress(TrainingError):  # the training will hear of it too
-                    writer.scalars(now, reading)
+        if writer.enabled:
+            self._sensors = Sensors(system_seconds)
+
+    def _tick(self) -> None:
+        """On the writing thread, twice a second."""
+        assert self._console is not None
+        assert self._writer is not None
+        self._console.flush()
+        if (now := self._writer.last_step) > self._last_step and (reading := self._sensors.due()):  # one point a step
+            self._last_step = now
+            self._writer.scalars(now, reading)
 
 
 def environment_text(found: Mapping[str, Any]) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnist_tb.errors import InputError, command_line, install_line
+from mnist_tb.events.status import INTERRUPTED
 from mnist_tb.runs.folder import Run
+from mnist_tb.runs.query import RunList, add_summary
 
 VARIABLE = "MNIST_TB_NOTIFY"
 """The environment variable with further addresses, separated by spaces."""
@@ -42,6 +44,10 @@ class Notifier:
                 what = f"--notify, address {number}" if number <= len(urls) else VARIABLE
                 raise InputError(f"{what}: is not an address that Apprise knows, such as json://localhost:8000")
 
+    @property
+    def enabled(self) -> bool:
+        return self._apprise is not None
+
     def tell(self, title: str, text: str, patience: float = _PATIENCE) -> bool:
         """Send it; waits for so many seconds at most. Whether it has arrived everywhere by then; nothing is raised."""
         if self._apprise is None:
@@ -60,19 +66,15 @@ class Notifier:
 
 
 def end_message(run: Run) -> tuple[str, str]:
-    """Title and text about how a run ended, as its metrics.json says."""
-    try:
-        known = run.read_metrics()
-    except InputError as error:
-        return f"{run.name}: ended", str(error)
-    status, test, seconds = known.get("status"), known.get("test"), known.get("train_seconds")
-    lines = []
-    if status != "completed" and known.get("error") not in (None, status):
-        lines.append(str(known["error"]))
-    if isinstance(test, dict) and isinstance(test.get("accuracy"), (int, float)):
-        lines.append(f"test accuracy {test['accuracy']:.2%}")
-    if isinstance(seconds, (int, float)):
-        lines.append(f"{seconds:,.0f} seconds of training")
-    if status == "interrupted":
+    """Title and text about how a run ended, as comparisons show it."""
+    found = RunList([], [])
+    add_summary(found, run, run.name)
+    if not found.runs:
+        return f"{run.name}: ended", "\n".join(problem.text for problem in found.problems)
+    (known,) = found.runs
+    lines = [] if known.error is None else [known.error]
+    lines += [] if known.test_accuracy is None else [f"test accuracy {known.test_accuracy:.2%}"]
+    lines += [] if known.seconds is None else [f"{known.seconds:,.0f} seconds of training"]
+    if known.status == INTERRUPTED:
         lines.append(f"It resumes with: {command_line('resume', run.path)}")
-    return f"{run.name}: {status}", "\n".join([*lines, str(run.path)])
+    return f"{run.name}: {known.status}", "\n".join([*lines, str(run.path)])

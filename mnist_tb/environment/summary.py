@@ -63,7 +63,7 @@ def reproduction(run: Run) -> list[str]:
         f"git checkout --detach {shlex.quote(str(code['commit']))}",
     ]
     if code.get("patch"):
-        lines.append(f"git apply --binary {shlex.quote(str((run.path / str(code['patch'])).resolve()))}")
+        lines.append(f"git apply --binary {shlex.quote(str((run.home / str(code['patch'])).resolve()))}")
     if code.get("patch_too_large"):
         lines.append("# its changes to that commit were too large to be kept")
     if code.get("untracked"):

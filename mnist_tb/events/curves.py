@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from mnist_tb.errors import InputError
-from mnist_tb.events.tags import (
-    ACCURACY_TEST,
-    ACCURACY_TRAIN,
-    ACCURACY_VAL,
-    LOSS_TEST,
-    LOSS_TRAIN,
-    LOSS_VAL,
-    PER_CLASS,
-)
+from mnist_tb.events import tags as own
 
 T = TypeVar("T")
 Key = tuple[str, str]
 """The kind and the split of a curve: (`accuracy`, `val`)."""
 Told = Mapping[Key, str]
 """Which tag is which."""
-_OURS = {
-    ("loss", "train"): LOSS_TRAIN,
-    ("loss", "val"): LOSS_VAL,
-    ("loss", "test"): LOSS_TEST,
-    ("accuracy", "train"): ACCURACY_TRAIN,
-    ("accuracy", "val"): ACCURACY_VAL,
-    ("accuracy", "test"): ACCURACY_TEST,
+_TABLE = {
+    ("loss", "train"): (own.LOSS_TRAIN, "loss"),
+    ("loss", "val"): (own.LOSS_VAL, "val_loss"),
+    ("loss", "test"): (own.LOSS_TEST, "test_loss"),
+    ("accuracy", "train"): (own.ACCURACY_TRAIN, "accuracy"),
+    ("accuracy", "val"): (own.ACCURACY_VAL, "val_accuracy"),
+    ("accuracy", "test"): (own.ACCURACY_TEST, "test_accuracy"),
+    ("lr", "train"): (own.LR, "lr"),
+    ("images_per_second", "train"): (own.THROUGHPUT, "images_per_second"),
 }
+"""Kind and split → this program's tag, and the field of `Status`."""
+_MEANINGS = {
+    "loss": "loss",
+    "accuracy": "accuracy acc acc1 top1",
+    "lr": "lr",
+    "images_per_second": "imagespersecond",
+    "train": "train training",
+    "val": "val valid validation dev eval evaluation",
+    "test": "test testing",
+    "": "epoch epochs step steps batch batches minibatch iteration iterations iter iters update updates per vs on end"
+    " avg average mean total overall global running current metric metrics score performance scalar scalars chart"
+    " charts throughput set data dataset split dataloader idx 0 sparse categorical binary multiclass crossentropy"
+    " optimizer optim adam adamw sgd rmsprop pg0",
+}
+"""What words say of a curve; the last are those that say nothing. With any other word it is of another quantity."""
+_MEANING = {word: meaning for meaning, words in _MEANINGS.items() for word in words.split()}
+_PHRASES = {
+    "learning rate": "lr",
+    "images per second": "imagespersecond",
+    "cross entropy": "crossentropy",
+    "top 1": "top1",
+    "acc 1": "acc1",
+}
+_OURS = {key: tag for key, (tag, _) in _TABLE.items()}
+_KINDS = ("loss", "accuracy")
 NOTHING_TOLD: Told = {}
-_KINDS = {"loss": "loss", "accuracy": "acc"}
-_SPLITS = {"val": "val|dev|eval", "test": "test"}
 
 
 def find_curves(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[Key, str]:
@@ -42,34 +60,48 @@ def find_curves(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[Key, str
     told: the tags of some, which are not guessed where a run has them. Where a curve has another name than here, it is
     the shortest tag that speaks of the kind and of the split; what speaks of no split is of the training.
     """
-    known = sorted((tag for tag in tags if not tag.startswith(PER_CLASS)), key=lambda tag: (len(tag), tag))
+    return {(kind, split): tag for (kind, split), tag in _find(tags, told).items() if kind in _KINDS}
+
+
+def fields(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[str, str]:
+    """Tag → the field of `Status` that it is the curve of; found as in `find_curves`."""
+    return {tag: _TABLE[key][1] for key, tag in _find(tags, told).items()}
+
+
+def _find(tags: Iterable[str], told: Told) -> dict[Key, str]:
+    known = sorted(set(tags), key=lambda tag: (len(tag), tag))
     found = {key: tag for key, tag in _OURS.items() if tag in known}
     found |= {key: tag for key, tag in told.items() if tag in known}
-    for kind, pattern in _KINDS.items():
-        rest = [
-            tag
-            for tag in known
-            if tag not in [*_OURS.values(), *told.values()] and re.search(pattern, tag, re.IGNORECASE)
-        ]
-        for split, words in _SPLITS.items():
-            named = [tag for tag in rest if re.search(words, tag, re.IGNORECASE)]
-            rest = [tag for tag in rest if tag not in named]
-            if named:
-                found.setdefault((kind, split), named[0])
-        if rest:
-            found.setdefault((kind, "train"), rest[0])
+    for tag in known:
+        key = _read(tag)
+        if key is not None and tag not in _OURS.values() and tag not in told.values():
+            found.setdefault(key, tag)
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(tag: str) -> Key | None:
+    """The kind and split that the words of a tag speak of; None if any speaks of something else."""
+    words = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", tag).lower()
+    for phrase, word in _PHRASES.items():
+        words = re.sub(rf"\b{phrase}\b", word, words)
+    said = {_MEANING.get(word, "something else") for word in words.split()} - {""}
+    splits = said & {"train", "val", "test"}
+    if len(said - splits) != 1 or len(splits) > 1:
+        return None
+    (kind,), (split,) = said - splits, splits or {"train"}
+    return (kind, split) if (kind, split) in _TABLE else None
 
 
 def read_told(texts: Iterable[str]) -> dict[Key, str]:
     """Which tag is which, told as `accuracy/val=valid_acc`. Raises InputError where that is not what a text says."""
     told: dict[Key, str] = {}
-    keys = {tag: key for key, tag in _OURS.items()}
+    keys = {tag: key for key, tag in _OURS.items() if key[0] in _KINDS}
     for text in texts:
         ours, separator, tag = text.partition("=")
         if not separator or not tag or ours not in keys:
             raise InputError(
-                f"--metric {text}: write it as {ACCURACY_VAL}=TAG; before the = is one of {', '.join(keys)}"
+                f"--metric {text}: write it as {own.ACCURACY_VAL}=TAG; before the = is one of {', '.join(keys)}"
             )
         told[keys[ours]] = tag
     return told
@@ -99,50 +131,23 @@ def thin(points: Sequence[T], limit: int) -> Sequence[T]:
 
 
 def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
-    """The highest accuracy and the loss at the same step; where there is no accuracy, the lowest loss.
+    """The highest accuracy and the loss at the same step; if there is no accuracy, the lowest loss.
 
     Each is step → value; values that are not finite are left out.
     """
-    finite_losses = {step: value for step, value in losses.items() if math.isfinite(value)}
-    finite = {step: value for step, value in accuracies.items() if math.isfinite(value)}
-    if not finite:
-        return None, min(finite_losses.values(), default=None)
-    step = max(finite, key=lambda step: finite[step])
-    return finite[step], finite_losses.get(step)
+    accuracies, losses = _finite(accuracies), _finite(losses)
+    if not accuracies:
+        return None, min(losses.values(), default=None)
+    step = max(accuracies, key=lambda step: accuracies[step])
+    return accuracies[step], losses.get(step)
 
 
-class RunningResult:
-    """`best_result` of two curves whose points come one by one; or, with `last`, their values at the last step.
+def last_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """The last accuracy and the loss at its step; if there is no accuracy, the last loss. Else as `best_result`."""
+    accuracies, losses = _finite(accuracies), _finite(losses)
+    step = max(accuracies or losses, default=-1)
+    return accuracies.get(step), losses.get(step)
 
-    It keeps a few numbers, however many come. Values that are not finite are left out.
-    """
 
-    def __init__(self, last: bool = False) -> None:
-        self._last = last
-        self._accuracy: tuple[int, float] | None = None
-        self._its_loss: float | None = None
-        self._newest_loss: tuple[int, float] | None = None
-        self._loss: tuple[int, float] | None = None  # that counts where there is no accuracy
-
-    def add(self, kind: str, step: int, value: float) -> None:
-        """A point. kind: `accuracy` or `loss`."""
-        if not math.isfinite(value):
-            return
-        best, newest = self._accuracy, self._newest_loss
-        if kind == "loss":
-            self._newest_loss = step, value
-            if best is not None and best[0] == step:
-                self._its_loss = value
-            if self._loss is None or (step >= self._loss[0] if self._last else value < self._loss[1]):
-                self._loss = step, value
-        elif best is None or (step >= best[0] if self._last else value > best[1]):
-            self._accuracy = step, value
-            if best is None or best[0] != step:
-                self._its_loss = newest[1] if newest is not None and newest[0] == step else None
-
-    def result(self) -> dict[str, float]:
-        """`accuracy`, and the `loss` at the same step, as far as they are known; without an accuracy the loss alone."""
-        if self._accuracy is None:
-            return {} if self._loss is None else {"loss": self._loss[1]}
-        found = {"accuracy": self._accuracy[1], "loss": self._its_loss}
-        return {kind: value for kind, value in found.items() if value is not None}
+def _finite(values: Mapping[int, float]) -> dict[int, float]:
+    return {step: value for step, value in values.items() if math.isfinite(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from tensorboard.compat.proto import event_pb2, types_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_tb.events import records
+from mnist_tb.events.curves import find_curves
 from mnist_tb.events.records import Damage
 from mnist_tb.events.tags import LIVE_STATUS
 
@@ -56,7 +58,7 @@ class Reader:
     """The contents of a run's event files, read on as the files grow.
 
     contents: what has been read so far. limit: how many points of a curve are kept, evenly spaced, the newest always
-    among them; a curve has twice as many at most. None: all.
+    among them; a curve has twice as many at most. None: all. Curves that hold a result are kept whole.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
@@ -94,7 +96,7 @@ class Reader:
             number = _scalar(value)
             if number is None:
                 _take_other(found, event, value)
-            elif self._limit is None:
+            elif self._limit is None or _is_result(value.tag):
                 found.curves.setdefault(value.tag, []).append(Point(value.tag, event.step, event.wall_time, number))
             else:
                 self._thin(Point(value.tag, event.step, event.wall_time, number), self._limit)
@@ -111,6 +113,12 @@ class Reader:
         if len(curve) > 2 * limit:
             del curve[1::2]
             self._strides[point.tag] = 2 * stride
+
+
+@functools.lru_cache(4096)
+def _is_result(tag: str) -> bool:
+    """Whether it may be a curve of a validation or a test."""
+    return any(split != "train" for _, split in find_curves([tag]))
 
 
 def read(folder: Path) -> Contents:

@@ -11,14 +11,24 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import google_crc32c
 
+OWN = ".mnist_tb"
+"""In a folder that the user chose, the folder that holds what is kept of a run beside its event files."""
+OWNER = "mnist_tb"
+"""How the names of event files end that `mnist-tb train` writes; those of a Tracker end with the id of its run."""
 _files = itertools.count()
+
+
+def own_folder(folder: Path) -> Path:
+    """Where all files of a run but its event files are: in its folder, or, if that is somebody's, in one of our own."""
+    own = folder / OWN
+    return own if (own / "metrics.json").is_file() else folder
 
 
 def record(content: bytes) -> bytes:
@@ -106,23 +116,31 @@ def sizes(folder: Path) -> dict[str, int]:
     return found
 
 
-def trim(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Cut a run's event files back to the lengths that they had at a checkpoint, and remove those that are newer.
+def owned(names: Iterable[str], owner: str = OWNER) -> list[str]:
+    """Those event files that a certain run has written itself."""
+    return [name for name in names if name.endswith(f".{owner}")]
 
-    If killed halfway, it can be done again. Raises OSError.
+
+def trim(folder: Path, lengths: Mapping[str, int], owner: str = OWNER) -> None:
+    """Cut a run's own event files back to the lengths that they had at a checkpoint, and remove its newer ones.
+
+    Files of other programs stay as they are. What version 1.0.0 wrote does not say whose it is: only files that the
+    checkpoint names are cut then. If killed halfway, it can be done again. Raises OSError.
     """
+    own = owned(lengths, owner) or list(lengths)
     for name, size in sizes(folder).items():
         path = folder / name
-        if name not in lengths:
+        if name in own:
+            if size > lengths[name]:
+                os.truncate(path, lengths[name])
+                with open(path, "r+b") as file:
+                    os.fsync(file.fileno())
+        elif owned([name], owner):
             path.unlink()
-        elif size > lengths[name]:
-            os.truncate(path, lengths[name])
-            with open(path, "r+b") as file:
-                os.fsync(file.fileno())
 
 
-def new_name(others: Mapping[str, int]) -> str:
+def new_name(others: Iterable[str], owner: str = OWNER) -> str:
     """A name that sorts after the others, as TensorBoard reads them in that order; even if the clock was set back."""
     times = [int(match[1]) for name in others if (match := re.search(r"tfevents\.(\d+)\.", name))]
     moment = max([int(time.time()), *(moment + 1 for moment in times)])
-    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}"
+    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}.{owner}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED = "running", "completed", "interrupted", "pruned", "failed"
 STATES = (RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED)
@@ -27,6 +28,8 @@ class Status:
     epoch, batch: from 1. step: completed updates. Losses in nats, accuracies from 0 to 1.
     seconds: since the run began. remaining: seconds of training that are left, at the rate so far.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"allow_inf_nan": False}
 
     state: str = RUNNING
     phase: str = "starting"
@@ -55,35 +58,23 @@ class Status:
 
     def to_json(self) -> str:
         """As JSON; numbers that are not finite become null."""
-        return json.dumps({key: _finite(value) for key, value in asdict(self).items()}, ensure_ascii=False)
+        values = asdict(self).items()
+        return json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values})
 
 
 def status_from_json(text: str | bytes) -> Status | None:
-    """A Status from its JSON; None where it is something else. Keys of a later version are ignored."""
+    """A Status from its JSON; None if it is something else. Keys of a later version are ignored."""
+    from pydantic import ValidationError
+
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        status: Status = _form().validate_json(text, strict=True)
+    except ValidationError:
         return None
-    if not isinstance(values, dict) or values.get("state") not in STATES:
-        return None
-    known = {field.name: (field, values[field.name]) for field in fields(Status) if field.name in values}
-    if not all(_fits(field.type, value) for field, value in known.values()):
-        return None
-    return Status(**{name: value for name, (_, value) in known.items()})
+    return status if status.state in STATES else None
 
 
-def _fits(kind: Any, value: Any) -> bool:
-    names = str(kind).split(" | ")
-    if value is None:
-        return "None" in names
-    if isinstance(value, bool):
-        return False
-    return (
-        ("str" in names and isinstance(value, str))
-        or ("int" in names and isinstance(value, int))
-        or ("float" in names and isinstance(value, (int, float)) and math.isfinite(value))
-    )
+@functools.cache
+def _form() -> Any:
+    from pydantic import TypeAdapter  # slow to import
 
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return TypeAdapter(Status)

@@ -1,4 +1,4 @@
-"""The writer of event files: every call returns at once; one thread draws, encodes and writes.
+"""The writer of event files: every call checks and converts what it is given, and returns at once; one thread writes.
 
 A file is a sequence of records (see `events.records`), each an `Event` protocol buffer of TensorBoard's.
 """
@@ -6,74 +6,88 @@ A file is a sequence of records (see `events.records`), each an `Event` protocol
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
 
 from mnist_tb.errors import TrainingError
 from mnist_tb.events import records, summaries, tags
-from mnist_tb.events.summaries import Picture
 
 if TYPE_CHECKING:
     import torch
 
+OPEN, CLOSED, FAILED, ELSEWHERE = "open", "closed", "failed", "elsewhere"
+"""Open: what a call is given is written. Closed: a call raises. Failed: a call raises what has failed. Elsewhere, as in
+a fork, or without a folder: a call does nothing."""
 
-Entry = list[tuple[str, Any]] | Callable[[], Any]
-"""What is queued: the tags and values of scalars; or a function that makes an event, or is called at a mark."""
+Entry = bytes | tuple[str, Callable[[], bytes]] | Callable[[], Any]
+"""What is queued: an encoded event; its name and what encodes it on the writing thread; or what is called at a mark."""
+
+_LOG = logging.getLogger(__name__)
+_OVERHEAD = 200  # bytes that an entry takes in the queue besides its content
+_CHUNK = 2**20  # bytes that are written at once; so many in the queue wake the writing thread
 
 
 class EventWriter:
     """Writes one run's event file; a context manager that flushes and closes it. Without a folder it writes nothing.
 
-    step, in all calls: the number of completed optimiser updates.
-    An error of the writing thread (disk full, folder gone) is raised as TrainingError by the next call, or at the end.
+    step, in all calls: the number of completed optimiser updates. wall_time: seconds since 1970; now, if None.
+    A call raises TypeError or ValueError if it is given what cannot be written, and TrainingError if the writer is
+    closed, or the file cannot be written (disk full). What a call has accepted is written, whatever comes after it.
     Call from any thread. After a fork the child's calls do nothing: the thread, and the file, are the parent's.
 
     start: the first step that will be written, 0 or where a run is resumed; TensorBoard discards what it has read of
-    the run from there on. None adds to the run.
+    the run from there on. None adds to the run. owner: see `records.OWNER`.
+    every: called twice a second on the writing thread, to log what is due; nothing that they raise is heard.
     """
 
-    FLUSH_SECONDS = 0.5
-    """How often the queue is written: half a second is less than TensorBoard takes to show it."""
-    HEARTBEAT_SECONDS = 10.0
-    """How often the last status is repeated, so that a training between two of its points is not taken for killed."""
-    LIMIT = 1024
-    """How many calls may be queued before the next one waits for the disk."""
+    FLUSH_SECONDS = 0.5  # less than TensorBoard takes to show what is written
+    LIMIT = 2**26
+    """Bytes in the queue beyond which the next call waits for the disk. A tensor of more than a quarter is not queued:
+    its histogram is made by the call."""
 
-    def __init__(self, folder: Path | None, start: int | None = None) -> None:
-        self._queue: deque[tuple[int, float | None, Entry]] = deque()  # step, seconds since 1970 or None for a mark
-        self._last_status: tuple[int, str] | None = None
-        self._last_status_time = 0.0
+    def __init__(self, folder: Path | None, start: int | None = None, owner: str = records.OWNER) -> None:
+        self._queue: deque[tuple[int, Entry]] = deque()  # bytes that it takes, and the entry
+        self._size = self._length = 0  # bytes in the queue, and in the file
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._wake = threading.Event()
-        self._drained = threading.Condition()
-        self._closing = False
-        self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._state = ELSEWHERE
+        self._error: OSError | None = None
+        self._said: set[str] = set()
+        self.every: list[Callable[[], Any]] = []
         self.path: Path | None = None
         self.first_step = start or 0
-        self.last_step = self.first_step - 1  # that has been written
-        if folder is not None:
-            self._other_sizes = records.sizes(folder)
-            self.path = folder / records.new_name(self._other_sizes)
-            try:
-                self._file = open(self.path, "xb", buffering=0)
-            except OSError as error:
-                raise TrainingError(f"{self.path}: cannot be written: {error.strerror}") from None
-            self._thread = threading.Thread(target=self._work, name="event writer", daemon=True)
-            self._thread.start()
-            _writers.add(self)
-            self._enqueue(0, lambda: event_pb2.Event(file_version="brain.Event:2"))
-            if start is not None:
-                log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                self._enqueue(start, lambda: event_pb2.Event(session_log=log))
+        self.last_step = self.first_step - 1  # that has been logged
+        if folder is None:
+            return
+        others = records.sizes(folder)
+        self._own_sizes = {name: others[name] for name in records.owned(others, owner)}
+        self.path = folder / records.new_name(others, owner)
+        try:
+            self._file = open(self.path, "xb", buffering=0)
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._state = OPEN
+        self._thread = threading.Thread(target=self._work, name="event writer", daemon=True)
+        self._thread.start()
+        _writers.add(self)
+        self.event(0, event_pb2.Event(file_version="brain.Event:2"))
+        if start is not None:
+            self.event(start, event_pb2.Event(session_log={"status": event_pb2.SessionLog.START}))
 
     def __enter__(self) -> EventWriter:
         return self
@@ -81,61 +95,86 @@ class EventWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        # The first error says more than those that follow from it.
+        with nullcontext() if error is None else suppress(TrainingError):
             self.close()
-        except TrainingError:
-            if error is None:  # else the first error says more than those that follow from it
-                raise
 
     @property
     def enabled(self) -> bool:
-        return self._thread is not None
+        """Whether it writes, or has written, in this process."""
+        return self._state is not ELSEWHERE
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor], wall_time: float | None = None) -> None:
-        """One point on each named curve. Tensors hold one number, on any device, and must not change afterwards.
-
-        wall_time: when it was, seconds since 1970; now, if None.
-        """
-        self._enqueue(step, list(values.items()), wall_time)
+        """One point on each named curve. Values are numbers, or tensors and arrays that hold one, on any device."""
+        if self._state is not ELSEWHERE:
+            self.points(step, summaries.numbers(values), wall_time)
 
     def points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
-        """As `scalars`; the list belongs to the writer from now on."""
-        self._enqueue(step, values, wall_time)
+        """The same, of values from `summaries.number`, in a list that belongs to the writer from now on."""
+        if self._state is ELSEWHERE:
+            return
+        step, when = index(step), time.time() if wall_time is None else wall_time
+        if all([type(value) is float for _, value in values]):  # noqa: C419 - a list is twice as fast
+            self._put(step, summaries.scalars_event(step, when, values))
+        else:  # on a device, whose kernels may still be running: the writing thread waits for them
+            make = lambda: summaries.scalars_event(step, when, [(tag, float(value)) for tag, value in values])  # noqa: E731
+            self._put(step, (values[0][0], make))
 
-    def event(self, step: int, make: Callable[[], event_pb2.Event], wall_time: float | None = None) -> None:
-        """Any event, from a function that makes it on the writing thread."""
-        self._enqueue(step, make, wall_time)
+    def event(self, step: int, event: event_pb2.Event, wall_time: float | None = None) -> None:
+        """Any event; its step and its time are set here."""
+        if self._state is not ELSEWHERE:
+            event.step, event.wall_time = index(step), time.time() if wall_time is None else wall_time
+            self._put(event.step, event.SerializeToString())
 
-    def histograms(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
-        """The distribution of each tensor's elements, NaN and infinities left out. The tensors are copied here."""
-        copies = {tag: value.detach().clone() for tag, value in values.items()}
-        self._enqueue_summary(
-            step, lambda: [v for tag, value in copies.items() for v in summaries.histogram(tag, value)]
-        )
+    def later(self, step: int, what: str, size: int, make: Callable[[], Any], wall_time: float | None = None) -> None:
+        """A summary's values, from a function that makes them on the writing thread; if it fails, that is said once.
 
-    def images(self, step: int, pictures: Mapping[str, Callable[[], Picture]]) -> None:
-        """Pictures, each from a function that draws it on the writing thread."""
-        pictures = dict(pictures)
-        self._enqueue_summary(step, lambda: [summaries.image(tag, draw()) for tag, draw in pictures.items()])
+        what: the name under which that is said. size: the bytes that the function holds.
+        """
+        if self._state is ELSEWHERE:
+            return
+        step, when = index(step), time.time() if wall_time is None else wall_time
+        self._put(step, (what, lambda: _event(make(), step, when).SerializeToString()), size)
+
+    def histograms(self, step: int, values: Mapping[str, torch.Tensor], wall_time: float | None = None) -> None:
+        """The distribution of each tensor's elements, NaN and infinities left out. Large tensors are counted here."""
+        for tag, value in values.items():
+            found, size = summaries.counted(value)
+            if self._state is ELSEWHERE:
+                return
+            if size > self.LIMIT // 4:
+                self.event(step, _event(summaries.histogram(tag, found)), wall_time)
+            else:
+                kept = found.copy() if isinstance(found, np.ndarray) else found.clone()
+                self.later(step, tag, size, partial(summaries.histogram, tag, kept), wall_time)
+
+    def images(self, step: int, pictures: Mapping[str, Any]) -> None:
+        """Pictures: each an array or a tensor, or a function that draws it on the writing thread."""
+        if self._state is not ELSEWHERE:
+            for tag, given in pictures.items():
+                is_drawn = callable(given) and not hasattr(given, "detach")
+                picture = given if is_drawn else summaries.picture(given)
+                self.later(step, tag, getattr(picture, "nbytes", 0), partial(summaries.image, tag, picture))
 
     def pr_curves(self, step: int, tables: Mapping[str, torch.Tensor]) -> None:
         """Precision-recall curves, each a table from `metrics.precision_recall`, on the CPU."""
-        tables = dict(tables)
-        self._enqueue_summary(step, lambda: [summaries.pr_curve(tag, table) for tag, table in tables.items()])
+        self._summary(step, summaries.pr_curve, tables)
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
-        texts = dict(texts)
-        self._enqueue_summary(step, lambda: [summaries.text(tag, text) for tag, text in texts.items()])
+        self._summary(step, summaries.text, texts)
+
+    def live_data(self, step: int, tag: str, content: bytes) -> None:
+        """What the Live tab alone reads: a status as JSON; and from `weights_export` networks, and images."""
+        self._summary(step, summaries.live, {tag: content})
 
     def graph(self, graph: graph_pb2.GraphDef) -> None:
         """The network for the Graphs tab; once a run."""
-        content = graph.SerializeToString()
-        self._enqueue(0, lambda: event_pb2.Event(graph_def=content))
+        self.event(0, event_pb2.Event(graph_def=graph.SerializeToString()))
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """The Custom Scalars tab: category → chart title → tags drawn on one chart; once a run."""
-        self._enqueue_summary(0, lambda: [summaries.layout(charts)])
+        self.event(0, _event([summaries.layout(charts)]))
 
     def hparams(self, values: Mapping[str, Any], group: str) -> None:
         """The run's hyperparameters, for the HParams tab; once a run. Runs of one group share a row, as repetitions.
@@ -143,26 +182,15 @@ class EventWriter:
         No experiment summary is written: TensorBoard then unites the hyperparameters of all runs, so that one that came
         later has its column too, and takes the live scalars as metrics.
         """
-        values = dict(values)
-        self._enqueue_summary(0, lambda: summaries.hparams(values, group))
+        self.event(0, _event(summaries.hparams(values, group)))
 
     def status(self, state: str) -> None:
         """How the run ended: completed or failed. TensorBoard keeps the first end that it reads, so call it once."""
-        self._enqueue_summary(0, lambda: [summaries.end(state)])
-
-    def live(self, step: int, text: str) -> None:
-        """The status of the training, as JSON, for the Live tab; no other tab shows it."""
-        self._last_status, self._last_status_time = (step, text), time.monotonic()
-        self._enqueue(step, lambda: _status_event(text))
-
-    def live_data(self, step: int, tag: str, content: bytes) -> None:
-        """What the Live tab alone reads, from `weights_export`: networks to try images on, and images."""
-        self._enqueue_summary(step, lambda: [summaries.live(tag, content)])
+        self.event(0, _event([summaries.end(state)]))
 
     def notes(self, step: int, labels: Sequence[str], note: str) -> None:
         """A run's tags (here labels) and its note, Markdown, for the Live tab and the Text tab."""
-        content = json.dumps({"tags": list(labels), "note": note}, ensure_ascii=False)
-        self.live_data(step, tags.LIVE_NOTES, content.encode())
+        self.live_data(step, tags.LIVE_NOTES, json.dumps({"tags": list(labels), "note": note}).encode())
         text = "\n\n".join(line for line in [" ".join(f"`{label}`" for label in labels), *note.splitlines()] if line)
         self.texts(step, {tags.NOTES_TEXT: text or "no notes"})
 
@@ -170,116 +198,137 @@ class EventWriter:
         """Mark this place in what is written.
 
         Returns a function that waits until all that came before it is on the disk, and returns the length in bytes of
-        each of the run's event files at that place; it may be called on another thread. It raises TrainingError where
+        each of the run's own event files at that place; it may be called on another thread. It raises TrainingError if
         that cannot be written.
         """
-        if self._thread is None:
-            return dict
-        done = threading.Event()
+        reached = threading.Event()
         found: dict[str, int] = {}
 
         def reach() -> None:
             os.fsync(self._file.fileno())
-            found.update(self._other_sizes)
-            found[os.path.basename(self._file.name)] = self._file.tell()
-            done.set()
+            found.update(self.lengths())
+            reached.set()
 
         def wait() -> dict[str, int]:
-            assert self._thread is not None
-            while not done.wait(0.05):
-                self._wake.set()
-                self._raise_error()
-                if not self._thread.is_alive():
-                    raise TrainingError(f"{self.path}: is closed, and cannot be written any more")
+            while self._state is not ELSEWHERE and not reached.wait(0.05):
+                if self._error is not None:
+                    self._refuse()
             return found
 
-        self._queue.append((0, None, reach))
-        self._wake.set()
+        if self._state is not ELSEWHERE:
+            self._put(self.last_step, reach)
+            self._wake.set()
         return wait
 
     def flush(self) -> dict[str, int]:
         """Wait until all that was logged is on the disk; returns and raises as the function of `mark` does."""
         return self.mark()()
 
+    def lengths(self) -> dict[str, int]:
+        """The run's own event files, and how long they are, as far as they are written."""
+        return {**self._own_sizes, os.path.basename(self._file.name): self._length}
+
     def close(self) -> None:
-        """Write what is left and close the file. Raises TrainingError where something could not be written."""
-        if self._thread is not None and not self._closing:
-            self._closing = True
+        """Write what is left and close the file; again, it does nothing. Raises TrainingError if that fails."""
+        if self._state is ELSEWHERE:
+            return
+        with self._changed:
+            self._state = CLOSED
+        if not self._file.closed and threading.current_thread() is not self._thread:
             self._wake.set()
             self._thread.join()
             self._file.close()
-            self._raise_error()
+            if self._error is not None:
+                self._refuse()
 
-    def _enqueue_summary(self, step: int, values: Callable[[], Any]) -> None:
-        self._enqueue(step, lambda: event_pb2.Event(summary=summary_pb2.Summary(value=values())))
+    def _summary(self, step: int, make: Callable[[str, Any], Any], values: Mapping[str, Any]) -> None:
+        if self._state is not ELSEWHERE:
+            self.event(step, _event([make(tag, value) for tag, value in values.items()]))
 
-    def _enqueue(self, step: int, made: Entry, wall_time: float | None = None) -> None:
-        if self._thread is None:
-            return
-        if self._error is not None:
-            self._raise_error()
-        if len(self._queue) >= self.LIMIT:
+    def _put(self, step: int, entry: Entry, size: int = 0) -> None:
+        size += _OVERHEAD + (len(entry) if type(entry) is bytes else 0)
+        with self._lock:
+            if self._size >= self.LIMIT and threading.current_thread() is not self._thread:
+                self._wake.set()
+                self._changed.wait_for(lambda: self._size < self.LIMIT or self._state is not OPEN)
+            if self._state is not OPEN:
+                self._refuse()
+            self._queue.append((size, entry))
+            self._size += size
+            if step > self.last_step:
+                self.last_step = step
+        if self._size > _CHUNK and not self._wake.is_set():
             self._wake.set()
-            with self._drained:
-                self._drained.wait_for(lambda: len(self._queue) < self.LIMIT or self._error is not None)
-        if step > self.last_step:
-            self.last_step = step
-        self._queue.append((step, time.time() if wall_time is None else wall_time, made))
 
-    def _raise_error(self) -> None:
+    def _refuse(self) -> None:
+        why = "is closed: nothing more can be logged to it"
         if self._error is not None:
-            reason = getattr(self._error, "strerror", None) or f"{type(self._error).__name__}: {self._error}"
-            raise TrainingError(f"{self.path}: writing the events failed: {reason}") from self._error
+            why = f"writing the events failed: {self._error.strerror or self._error}"
+        raise TrainingError(f"{self.path}: {why}") from self._error
 
     def _work(self) -> None:
-        """The writing thread: every half second, the whole queue in one write."""
+        """The writing thread: what is due, and the whole queue, twice a second."""
         try:
-            while not (self._closing and not self._queue):
-                self._wake.wait(self.FLUSH_SECONDS)
-                if not self._closing:
-                    self._wake.clear()
-                    self._repeat_status()
+            due = 0.0
+            while self._state is OPEN or self._queue:  # what was accepted before it was closed is written
+                self._wake.wait(self.FLUSH_SECONDS if self._state is OPEN else 0)
+                self._wake.clear()
+                if self._state is OPEN and (now := time.monotonic()) >= due:
+                    due = now + self.FLUSH_SECONDS
+                    for call in tuple(self.every):
+                        with suppress(BaseException):
+                            call()
                 self._write_all()
-        except Exception as error:  # it must reach the user, who is on the other thread
-            self._error = error
-            with self._drained:
-                self._drained.notify_all()
-
-    def _repeat_status(self) -> None:
-        """Queue the last status once more. Without waiting for room in the queue, which only this thread makes."""
-        if self._last_status is not None and time.monotonic() - self._last_status_time > self.HEARTBEAT_SECONDS:
-            step, text = self._last_status
-            self._last_status_time = time.monotonic()
-            self._queue.append((step, time.time(), lambda: _status_event(text)))
+        except OSError as error:  # it must reach the user, who is on another thread
+            with self._changed:
+                self._error = error
+                self._state = FAILED if self._state is OPEN else self._state
+                self._queue.clear()
+                self._changed.notify_all()
 
     def _write_all(self) -> None:
         lines: list[bytes] = []
-        while self._queue:
-            step, wall_time, made = self._queue.popleft()
-            if isinstance(made, list):
-                lines.append(records.record(summaries.scalars_event(step, wall_time or 0.0, made)))
-                continue
-            if wall_time is None:  # a mark: what came before it is written first
+        done = length = 0
+        for left in reversed(range(len(self._queue))):  # what comes meanwhile has its turn after what is due
+            size, entry = self._queue.popleft()
+            done += size
+            if isinstance(entry, tuple):
+                content = self._made(*entry)
+            elif isinstance(entry, bytes):
+                content = entry
+            else:  # a mark: what came before it is written first
                 self._write(lines)
-                made()
-                continue
-            event = made()
-            event.step, event.wall_time = step, wall_time
-            lines.append(records.record(event.SerializeToString()))
-        with self._drained:
-            self._drained.notify_all()
-        self._write(lines)
+                content = entry() or b""
+            if content:
+                lines.append(records.record(content))
+                length += len(content)
+            if done > _CHUNK or length > _CHUNK or not left:
+                self._write(lines)
+                with self._changed:
+                    self._size -= done
+                    self._changed.notify_all()
+                done = length = 0
+
+    def _made(self, what: str, encode: Callable[[], bytes]) -> bytes:
+        """An event, encoded; if that fails, it is said once, and what else is logged is written."""
+        try:
+            return encode()
+        except BaseException as error:  # a drawing function may exit
+            if what not in self._said:
+                self._said.add(what)
+                _LOG.warning("%s: %s is not written: %s: %s", self.path, what, type(error).__name__, error)
+            return b""
 
     def _write(self, lines: list[bytes]) -> None:
         content = memoryview(b"".join(lines))
+        self._length += len(content)
         while content:
             content = content[self._file.write(content) :]
         lines.clear()
 
 
-def _status_event(text: str) -> Any:
-    value = summaries.live(tags.LIVE_STATUS, text.encode())
-    return event_pb2.Event(summary=summary_pb2.Summary(value=[value]))
+def _event(values: Any, step: int = 0, wall_time: float = 0.0) -> event_pb2.Event:
+    return event_pb2.Event(summary=summary_pb2.Summary(value=values), step=step, wall_time=wall_time)
 
 
 _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
@@ -287,7 +336,7 @@ _writers: weakref.WeakSet[EventWriter] = weakref.WeakSet()
 
 def _forget() -> None:
     for writer in _writers:
-        writer._thread = None
+        writer._state = ELSEWHERE
 
 
 if hasattr(os, "register_at_fork"):

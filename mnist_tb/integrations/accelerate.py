@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mnist_tb.errors import install_line
 
@@ -13,7 +13,8 @@ try:
 except ImportError as error:
     raise ImportError(f"{__name__} needs Accelerate: {install_line('accelerate')}") from error
 
-from mnist_tb.integrations.adapter import Adapter
+from mnist_tb.integrations.stages import Stages
+from mnist_tb.integrations.tracker import Options, Tracker
 
 
 class TrackerTracker(GeneralTracker):
@@ -22,30 +23,21 @@ class TrackerTracker(GeneralTracker):
     name = "mnist_tb"
     requires_logging_directory = False
 
-    def __init__(
-        self,
-        logdir: str | Path = "runs",
-        name: str = "accelerate",
-        *,
-        steps: int = 0,
-        dataset: str = "",
-        tags: Sequence[str] = (),
-        note: str = "",
-        notify: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, logdir: str | Path = "runs", name: str = "accelerate", **options: Unpack[Options]) -> None:
         """As for `Tracker`."""
         super().__init__()
-        self._logdir, self._run_name = Path(logdir), name
-        self._named: dict[str, Any] = {"steps": steps, "dataset": dataset, "tags": tags, "note": note, "notify": notify}
-        self._tracker: Adapter | None = None
+        self._stages, self._step = Stages(logdir, name, options), 0
+
+    @on_main_process
+    def start(self) -> None:
+        """A training begins: a run of its own, which the first call makes."""
+        self._stages.anew()
         self._step = 0
 
     @property
-    def tracker(self) -> Adapter:
-        """The `Tracker`; its run begins with the first call."""
-        if self._tracker is None:
-            self._tracker = Adapter(self._logdir, self._run_name, everywhere=True, **self._named)
-        return self._tracker
+    def tracker(self) -> Tracker:
+        """The `Tracker`. What is logged after `end_training` goes on with its run."""
+        return self._stages.tracker
 
     @on_main_process
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
@@ -64,5 +56,4 @@ class TrackerTracker(GeneralTracker):
     @on_main_process
     def finish(self) -> None:
         """The run is complete."""
-        if self._tracker is not None:
-            self._tracker.close()
+        self._stages.end()

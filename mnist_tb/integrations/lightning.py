@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mnist_tb.errors import install_line
 
 try:
     from lightning.fabric.loggers.logger import rank_zero_experiment
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
+    from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import Logger
 except ImportError as error:
@@ -21,7 +20,8 @@ except ImportError as error:
 
 from torch import Tensor, nn
 
-from mnist_tb.integrations.adapter import Adapter
+from mnist_tb.integrations.stages import Stages
+from mnist_tb.integrations.tracker import Options
 
 
 class TrackerLogger(Logger):
@@ -35,32 +35,19 @@ class TrackerLogger(Logger):
         logdir: str | Path = "runs",
         name: str = "lightning",
         *,
-        steps: int = 0,
-        dataset: str = "",
         log_graph: bool = False,
-        tags: Sequence[str] = (),
-        note: str = "",
-        notify: Sequence[str] = (),
+        **options: Unpack[Options],
     ) -> None:
-        """log_graph: write the module's layers, where it has an `example_input_array`. The others: as for `Tracker`."""
+        """log_graph: write the module's layers, if it has an `example_input_array`. The others: as for `Tracker`."""
         super().__init__()
-        self._logdir, self._run_name, self._log_graph = Path(logdir), name, log_graph
-        self._named: dict[str, Any] = {"steps": steps, "dataset": dataset, "tags": tags, "note": note, "notify": notify}
-        self._tracker: Adapter | None = None
-        self._before: Adapter | None = None
-        self._folder: Path | None = None
-        self._step = 0
+        self._logdir, self._log_graph, self._step = Path(logdir), log_graph, 0
+        self._stages = Stages(logdir, name, options)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The `Tracker`. After the end of one stage, such as `fit`, the next one goes on with the same run."""
-        if self._tracker is None:
-            self._tracker = Adapter(
-                self._logdir, self._run_name, self._folder, everywhere=True, after=self._before, **self._named
-            )
-            self._folder = self._tracker.run.path
-        return self._tracker
+        return self._stages.tracker
 
     @property
     def name(self) -> str:
@@ -70,9 +57,9 @@ class TrackerLogger(Logger):
     @property
     def version(self) -> str:
         """The run's folder in the log folder, `0007-name`."""
-        if self._folder is None:
+        if self._stages.last is None:
             _ = self.experiment
-        return self._folder.name if self._folder is not None else self._run_name
+        return "" if self._stages.last is None else self._stages.last.run.name
 
     @property
     def save_dir(self) -> str:
@@ -89,14 +76,16 @@ class TrackerLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **named: Any) -> None:
-        self.experiment.settings(vars(params) if isinstance(params, Namespace) else params)
+        self.experiment.settings(params)
 
     @rank_zero_only
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
         given = getattr(model, "example_input_array", None) if input_array is None else input_array
         if self._log_graph and isinstance(given, Tensor):
-            with suppress(Exception):  # data-dependent control flow, which torch.fx refuses in its own ways
+            try:
                 self.experiment.graph(model, tuple(given.shape))
+            except ValueError as error:
+                rank_zero_warn(str(error))
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
@@ -107,7 +96,4 @@ class TrackerLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """The end of a stage; Lightning calls it while the error that ended one is handled."""
-        if self._tracker is not None:
-            error = sys.exc_info()[1] if status == "failed" else None
-            self._tracker.__exit__(None, error, None)
-            self._tracker, self._before = None, self._tracker
+        self._stages.end(sys.exc_info()[1] if status == "failed" else None)

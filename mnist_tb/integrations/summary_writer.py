@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,27 +20,48 @@ from torch.utils.tensorboard._utils import convert_to_HWC
 
 from mnist_tb.errors import InUseError
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.integrations.adapter import Adapter
+from mnist_tb.integrations.tracker import Options, Tracker
 
 
 class SummaryWriter(tensorboard.SummaryWriter):
     """torch's class with the same methods and arguments; see its documentation.
 
-    The folder becomes a run, as `Tracker`'s: running until it is closed, failed where an error leaves its `with` block
-    or ends the program. Scalars, histograms and pictures are encoded and written by one thread.
+    The folder becomes a run, as by `Tracker.adopt`: running until it is closed, failed if an error leaves its `with`
+    block or ends the program. Histograms and pictures are encoded, and all is written, by one thread.
     What differs: `add_scalars` and `add_hparams` make no runs of their own. The first writes the curves
     `main_tag/key`, and puts them on one chart of Custom Scalars. The latter gives the run its settings, once.
     max_queue and flush_secs have no effect: what is logged is on the disk after half a second.
+    In a fork, and in a copy that was pickled, calls do nothing.
     """
 
     file_writer: Any
     all_writers: Any
 
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: int = 120,
+        filename_suffix: str = "",
+        **options: Unpack[Options],
+    ) -> None:
+        """As torch's; options: those of `Tracker`, such as `code=False` or `dataset="mnist"`."""
+        self._options, self._pid = options, os.getpid()
+        self._folder: Path | None = None
+        super().__init__(log_dir, comment, purge_step, max_queue, flush_secs, filename_suffix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_another_process, (type(self), self.log_dir)
+
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:
             if "://" in str(self.log_dir):  # which torch's own writer knows how to reach
                 return super()._get_file_writer()
-            self.file_writer = _FileWriter(Path(self.log_dir), self.purge_step)
+            self._folder = self._folder or Path(self.log_dir).absolute()  # wherever the program goes from here
+            folder = self._folder if self._pid == os.getpid() else None
+            self.file_writer = _FileWriter(folder, str(self.log_dir), self.purge_step, self._options)
             self.all_writers = {self.file_writer.get_logdir(): self.file_writer}
             self.purge_step = None
         return self.file_writer
@@ -55,14 +77,19 @@ class SummaryWriter(tensorboard.SummaryWriter):
     ) -> None:
         """As torch's."""
         writer = self.file_writer or self._get_file_writer()
-        if new_style or double_precision or not isinstance(writer, _FileWriter):
+        if not isinstance(writer, _FileWriter):
             super().add_scalar(tag, scalar_value, global_step, walltime, new_style, double_precision)
             return
         if isinstance(scalar_value, torch.Tensor) and scalar_value.numel() == 1:
             scalar_value = scalar_value.item()
         elif type(scalar_value) is not float and type(scalar_value) is not int:
             scalar_value = _one_number(scalar_value)
-        writer.scalars(int(global_step or 0), [(tag, float(scalar_value))], walltime)
+        step, values = int(global_step or 0), [(tag, float(scalar_value))]
+        if new_style or double_precision:
+            super().add_scalar(tag, scalar_value, global_step, walltime, new_style, double_precision)
+            writer.see(step, values)
+        else:
+            writer.scalars(step, values, walltime)
 
     def add_scalars(
         self,
@@ -90,12 +117,13 @@ class SummaryWriter(tensorboard.SummaryWriter):
         max_bins: int | None = None,
     ) -> None:
         """As torch's; the bins are counted by the writing thread."""
-        writer, array = self._get_file_writer(), np.array(make_np(values))
+        writer, array = self._get_file_writer(), make_np(values)
         is_usual = isinstance(bins, str) and bins == "tensorflow" and array.dtype.kind in "fiub" and array.size > 0
-        if not is_usual or not isinstance(writer, _FileWriter) or not (np.abs(array) < self.default_bins[-1]).all():
+        if not is_usual or not isinstance(writer, _FileWriter) or not _within(array, self.default_bins[-1]):
             super().add_histogram(tag, values, global_step, bins, walltime, max_bins)
             return
-        writer.summary(lambda: summary.histogram(tag, array, self.default_bins, max_bins), global_step, walltime)
+        bounds = self.default_bins
+        writer.summary(tag, array, lambda kept: summary.histogram(tag, kept, bounds, max_bins), global_step, walltime)
 
     def add_image(
         self,
@@ -123,12 +151,12 @@ class SummaryWriter(tensorboard.SummaryWriter):
 
     def _add_picture(self, tag: str, pixels: Any, step: int | None, walltime: float | None, dataformats: str) -> bool:
         """Whether it is one that the writing thread can compress without fail."""
-        picture = np.array(convert_to_HWC(make_np(pixels), dataformats))
+        picture = convert_to_HWC(make_np(pixels), dataformats)
         writer = self._get_file_writer()
         is_usual = picture.dtype.kind in "fiub" and picture.size > 0 and picture.shape[2] in (3, 4)
         if not is_usual or not isinstance(writer, _FileWriter):
             return False
-        writer.summary(lambda: summary.image(tag, picture, dataformats="HWC"), step, walltime)
+        writer.summary(tag, picture, lambda kept: summary.image(tag, kept, dataformats="HWC"), step, walltime)
         return True
 
     def add_hparams(
@@ -158,6 +186,15 @@ class SummaryWriter(tensorboard.SummaryWriter):
             writer.together = None
         super().add_custom_scalars(layout)
 
+    def close(self) -> None:
+        """As torch's."""
+        writer = self.file_writer
+        if not isinstance(writer, _FileWriter):
+            super().close()
+            return
+        self.file_writer = self.all_writers = None  # whatever fails now, it is closed
+        writer.close()
+
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
@@ -169,37 +206,49 @@ class SummaryWriter(tensorboard.SummaryWriter):
 class _FileWriter(tensorboard.FileWriter):
     """torch's FileWriter, on a run of ours. Its other methods come down to `add_event`."""
 
-    def __init__(self, log_dir: Path, purge_step: int | None) -> None:
-        self._folder = log_dir
+    def __init__(self, folder: Path | None, log_dir: str, purge_step: int | None, options: Options) -> None:
+        """folder: None to write nothing."""
+        self._log_dir = log_dir
         self.error: BaseException | None = None
         self.together: dict[str, list[str]] | None = {}
         self._changing = threading.Lock()
+        self._tracker: Tracker | None = None
         try:
-            self._run: Adapter | None = Adapter(log_dir.parent, log_dir.name, log_dir, purge_step, everywhere=True)
-            self._events = self._run.events
+            if folder is not None:
+                self._tracker = Tracker.adopt(folder, purge_step=purge_step, **options)
+            self._events = EventWriter(None) if self._tracker is None else self._tracker.events
         except InUseError:  # by another writer, which says how the run is
-            self._run = None
-            self._events = EventWriter(log_dir, purge_step)
-        self.scalars = self._events.points if self._run is None else self._run.see
-        if self._run is None:
-            atexit.register(self._events.close)
+            self._events = EventWriter(folder, purge_step)
+            weakref.finalize(self, self._events.close)
+        self.scalars = self._events.points if self._tracker is None else self._tracker.points
 
     def get_logdir(self) -> str:
-        return str(self._folder)
+        return self._log_dir
 
-    def summary(self, make: Any, step: int | None, walltime: float | None) -> None:
-        """What makes a summary, on the writing thread."""
-        self._events.event(int(step or 0), lambda: event_pb2.Event(summary=make()), walltime)
+    def summary(self, tag: str, array: np.ndarray, make: Any, step: int | None, walltime: float | None) -> None:
+        """A summary of an array, made on the writing thread from a copy; of a large one it is made here."""
+        if array.nbytes > EventWriter.LIMIT // 4:
+            self.add_event(event_pb2.Event(summary=make(array)), step, walltime)
+        else:
+            kept = np.array(array)
+            self._events.later(int(step or 0), tag, kept.nbytes, lambda: make(kept).value, walltime)
 
     def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
-        self._events.event(int(step or 0), lambda: event, walltime)
+        self._events.event(int(step or 0), event, walltime)
+
+    def see(self, step: int, values: list[tuple[str, float]]) -> None:
+        """Points that are written already."""
+        if self._tracker is not None:
+            self._tracker.see(step, values)
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        if self._run is not None:
-            self._run.settings(values)
+        if self._tracker is not None:
+            self._tracker.settings(values)
 
     def show_together(self, main_tag: str, tags: list[str]) -> None:
         """The curves of one `add_scalars` on one chart, unless the user has a layout."""
+        if not self._events.enabled:  # asked before the lock: in a fork another thread may have left it locked
+            return
         with self._changing:
             if self.together is not None and not set(tags) <= set(self.together.get(main_tag, ())):
                 self.together = {**self.together, main_tag: sorted({*self.together.get(main_tag, ()), *tags})}
@@ -209,11 +258,22 @@ class _FileWriter(tensorboard.FileWriter):
         self._events.flush()
 
     def close(self) -> None:
-        if self._run is None:
-            atexit.unregister(self._events.close)
+        if self._tracker is None:
             self._events.close()
         else:
-            self._run.__exit__(None, self.error, None)
+            self._tracker.__exit__(None, self.error, None)
+
+
+def _in_another_process(kind: type[SummaryWriter], log_dir: str) -> SummaryWriter:
+    made = kind.__new__(kind)
+    made._options, made._pid, made._folder = {}, 0, None
+    tensorboard.SummaryWriter.__init__(made, log_dir)
+    return made
+
+
+def _within(array: np.ndarray, bound: float) -> bool:
+    """Whether all of it is between -bound and bound; NaN is not."""
+    return bool(-bound < array.min() and array.max() < bound)
 
 
 def _one_number(value: Any) -> Any:

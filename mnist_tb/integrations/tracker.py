@@ -10,64 +10,68 @@ See it with `mnist-tb board`, compare it with `mnist-tb compare`.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
 import os
-import sys
-import threading
-import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import ArrayLike
 from torch import nn
 
-from mnist_tb.config.hyperparameters import Settings, checked_settings, flatten, hyperparameters, seed_of, short_name
+from mnist_tb.config import strict_yaml
+from mnist_tb.config.hyperparameters import hyperparameters, plain_settings, seed_of, short_name
 from mnist_tb.config.load import check_run_name
-from mnist_tb.environment.log import SYSTEM_SECONDS, EnvironmentLog
+from mnist_tb.config.redaction import hide_settings
 from mnist_tb.environment.notify import Notifier
-from mnist_tb.environment.snapshot import main_folder
-from mnist_tb.errors import TrainingError
-from mnist_tb.events import records
-from mnist_tb.events.outcome import Outcome
-from mnist_tb.events.status import Status
+from mnist_tb.events import summaries
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
 from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.runs.folder import Run, create_run, first_metrics
-from mnist_tb.runs.notes import edit_notes, make_notes
+from mnist_tb.integrations.recording import Recording
+from mnist_tb.runs.notes import Notes, make_notes
 from mnist_tb.runs.predictions import save_predictions
-from mnist_tb.tracking import figures, graph
+from mnist_tb.runs.tracked import Asked, Charts, RunFiles
+from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
-from mnist_tb.tracking.live import Live
 
-Charts = Mapping[str, Mapping[str, Sequence[str]]]
 Image = Picture | torch.Tensor | Callable[[], Picture]
+
+
+class Options(TypedDict, total=False):
+    """What a Tracker and all that have one can be asked for; see `Tracker`."""
+
+    steps: int
+    dataset: str
+    tags: Sequence[str]
+    note: str
+    code: bool
+    system_seconds: float
+    notify: Sequence[str]
 
 
 class Tracker:
     """A run of your own training in a log folder; a context manager that records how it ended.
 
-    The folder is there at once, with config.yaml and metrics.json. Calls return at once; one thread writes the events.
-    Where nobody closes the run before the program ends, it is completed, or failed by the error that ends the program.
-    step, in all calls: completed optimiser updates. Curves may have any name; those named as here (`loss/train`,
-    `accuracy/val`, …) also appear in the Live tab and in comparisons.
-    Call from any thread; several that write the same curve agree on its steps. In a fork, as of a DataLoader, and under
-    torchrun in all processes but that of rank 0, calls do nothing, and there is no `run`.
-    Errors of the writing thread (disk full) are raised as TrainingError by the next call.
-    """
+    The folder is there at once, with config.yaml and metrics.json. Calls check what they are given, and return at once;
+    one thread writes the events. A tensor is read by the call, so that it may change afterwards.
+    step, in all calls: completed optimiser updates. Curves may have any name; which of them are loss and accuracy, in
+    the Live tab and in comparisons, their names say: `loss/train`, `val_acc`, `eval/loss`.
 
-    _start: int | None = 0
-    _has_settings = True
-    _everywhere = False
+    Open: what a call has accepted is written, whatever comes after it. A call that is given what cannot be written
+    raises TypeError or ValueError. A picture that cannot be drawn is left out, which is said once.
+    Closed: a call raises TrainingError; `close` and the end of a `with` block close it. If nobody does, it is closed
+    when the Tracker is no longer in use, or when the program ends: completed, or failed by the error or the exit code
+    that ends the program.
+    Failed: a call raises TrainingError, with the reason: the disk is full, or the folder is gone.
+    In another process, such as a fork, in a copy that was pickled, and under torchrun in all processes but that of rank
+    0: calls do nothing, and there is no `run`. Call from any thread.
+    """
 
     def __init__(
         self,
@@ -81,13 +85,14 @@ class Tracker:
         tags: Sequence[str] = (),
         note: str = "",
         code: bool = True,
-        system_seconds: float = SYSTEM_SECONDS,
+        system_seconds: float = 5.0,
         notify: Sequence[str] = (),
     ) -> None:
         """Begin a run.
 
-        config: its settings, nested or flat: numbers, strings, booleans, and lists of those. Runs that differ only in
-        `seed` are repetitions: one row of the HParams table.
+        config: its settings, nested or flat: numbers, strings, booleans, and lists of those; NumPy's numbers are
+        Python's. What is called a password, a token or the like is not kept. Runs that differ only in `seed` are
+        repetitions: one row of the HParams table.
         steps: how many are planned, for progress and the time left; 0 if unknown.
         dataset: what it is tested on; runs on different data are not ranked against each other.
         charts: the Custom Scalars tab, category → chart title → tags; None for the charts of `mnist-tb train`.
@@ -95,83 +100,58 @@ class Tracker:
         code: whether the commit and the patch of your code are kept, beside the command, the packages and the machine.
         system_seconds: between two points of the curves under `system/`; 0 for none.
         notify: addresses of Apprise's that are told how the run ends, and of a loss that is NaN; see docs/live.md.
-        Raises InputError where the name, a tag, the configuration or the log folder cannot be used.
+        Raises InputError if the name, a tag, the configuration or the log folder cannot be used.
         """
-        self._notes, self._notifier = make_notes(tags, note), Notifier(notify)
-        flat = checked_settings(flatten(config or {}))
-        self._step, self._pid, self._began = 0, os.getpid(), time.perf_counter()
-        self._outcome = Outcome(self._tell_of_divergence)
-        self._changing, self._lock = threading.Lock(), contextlib.ExitStack()
-        self._is_open = self._everywhere or os.environ.get("RANK", "0") == "0"
-        if not self._is_open:
-            self._writer = EventWriter(None)
-            return
-        self._environment = EnvironmentLog(main_folder(), self._notifier)
-        self.run = self._create(Path(logdir), name, config or {}, first_metrics(flat, dataset))
-        self._writer = EventWriter(self.run.path, self._start)
-        self._environment.start(self.run, self._writer, max((self._start or 0) - 1, 0), code, system_seconds)
-        status = Status(phase="training", dataset=dataset, steps=steps, seed=seed_of(flat))
-        self._live = Live(self._writer, status, run=self.run)
-        self._write_beginning(name, flat, LAYOUT if charts is None else charts)
-        atexit.register(self._close_at_exit)
-
-    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
-        """The run's folder, which is ours until the lock is closed."""
+        settings = hide_settings(plain_settings(config or {}, strict=True))
         check_run_name(name)
-        plain = json.loads(json.dumps(config))  # tuples become lists
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        try:
-            run = create_run(logdir, name, text, facts, held=self._lock)
-            edit_notes(run, self._notes.tags, note=self._notes.note)
-        except BaseException as error:
-            self._environment.close(error)
-            raise
-        return run
+        asked = Asked(steps, dataset, charts, code, system_seconds)
+        notes, text = make_notes(tags, note), strict_yaml.dump(_nested(config or {}, settings))
+        if self._begin(lambda: RunFiles.create(Path(logdir), name, settings, text, asked, notes), notify):
+            self._log_settings(settings)
+            self._writer.layout(LAYOUT if charts is None else charts)
 
-    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
-        self._writer.hparams(hyperparameters(flat), group=short_name(hyperparameters(flat)) or name)
-        self._writer.texts(0, {CONFIG_TEXT: config_text(flat)})
-        self._writer.layout(charts)
-        self._live.update(0, now=True, phase="training")
+    def _begin(
+        self,
+        open_files: Callable[[], RunFiles],
+        notify: Sequence[str] = (),
+        everywhere: bool = False,
+        before: Recording | None = None,
+    ) -> bool:
+        """Whether it is this process that writes. everywhere: in all processes of torchrun."""
+        self._recording: Recording | None = None
+        self._writer = EventWriter(None)
+        if not everywhere and os.environ.get("RANK", "0") != "0":
+            return False
+        self._recording = recording = Recording(open_files, Notifier(notify), before)
+        self._writer, self.run = recording.writer, recording.files.run
+        weakref.finalize(self, recording.end_lost).atexit = False
+        return True
 
-    def __enter__(self) -> Tracker:
-        return self
+    @classmethod
+    def start(cls, logdir: str | Path, name: str, options: Options) -> Tracker:
+        """A new run in all processes of torchrun, whose settings come with `settings`."""
+        tracker, (asked, notes, notify) = cls.__new__(cls), _split(options)
+        check_run_name(name)
+        tracker._begin(lambda: RunFiles.create(Path(logdir), name, {}, "{}\n", asked, notes), notify, everywhere=True)
+        return tracker
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._is_open or os.getpid() != self._pid:  # a fork of ours: the run is its parent's
-            return
-        self._is_open = False
-        atexit.unregister(self._close_at_exit)
-        try:
-            if error is None:
-                self._end("completed", "")
-            else:  # the first error says more than those that follow from it
-                with contextlib.suppress(TrainingError, OSError):
-                    self._end("failed" if isinstance(error, Exception) else "interrupted", str(error))
-        finally:
-            self._environment.close(error)
+    @classmethod
+    def adopt(cls, folder: str | Path, *, purge_step: int | None = None, **options: Unpack[Options]) -> Tracker:
+        """Begin a run in a folder of yours, whatever is in it: nothing is changed but what a Tracker has written there.
 
-    def close(self) -> None:
-        """The run is complete; for where a `with` block does not fit, such as a notebook."""
-        self.__exit__(None, None, None)
-
-    def _close_at_exit(self) -> None:
-        try:
-            self.__exit__(None, getattr(sys, "last_value", None), None)
-        except (TrainingError, OSError) as error:
-            print(f"{self.run.path}: {error}", file=sys.stderr)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `resume` needs, plain numbers and strings: save it in your checkpoint, after the step that is in it.
-
-        Waits until all that was logged is on the disk.
+        What is kept beside the event files is in its folder `.mnist_tb`. The settings come with `settings`.
+        purge_step: TensorBoard forgets what it has read of this folder from that step on; None to add to it.
+        options: as for a new run. Raises InputError as there, and if the folder is a run of `mnist-tb train`.
         """
-        if not self._is_open:
-            return {}
-        seconds, results = time.perf_counter() - self._began, self._outcome.state_dict()
-        return {"step": self._step, "seconds": seconds, "results": results, "events": self._writer.flush()}
+        tracker, (asked, notes, notify) = cls.__new__(cls), _split(options)
+        tracker._begin(lambda: RunFiles.adopt(Path(folder), asked, notes, purge_step), notify, everywhere=True)
+        return tracker
+
+    def go_on(self, notify: Sequence[str] = ()) -> Tracker:
+        """Open the run again that was closed here: another stage of it, such as a test."""
+        tracker = type(self).__new__(type(self))
+        tracker._begin(lambda: RunFiles.go_on(self.run), notify, everywhere=True, before=self._recording)
+        return tracker
 
     @classmethod
     def resume(
@@ -179,34 +159,82 @@ class Tracker:
     ) -> Tracker:
         """Go on with a run of yours where `state`, from `state_dict`, was taken; every point is written once.
 
-        run: its folder. What was logged after that is removed from its files. steps, notify: as for a new run.
-        Raises InputError where it is not a run, or somebody has it.
+        run: its folder. What its Tracker logged after that is removed from its event files; nothing else is.
+        steps: how many are planned now; 0 for as many as before. notify: as for a new run. All else is as it was.
+        Raises InputError if it is not a run, somebody has it, or the state is empty, of another run, or older than what
+        was removed since.
         """
-        return _Resumed(Path(run), state, steps, notify)
+        tracker = cls.__new__(cls)
+        if tracker._begin(lambda: RunFiles.resume(Path(run), state, steps), notify):
+            assert tracker._recording is not None
+            tracker._recording.has_settings = True
+        return tracker
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._recording is not None:
+            self._recording.end(error)
+
+    def close(self) -> None:
+        """The run is complete; for where a `with` block does not fit, such as a notebook."""
+        self.__exit__(None, None, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_another_process, (type(self),)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `resume` needs, plain numbers and strings: save it in your checkpoint, after the step that is in it.
+
+        Waits until all that was logged is on the disk. Of a closed run it is the state at its end; in processes of
+        torchrun that do not write it is empty. Raises TrainingError in a fork.
+        """
+        return {} if self._recording is None else self._recording.state_dict()
+
+    def settings(self, values: Any) -> None:
+        """The settings, if they are known only now; they count once. What is no plain value is kept as text.
+
+        values: a mapping, nested or flat, a Namespace or a dataclass.
+        """
+        if self._recording is not None and self._writer.enabled and not self._recording.has_settings:
+            settings = hide_settings(plain_settings(values, strict=False))
+            self._log_settings(settings)
+            self._recording.files.write_settings(settings)
+            self._recording.live.update(self._recording.live.step, seed=seed_of(settings))
+
+    def _log_settings(self, settings: Mapping[str, Any]) -> None:
+        assert self._recording is not None
+        self._recording.has_settings = True
+        deciding = hyperparameters(settings)
+        self._writer.hparams(deciding, group=short_name(deciding) or self.run.name)
+        self._writer.texts(0, {CONFIG_TEXT: config_text(settings)})
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
-        """One point on each named curve. Tensors hold one number; those of curves that Live shows are read here.
+        """One point on each named curve. Values are numbers, or tensors that hold one, on any device.
 
-        Raises TypeError or ValueError where a value is no number, or the step is no whole one.
+        Raises TypeError or ValueError if a value is no number, or the step is no whole one.
         """
-        self._points(step, [(tag, _as_number(value, tag in self._outcome.fields)) for tag, value in values.items()])
+        if self._recording is not None:
+            self.points(index(step), summaries.numbers(values))
 
-    def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
-        self._writer.points(step := index(step), values, wall_time)
-        if not self._is_open:
-            return
-        with self._changing:
-            live, fields, evaluated = self._live, self._outcome.fields, False
-            self._step = max(self._step, step)
-            for tag, value in values:
-                if tag in fields:
-                    live.changes[fields[tag]] = value
-                    evaluated |= self._outcome.add(step, tag, value)
-            if evaluated or time.perf_counter() >= live.due:
-                live.update(self._step, now=evaluated)
+    def points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
+        """The same, of tags and floats. wall_time: when it was, seconds since 1970; now, if None."""
+        if self._recording is not None:
+            self._writer.points(step, values, wall_time)
+            self._recording.live.see(step, values)
 
-    def _tell_of_divergence(self, tag: str, step: int, value: float) -> None:
-        self._notifier.tell(f"{self.run.name}: {tag} is {value}", f"at step {step:,}\n{self.run.path}", 0)
+    def see(self, step: int, values: list[tuple[str, Any]]) -> None:
+        """Points that were written past the Tracker, for the Live tab."""
+        if self._recording is not None:
+            self._recording.live.see(step, values)
+
+    @property
+    def events(self) -> EventWriter:
+        """The writer of the run's event file."""
+        return self._writer
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
@@ -219,81 +247,45 @@ class Tracker:
 
         `predictions/test` and `results/test` are shown in the Live tab.
         """
-        self._writer.images(step, {tag: figures.as_function(picture) for tag, picture in pictures.items()})
+        self._writer.images(step, pictures)
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
         self._writer.texts(step, texts)
 
     def graph(self, model: nn.Module, input_shape: Sequence[int]) -> None:
-        """The layers of a model without data-dependent control flow, for an input of this shape; once a run."""
-        if self._is_open:
+        """The layers of a model without data-dependent control flow, for an input of this shape; once a run.
+
+        Nothing of the model changes. Raises ValueError if its graph cannot be drawn.
+        """
+        if self._writer.enabled:
             self._writer.graph(graph.draw(model, input_shape))
 
     def predictions(self, labels: torch.Tensor | ArrayLike, probabilities: torch.Tensor | ArrayLike) -> None:
         """The class of each test sample, int [N], and the probabilities, [N, C], for McNemar's test between runs."""
-        if self._is_open:
+        if self._writer.enabled:
             given = (v.detach().cpu() if isinstance(v, torch.Tensor) else v for v in (labels, probabilities))
             save_predictions(self.run, *map(np.asarray, given))
 
-    def _end(self, state: str, error: str) -> None:
-        changes = {
-            "status": state,
-            "ended": time.time(),
-            "step": self._step,
-            "train_seconds": time.perf_counter() - self._began,
-            **self._outcome.metrics(),
-        }
-        try:
-            self._live.changes["step"] = self._step
-            with self._lock, self._writer:
-                self._environment.finish()
-                if state != "interrupted" and self._has_settings:
-                    self._writer.status(state)
-                self._live.end(state, error)
-        except TrainingError as failed:
-            changes |= {"status": "failed", "error": str(failed)}
-            raise
-        finally:
-            self.run.update_metrics(**changes, **({"error": error or state} if state != "completed" else {}))
+
+def _split(options: Options) -> tuple[Asked, Notes, Sequence[str]]:
+    """Raises InputError."""
+    kept: dict[str, Any] = {key: value for key, value in options.items() if key not in ("tags", "note", "notify")}
+    return Asked(**kept), make_notes(options.get("tags", ()), options.get("note", "")), options.get("notify", ())
 
 
-class _Resumed(Tracker):
-    """A run that is there already, cut back to a state."""
-
-    def __init__(self, folder: Path, state: Mapping[str, Any], steps: int, notify: Sequence[str]) -> None:
-        self._state, self._start = state, int(state.get("step", -1)) + 1
-        known = Run(folder).read_metrics()
-        super().__init__(
-            folder.parent,
-            folder.name,
-            known.get("config"),
-            steps=steps,
-            dataset=known.get("dataset") or "",
-            notify=notify,
-        )
-
-    def _create(self, logdir: Path, name: str, config: Mapping[str, Any], facts: dict[str, Any]) -> Run:
-        run = Run(logdir / name)
-        try:
-            self._lock.enter_context(run.in_use())
-            records.trim(run.path, self._state.get("events", {}))
-            run.restart_metrics()
-        except BaseException as error:
-            self._environment.close(error)
-            raise
-        return run
-
-    def _write_beginning(self, name: str, flat: Settings, charts: Charts) -> None:
-        self._step = int(self._state.get("step", 0))
-        self._began -= self._state.get("seconds", 0.0)
-        self._outcome.load_state_dict(self._state.get("results", {}))
-        self._live.update(self._step, now=True, phase="training")
+def _in_another_process(kind: type[Tracker]) -> Tracker:
+    """A pickled Tracker is its maker's: in another process, and as a copy, its calls do nothing."""
+    tracker = kind.__new__(kind)
+    tracker._recording, tracker._writer = None, EventWriter(None)
+    return tracker
 
 
-def _as_number(value: Any, now: bool) -> Any:
-    """A tensor is read now, or later by the writing thread; it leaves the graph that autograd keeps for it."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        return value.item() if now else value
-    return float(value)
+def _nested(values: Any, settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flat settings, in the groups in which they were given."""
+    return {
+        str(key): _nested(value, settings, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else settings[f"{prefix}{key}"]
+        for key, value in values.items()
+    }

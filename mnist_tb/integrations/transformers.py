@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mnist_tb.errors import install_line
 
@@ -15,7 +15,8 @@ try:
 except ImportError as error:
     raise ImportError(f"{__name__} needs Transformers: {install_line('transformers')}") from error
 
-from mnist_tb.integrations.adapter import Adapter
+from mnist_tb.integrations.stages import Stages
+from mnist_tb.integrations.tracker import Options, Tracker
 
 _ALWAYS = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed")
 _PLACE = re.compile("dir|path|hub|token|log|report|tqdm|run_name|_rank")
@@ -28,35 +29,31 @@ class TrackerCallback(TrainerCallback):
     leaving a `with` block of this callback.
     """
 
-    def __init__(
-        self,
-        logdir: str | Path = "runs",
-        name: str = "transformers",
-        *,
-        dataset: str = "",
-        tags: Sequence[str] = (),
-        note: str = "",
-        notify: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, logdir: str | Path = "runs", name: str = "transformers", **options: Unpack[Options]) -> None:
         """As for `Tracker`."""
-        self._logdir, self._name = Path(logdir), name
-        self._named: dict[str, Any] = {"dataset": dataset, "tags": tags, "note": note, "notify": notify}
-        self._tracker: Adapter | None = None
-        self._before: Adapter | None = None
-        self.folder: Path | None = None
+        self._stages, self._options = Stages(logdir, name, options), options
+        self._is_training = False
+        self._trained: TrainerState | None = None  # what a trainer that has trained has from then on
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the last run."""
+        return None if self._stages.last is None else self._stages.last.run.path
 
     def __enter__(self) -> TrackerCallback:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._end(error)
+        self._stages.end(error)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
-        self._open(state).settings({**_arguments(args), "model": _architecture(given.get("model"))})
+        tracker = self._open(state, anew=self._trained is not None)
+        self._is_training, self._trained = True, state
+        tracker.settings({**_arguments(args), "model": _architecture(given.get("model"))})
 
     def on_log(
         self,
@@ -71,24 +68,20 @@ class TrackerCallback(TrainerCallback):
             self._open(state).scalars(state.global_step, numbers)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        self._end(None)
+        self._is_training = False
+        self._stages.end()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        if self._tracker is not None and not control.should_training_stop and state.global_step >= state.max_steps:
-            self._end(None)  # an evaluation by itself, after the training
+        if not self._is_training:
+            self._stages.end()
 
-    def _open(self, state: TrainerState) -> Adapter:
-        if self._tracker is None:
-            self._tracker = Adapter(
-                self._logdir, self._name, self.folder, after=self._before, steps=state.max_steps, **self._named
-            )
-            self.folder = self._tracker.run.path
-        return self._tracker
-
-    def _end(self, error: BaseException | None) -> None:
-        if self._tracker is not None:
-            self._tracker.__exit__(None, error, None)
-            self._tracker, self._before = None, self._tracker
+    def _open(self, state: TrainerState, anew: bool = False) -> Tracker:
+        """Each training is a run of its own, with the evaluations around it."""
+        if anew or (self._trained is not None and self._trained is not state):
+            self._stages.anew()
+            self._trained = None
+        self._stages.options = {"steps": max(state.max_steps, 0), **self._options}
+        return self._stages.tracker
 
 
 def _arguments(args: TrainingArguments) -> dict[str, Any]:
@@ -104,6 +97,6 @@ def _arguments(args: TrainingArguments) -> dict[str, Any]:
 
 def _architecture(model: Any) -> dict[str, Any]:
     """What of a model's configuration is not its default."""
-    config = getattr(model, "config", None)
-    found = {} if config is None else config.to_diff_dict()
+    config: Any = getattr(model, "config", None)
+    found = config.to_diff_dict() if hasattr(config, "to_diff_dict") else config if isinstance(config, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, (bool, int, float, str))}

@@ -19,6 +19,7 @@ from typing import Any
 
 from mnist_tb.config.hyperparameters import finite_or_none
 from mnist_tb.errors import InputError, InUseError, TrainingError
+from mnist_tb.events.records import own_folder
 from mnist_tb.runs.files import is_temporary, read_json, write_atomically
 from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
@@ -51,12 +52,17 @@ class Run:
         return self.path.name
 
     @property
+    def home(self) -> Path:
+        """The folder of all its files but the event files; see `own_folder`."""
+        return own_folder(self.path)
+
+    @property
     def config(self) -> Path:
-        return self.path / "config.yaml"
+        return self.home / "config.yaml"
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.json"
+        return self.home / "metrics.json"
 
     @property
     def results(self) -> Path:
@@ -68,7 +74,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        return self.path / "predictions.npy"
+        return self.home / "predictions.npy"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -85,20 +91,22 @@ class Run:
             raise InputError(f"{self.path}: is not a run: it has no metrics.json")
         return metrics
 
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
+    def write_metrics(self, metrics: dict[str, Any], home: Path | None = None) -> None:
         """Replace metrics.json in one step: at every instant the whole old or the whole new one can be read.
 
+        home: the folder that it is to be in from now on, if not this one.
         Numbers that are not finite become null: JSON has none.
         """
         text = json.dumps(finite_or_none(metrics), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(self.metrics, text.encode() + b"\n")
+        content = text.encode(errors="backslashreplace") + b"\n"  # which are JSON's escapes
+        write_atomically(self.metrics if home is None else home / "metrics.json", content)
 
     def update_metrics(self, **changes: Any) -> None:
         """Set some keys of metrics.json and keep the others, also while another process does the same.
 
         Raises OSError, also where the file is gone, and TrainingError where it is broken.
         """
-        with locked(self.path):
+        with locked(self.home):
             try:
                 known = self.read_metrics()
             except InputError as error:  # it was valid before
@@ -106,29 +114,18 @@ class Run:
                 raise TrainingError(str(error)) from None
             self.write_metrics({**known, **changes})
 
-    def restart_metrics(self) -> None:
-        """Mark the run as running, and remove the keys that its training has written."""
-        with locked(self.path):
+    def restart_metrics(self, **changes: Any) -> None:
+        """Mark the run as running, and remove the keys that its training has written; set some others."""
+        with locked(self.home):
             known = {key: value for key, value in self.read_metrics().items() if key not in _KEYS_OF_THE_TRAINING}
-            self.write_metrics({**known, "status": "running"})
+            self.write_metrics({**known, **changes, "status": "running"})
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Reserve the run for this process. Raises InputError where another process uses it, or it is not a run.
-
-        The lock is the operating system's, on the folder of checkpoints: it ends with the process, however that ends.
-        `is_in_use` of another process has it for an instant, and must not be taken for a training.
-        """
+        """Reserve the run for this process. Raises InputError if another process uses it, or it is not a run."""
         if not self._locked_folder.is_dir():
             raise InputError(f"{self.path}: is not a run: it has no folder of checkpoints")
-        with contextlib.ExitStack() as held:
-            for _ in range(_ATTEMPTS):
-                with contextlib.suppress(BlockingIOError):
-                    held.enter_context(locked(self._locked_folder, wait=False))
-                    break
-                time.sleep(_ATTEMPT_SECONDS)
-            else:
-                raise InUseError(f"{self.path}: this run is in use by another process; wait until it has ended")
+        with reserved(self._locked_folder, self.path):
             yield
 
     def is_in_use(self) -> bool:
@@ -144,7 +141,25 @@ class Run:
 
     @property
     def _locked_folder(self) -> Path:
-        return self.last_checkpoint.parent
+        return self.home / "checkpoints"
+
+
+@contextlib.contextmanager
+def reserved(folder: Path, run: Path) -> Iterator[None]:
+    """Hold the lock of a run, which is on its folder of checkpoints. Raises InUseError if another process has it.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    `is_in_use` of another process has it for an instant, and must not be taken for a training.
+    """
+    with contextlib.ExitStack() as held:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(BlockingIOError):
+                held.enter_context(locked(folder, wait=False))
+                break
+            time.sleep(_ATTEMPT_SECONDS)
+        else:
+            raise InUseError(f"{run}: this run is in use by another process; wait until it has ended")
+        yield
 
 
 def create_run(
@@ -186,25 +201,6 @@ def create_run(
         raise kind(f"{logdir}: no run can be created here: {error.strerror}; choose another --logdir") from None
 
 
-def adopt_folder(path: Path, config: str, metrics: dict[str, Any], held: contextlib.ExitStack) -> Run:
-    """Make a folder of any name a run, whatever is in it; `held` receives its lock.
-
-    A run that it is already keeps its results and its configuration.
-    Raises InUseError where somebody has it, InputError where it cannot be written.
-    """
-    run = Run(path)
-    try:
-        run.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        held.enter_context(run.in_use())
-        known = read_json(run.metrics) or {}
-        run.write_metrics({**metrics, **known, "status": "running", "started": metrics["started"]})
-        if not known:
-            write_atomically(run.config, config.encode())
-    except OSError as error:
-        raise InputError(f"{path}: no run can be created here: {error.strerror}") from None
-    return run
-
-
 def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
     """The run that a path, a folder's name, a number such as `7`, or `last` stands for.
 
@@ -237,18 +233,6 @@ def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
 def _is_name(which: str) -> bool:
     """Whether a file can have this name, as far as Linux asks."""
     return 0 < len(which.encode(errors="replace")) < 256 and "\0" not in which
-
-
-def first_metrics(config: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """The metrics.json of a Tracker's run that begins; its flat configuration is not one of `mnist-tb train`."""
-    return {
-        "status": "running",
-        "kind": "tracked",
-        "started": time.time(),
-        "dataset": dataset or None,
-        "config": dict(config),
-        "versions": package_versions("mnist-tb", "torch", "tensorboard"),
-    }
 
 
 def is_trackers(metrics: Mapping[str, Any]) -> bool:

@@ -45,10 +45,26 @@ def _opened(path: Path) -> Iterator[int]:
         else:
             flags = os.O_RDONLY
     descriptor = os.open(path, flags)
+    _open.add(descriptor)
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        if descriptor in _open:  # in a fork it is closed already, and may be another file by now
+            _open.remove(descriptor)
+            os.close(descriptor)
+
+
+_open: set[int] = set()
+
+
+def _close_all() -> None:
+    """A fork shares the locks of its parent, and would keep them if the parent were killed."""
+    while _open:
+        os.close(_open.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)
 
 
 def sync_folder(folder: Path) -> None:

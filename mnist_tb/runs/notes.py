@@ -31,7 +31,7 @@ class Notes:
 
 def read_notes(run: Run) -> Notes:
     """A run's notes; none where it has no notes.json. Raises InputError where that is broken."""
-    path = run.path / "notes.json"
+    path = run.home / "notes.json"
     known = read_json(path) or {}
     tags, note = known.get("tags", []), known.get("note", "")
     if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and isinstance(note, str)):
@@ -54,12 +54,12 @@ def edit_notes(run: Run, add: Iterable[str] = (), remove: Iterable[str] = (), no
     Returns the notes as they are then. Raises InputError where a tag or the note cannot be one, and OSError.
     """
     given, gone = make_notes(add, note or ""), set(remove)
-    with locked(run.path):
+    with locked(run.home):
         known = read_notes(run)
         tags = tuple(tag for tag in dict.fromkeys([*known.tags, *given.tags]) if tag not in gone)
         notes = Notes(tags, known.note if note is None else given.note)
         if notes != known:
-            write_atomically(run.path / "notes.json", notes.to_json().encode() + b"\n")
+            write_atomically(run.home / "notes.json", notes.to_json().encode() + b"\n")
     return notes
 
 

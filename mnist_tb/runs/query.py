@@ -5,9 +5,13 @@ Imports no torch, and reads one small file for each native run: a thousand of th
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +19,12 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import seed_of
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
-from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_curves
+from mnist_tb.events import records
+from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_curves, last_result
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
+from mnist_tb.events.tags import THROUGHPUT
+from mnist_tb.runs.files import read_json, write_atomically
 from mnist_tb.runs.folder import Run, find_run, is_trackers, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
 from mnist_tb.runs.values import mapping, number, plain, time, whole
@@ -25,6 +32,11 @@ from mnist_tb.runs.values import mapping, number, plain, time, whole
 if TYPE_CHECKING:
     from mnist_tb.events.reader import Contents
 
+Read = Callable[[Path], "Contents"]
+"""Gives what a folder's event files contain."""
+
+_KEPT = "results.json"
+"""What a listing has read of a Tracker's event files, so that the next one need not, as long as they are the same."""
 _LARGEST_YAML = 2**20
 """Bytes of a hparams.yaml that are read."""
 
@@ -133,15 +145,16 @@ def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
     return found
 
 
-def add_summary(
-    found: RunList, run: Run, name: str, told: Told = NOTHING_TOLD, contents: Contents | None = None
-) -> None:
-    """Add what is known of one run, or a problem. contents: its event files', if somebody has read them already."""
+def add_summary(found: RunList, run: Run, name: str, told: Told = NOTHING_TOLD, read: Read | None = None) -> None:
+    """Add what is known of one run, or a problem. read: gives what its event files contain, if it has to be known."""
     try:
-        if run.metrics.exists():
-            found.runs.append(_native_run(run, name, told, found.problems))
+        metrics = run.read_metrics() if run.metrics.exists() else None
+        if metrics is not None and not isinstance(metrics.get("config"), dict):
+            raise InputError(f"{run.metrics}: has no settings")
+        if metrics is not None and not is_trackers(metrics):
+            found.runs.append(_trained_run(run, name, metrics, found.problems))
         else:
-            found.runs.append(_foreign_run(run, name, told, found.problems, contents))
+            found.runs.append(_run_by_curves(run, name, metrics, told, found.problems, read))
     except (InputError, OSError) as error:
         found.problems.append(Problem(str(error)))
     except Exception as error:  # whatever a file says, it costs its own run only
@@ -163,42 +176,41 @@ def _is_foreign(folder: Path) -> bool:
     return not (folder / "metrics.json").exists() and any(folder.glob("*tfevents*"))
 
 
-def _native_run(run: Run, name: str, told: Told, problems: list[Problem]) -> RunSummary:
-    metrics = run.read_metrics()
-    if not isinstance(metrics.get("config"), dict):
-        raise InputError(f"{run.metrics}: has no settings")
-    settings = plain(metrics["config"])
-    is_own = not is_trackers(metrics)  # else it is of a training with other settings and curves
-    if is_own:
-        settings = with_defaults(settings)
-    status = str(metrics.get("status", UNKNOWN))
-    if status == RUNNING and not run.is_in_use():
-        status = KILLED
+def _facts(run: Run, metrics: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """What a metrics.json of ours says of any run, by the fields of a summary."""
+    status, error = str(metrics.get("status", UNKNOWN)), metrics.get("error")
+    return {
+        "native": True,
+        "status": KILLED if status == RUNNING and not run.is_in_use() else status,
+        "dataset": str(metrics["dataset"]) if metrics.get("dataset") else None,
+        "step": whole(metrics.get("step")),
+        "seconds": number(metrics.get("train_seconds")),
+        "started": time(metrics.get("started")),
+        "error": str(error) if status == FAILED and error else None,
+        "notes": _notes(run, problems),
+    }
+
+
+def _trained_run(run: Run, name: str, metrics: Mapping[str, Any], problems: list[Problem]) -> RunSummary:
+    """A run of `mnist-tb train`, by its metrics.json."""
+    settings = with_defaults(plain(metrics["config"]))
     images, val, test = (mapping(metrics.get(key)) for key in ("images", "val", "test"))
-    error, origin, notes = metrics.get("error"), metrics.get("init_from"), _notes(run, problems)
-    summary = RunSummary(
+    origin = metrics.get("init_from")
+    return RunSummary(
         name=name,
         path=run.path,
-        native=True,
-        status=status,
-        dataset=str(metrics["dataset"]) if metrics.get("dataset") else None,
         test_images=whole(images.get("test")),
         settings=settings,
         epoch=whole(metrics.get("epoch")),
-        epochs=whole(settings.get("train.epochs", settings.get("epochs"))),
-        step=whole(metrics.get("step")),
+        epochs=whole(settings.get("train.epochs")),
         val_accuracy=number(val.get("accuracy")),
         val_loss=number(val.get("loss")),
         test_accuracy=number(test.get("accuracy")),
         test_loss=number(test.get("loss")),
-        seconds=number(metrics.get("train_seconds")),
         images_per_second=number(metrics.get("images_per_second")),
-        started=time(metrics.get("started")),
-        error=str(error) if status == FAILED and error else None,
         init_from=str(origin) if origin else None,
-        notes=notes,
+        **_facts(run, metrics, problems),
     )
-    return summary if is_own or not told else replace(summary, **_told_results(run, told, problems))
 
 
 def _notes(run: Run, problems: list[Problem]) -> Notes:
@@ -209,39 +221,60 @@ def _notes(run: Run, problems: list[Problem]) -> Notes:
         return Notes()
 
 
-def _told_results(run: Run, told: Told, problems: list[Problem]) -> dict[str, Any]:
-    """The results that a Tracker's event files hold in the curves that were told."""
-    from mnist_tb.events import reader
-
-    contents = reader.read(run.path)
-    problems += damage_problems(run.path, contents.damage)
-    results = _results(contents, {key: tag for key, tag in told.items() if tag in contents.curves})
-    return {key: value for key, value in results.items() if value is not None}
-
-
-def _foreign_run(
-    run: Run, name: str, told: Told, problems: list[Problem], contents: Contents | None = None
+def _run_by_curves(
+    run: Run,
+    name: str,
+    metrics: Mapping[str, Any] | None,
+    told: Told,
+    problems: list[Problem],
+    read: Read | None,
 ) -> RunSummary:
-    """A run of another program, read from its event files; damage to them is added to the problems."""
+    """A run of a Tracker or of another program: its results are what its curves say; damage is added to the problems.
+
+    metrics: its metrics.json, of a Tracker's.
+    """
     from mnist_tb.events import reader  # slow to import: TensorBoard's protocol buffers
 
-    if not any(run.path.glob("*tfevents*")):
+    sizes = records.sizes(run.path)
+    if metrics is None and not sizes:
         raise InputError(f"{run.path}: is not a run: it has neither metrics.json nor event files")
-    contents = reader.read(run.path) if contents is None else contents
-    problems += damage_problems(run.path, contents.damage)
-    steps = [point.step for curve in contents.curves.values() for point in curve]
-    lasted = None if contents.first is None or contents.last is None else contents.last - contents.first
-    return RunSummary(
-        name=name,
-        path=run.path,
-        native=False,
-        status=contents.status,
-        settings={**plain(contents.settings), **_yaml_settings(run.path, problems)},
-        step=max(steps, default=None),
+    if metrics is None:
+        contents = (read or reader.read)(run.path)
+        problems += damage_problems(run.path, contents.damage)
+        settings = {**plain(contents.settings), **_yaml_settings(run.path, problems)}
+        said = _said_by_curves(contents, told)
+        return RunSummary(name=name, path=run.path, native=False, status=contents.status, settings=settings, **said)
+    facts, settings = _facts(run, metrics, problems), plain(metrics["config"])
+    kept = {} if told else _kept(run)
+    said = dict(mapping(kept.get("said")))
+    if kept.get("sizes") != sizes or not said:
+        contents = (read or reader.read)(run.path)
+        problems += damage_problems(run.path, contents.damage)
+        said = _said_by_curves(contents, told)
+        if not told and not contents.damage and facts["status"] != RUNNING:
+            with suppress(OSError):  # it is another's folder, and is read again next time
+                write_atomically(run.home / _KEPT, json.dumps({"sizes": sizes, "said": said}).encode())
+    known = {**said, **{key: value for key, value in facts.items() if value is not None}}
+    return RunSummary(name=name, path=run.path, settings=settings, epochs=whole(settings.get("epochs")), **known)
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    """What the curves of a Tracker's run said, and how long its event files were when they did."""
+    with suppress(InputError):
+        return read_json(run.home / _KEPT) or {}
+    return {}
+
+
+def _said_by_curves(contents: Contents, told: Told) -> dict[str, Any]:
+    """What event files say of a run, by the fields of a summary; numbers or None."""
+    speeds = [point.value for point in contents.curves.get(THROUGHPUT, ()) if math.isfinite(point.value)]
+    return {
+        "step": max((curve[-1].step for curve in contents.curves.values()), default=None),
         **_results(contents, find_curves(contents.curves, told)),
-        seconds=number(lasted),
-        started=time(contents.first),
-    )
+        "images_per_second": speeds[-1] if speeds else None,
+        "seconds": None if contents.first is None or contents.last is None else number(contents.last - contents.first),
+        "started": time(contents.first),
+    }
 
 
 def damage_problems(folder: Path, damage: Mapping[str, Damage | str]) -> list[Problem]:
@@ -258,13 +291,19 @@ def _problem(path: Path, found: Damage | str) -> Problem:
 
 
 def _results(contents: Contents, tags: Told) -> dict[str, Any]:
-    """The best validation and test results of the curves that these tags name, by the fields of a summary."""
+    """The best validation result and the last test result of the curves that these tags name, by a summary's fields."""
     found = {}
-    for split in ("val", "test"):
+    for split, result in (("val", best_result), ("test", last_result)):  # a test is no choice
         curves = (contents.curves.get(tags.get((kind, split), ""), []) for kind in ("accuracy", "loss"))
-        accuracies, losses = ({point.step: point.value for point in curve} for curve in curves)
-        found[f"{split}_accuracy"], found[f"{split}_loss"] = best_result(accuracies, losses)
+        values = result(*({point.step: point.value for point in curve} for curve in curves))
+        found[f"{split}_accuracy"], found[f"{split}_loss"] = map(_as_logged, values)
     return found
+
+
+def _as_logged(value: float | None) -> float | None:
+    """The shorter number of which a file with 32 bits has kept this one: 0.1, not 0.10000000149."""
+    shorter = None if value is None else float(f"{value:.7g}")
+    return value if shorter is None or struct.pack("<f", shorter) != struct.pack("<f", value) else shorter
 
 
 def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:

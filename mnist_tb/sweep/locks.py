@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, Protocol
 
 from optuna.storages.journal import JournalFileOpenLock
 
+from mnist_tb.config.redaction import hide_addresses
 from mnist_tb.errors import InputError, TrainingError, install_line
 from mnist_tb.runs.locks import locked
 
 _STUDY, _FIRST_TRIAL, _PROBE = 0, 1, -1
 """Keys of PostgreSQL's locks: of the whole study, of its trial 0, and of a lock that is only taken to test the
 connection."""
+_ADDRESS = re.compile(r"postgresql://([^\s/?#@]*@)?[^\s@]*")
 
 
 class Locks(Protocol):
@@ -151,9 +154,15 @@ class PostgresLocks:
         self._errors = psycopg.Error
         self._sweep = zlib.crc32(sweep.encode()) - 2**31
         try:
+            if not _ADDRESS.fullmatch(url):
+                raise psycopg.ProgrammingError
             self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10)
             for setting, value in (("idle", 30), ("interval", 20), ("count", 3)):
                 self._connection.execute(f"SET tcp_keepalives_{setting} = {value}")
+        except psycopg.ProgrammingError:  # the driver would repeat a part of the password
+            raise InputError(
+                "--storage: write postgresql://user:password@host/database, with %40 for @ in a password, %2F for /, …"
+            ) from None
         except psycopg.Error as error:
             raise InputError(f"--storage: PostgreSQL cannot be reached: {first_line(error)}") from None
 
@@ -212,4 +221,4 @@ class PostgresLocks:
 
 def first_line(error: Exception) -> str:
     """The first line of a database error's message; the others only explain it."""
-    return str(error).strip().partition("\n")[0]
+    return hide_addresses(str(error).strip().partition("\n")[0])

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from mnist_tb.config import presets, strict_yaml
-from mnist_tb.config.hyperparameters import LONGEST_NAME, SEED, flatten, hyperparameters, sanitize_name, short_name
+from mnist_tb.config.hyperparameters import SEED, flatten, hyperparameters, sanitize_name, short_name
 from mnist_tb.config.load import explain_errors, flat_config, load_config, replace_config
-from mnist_tb.config.schema import Config, Group, RunName
+from mnist_tb.config.redaction import hide_text
+from mnist_tb.config.schema import LONGEST_NAME, Config, Group, RunName
 from mnist_tb.errors import InputError, command_line, did_you_mean
 from mnist_tb.runs.folder import run_number
 
@@ -165,7 +166,7 @@ def load_plan(path: str | Path, overrides: Iterable[str] = (), options: Iterable
     # No fallback dataset: a trial on other data could not be compared with the rest.
     known = [*options, (str(path), "data.fallback", None)]
     config = load_config(base, overrides, known, preset=preset)
-    fixed = [(f"--set {text}", text.partition("=")[0].strip()) for text in overrides]
+    fixed = [(f"--set {hide_text(text)}", text.partition("=")[0].strip()) for text in overrides]
     for place, key in (*((f"{place}: set.{key}", key) for place, key, _ in preset), *fixed):
         if key in file.space or key in _RESERVED:
             raise InputError(f"{place}: {_RESERVED.get(key, 'the sweep searches over it')}")
@@ -208,7 +209,8 @@ def _space(
             raise InputError(f"{place}: space.{key}: a value is listed twice")
         return tuple(value)
     if not isinstance(value, dict):
-        raise InputError(f"{place}: space.{key} must be a list of values or {{low: …, high: …, log: …}}, not {value!r}")
+        what = f"a list of values or {{low: …, high: …, log: …}}, not {hide_text(repr(value))}"
+        raise InputError(f"{place}: space.{key} must be {what}")
     try:
         found = _Bounds.model_validate(value)
     except ValidationError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.analysis import significance
-from mnist_tb.config.hyperparameters import LONGEST_NAME, format_value
+from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.config.load import dump_config
+from mnist_tb.config.schema import LONGEST_NAME
 from mnist_tb.errors import TrainingError
 from mnist_tb.runs.files import write_atomically
 from mnist_tb.sweep.plan import Plan, rounded, short

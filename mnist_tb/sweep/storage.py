@@ -11,6 +11,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from mnist_tb.config.redaction import hide_address, hide_text
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.sweep.locks import FileLocks, JournalLock, Locks, PostgresLocks, first_line
 
@@ -29,7 +30,7 @@ def open_storage(sweep: str, folder: Path, storage: str | None) -> tuple[Locks, 
         return _open_journal(folder / JOURNAL if storage is None else Path(storage))
     if storage.startswith("postgresql://"):
         return _open_postgres(storage, sweep)
-    raise InputError(f"--storage {storage}: give postgresql://… or the path of a journal file")
+    raise InputError(f"--storage {hide_address(storage)}: give postgresql://… or the path of a journal file")
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -75,7 +76,7 @@ def _open_journal(path: Path) -> tuple[Locks, BaseStorage]:
         with open(path, "ab"):
             locks = FileLocks(path.with_name(f".{path.name}.locks.d"))
     except OSError as error:
-        raise InputError(f"{path}: the sweep's journal cannot be written: {error.strerror}") from None
+        raise InputError(f"{hide_text(str(path))}: the sweep's journal cannot be written: {error.strerror}") from None
     try:
         lock = JournalLock(path, locks)
         lock.acquire()  # repairs the journal before it is read
@@ -83,4 +84,4 @@ def _open_journal(path: Path) -> tuple[Locks, BaseStorage]:
         return locks, JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError) as error:
         locks.close()
-        raise InputError(f"{path}: is not the journal of a sweep: {error}") from None
+        raise InputError(f"{hide_text(str(path))}: is not the journal of a sweep: {error}") from None

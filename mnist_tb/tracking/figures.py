@@ -8,8 +8,7 @@ puts those of the training to sleep dozens of times a step, from then on: steps 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,21 +35,6 @@ _INK = (33, 33, 33)
 _FAINT = (110, 110, 110)
 _CORRECT = (27, 122, 61)
 _WRONG = (214, 40, 40)
-
-
-def as_function(picture: Any) -> Callable[[], np.ndarray]:
-    """What draws a picture: a function as it is; else a copy of a uint8 array or tensor [H, W] or [H, W, 3], in colour.
-
-    Raises ValueError for another array.
-    """
-    if callable(picture) and not isinstance(picture, Tensor):
-        drawn: Callable[[], np.ndarray] = picture
-        return drawn
-    array = np.array(picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture)
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ValueError(f"a picture is uint8 [height, width, 3] or [height, width], not {array.dtype} {array.shape}")
-    return lambda: np.repeat(array[:, :, None], 3, 2) if grey else array
 
 
 @functools.cache

@@ -93,7 +93,10 @@ class LiveRuns:
 
     def contents(self, run: RunSummary) -> Contents:
         """The curves of a run up to now; of one with more than 1,000 points, 1,000 to 2,000, evenly spaced."""
-        reader = self._reader(run.path)
+        return self._contents(run.path)
+
+    def _contents(self, folder: Path) -> Contents:
+        reader = self._reader(folder)
         reader.update()
         return reader.contents
 
@@ -104,9 +107,7 @@ class LiveRuns:
 
     def _read(self, name: str, run: Run) -> tuple[RunList, LiveRun | None]:
         found = RunList([], [])
-        is_native = run.metrics.exists()
-        contents = None if is_native else self.contents(RunSummary(name, run.path, native=False))
-        add_summary(found, run, name, self._told, contents)
+        add_summary(found, run, name, self._told, self._contents)
         if not found.runs:
             return found, None
         summary = found.runs[0]
@@ -140,7 +141,7 @@ def _newer(summary: RunSummary, said: Status, contents: Contents) -> RunSummary:
 def _mark(run: Run) -> Any:
     """What changes whenever something that a summary shows does."""
     stats = []
-    for path in (run.metrics, run.path / "notes.json"):
+    for path in (run.metrics, run.home / "notes.json"):
         try:
             stat = os.stat(path)
             stats.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))

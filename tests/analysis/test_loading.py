@@ -72,6 +72,7 @@ def test_some_of_them_and_which_curve_is_which(logdir: Path, tmp_path: Path) -> 
 
 def test_event_files_are_read_when_they_are_needed(logdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
+    load_runs(logdir)  # what is read to list them is kept
     monkeypatch.setattr(loading.reader, "read", lambda folder: read.append(folder) or loading.reader.Contents())
     runs = load_runs(logdir, "1", "2")
     assert [run.status for run in runs] == ["completed"] * 2

@@ -57,10 +57,10 @@ def test_means_and_bands(logdir: Path, tmp_path: Path, drawn: list[Figure], caps
     draw(logdir, "--group", "--figure", str(path))
     (axes,) = drawn[0].axes
     lines = {str(line.get_label()): line for line in axes.lines}
-    assert lines.keys() == {"lr0.1 (n = 2)", "lr0.2 (n = 2)"}
-    assert list(lines["lr0.1 (n = 2)"].get_xdata()) == [0, 10, 20, 30, 40, 50]
-    assert list(lines["lr0.1 (n = 2)"].get_ydata()) == pytest.approx([0.15 + step / 1000 for step in range(0, 60, 10)])
-    assert list(lines["lr0.2 (n = 2)"].get_xdata()) == [0, 10, 20]
+    assert lines.keys() == {"lr=0.1 (n = 2)", "lr=0.2 (n = 2)"}
+    assert list(lines["lr=0.1 (n = 2)"].get_xdata()) == [0, 10, 20, 30, 40, 50]
+    assert list(lines["lr=0.1 (n = 2)"].get_ydata()) == pytest.approx([0.15 + step / 1000 for step in range(0, 60, 10)])
+    assert list(lines["lr=0.2 (n = 2)"].get_xdata()) == [0, 10, 20]
     band = {collection.get_paths()[0].vertices[:, 1].max() for collection in axes.collections}
     assert max(band) == pytest.approx(0.32 + 0.2 / 2**0.5), "one deviation of 0.2 and 0.4 above their mean at step 20"
     styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines.values()}
@@ -73,8 +73,8 @@ def test_means_and_bands(logdir: Path, tmp_path: Path, drawn: list[Figure], caps
         "Validation accuracy by step, on toys. A line is the mean over the seeds of a configuration,"
     )
     assert "the band one standard deviation over the seeds to either side. " in caption
-    assert "lr0.2: 2 seeds, as far as the shortest seed goes: step 20 of 50; " in caption
-    assert "lr0.1: 2 seeds in 3 runs, repeats of a seed averaged. " in caption
+    assert "lr=0.2: 2 seeds, as far as the shortest seed goes: step 20 of 50; " in caption
+    assert "lr=0.1: 2 seeds in 3 runs, repeats of a seed averaged. " in caption
     assert "Nothing is smoothed." in caption
 
 

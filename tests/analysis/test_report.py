@@ -188,8 +188,8 @@ def grouped(tmp_path: Path) -> Path:
 
 def test_seeds_are_a_mean_with_a_band(grouped: Path, visit: Open) -> None:
     page = visit(grouped.as_uri())
-    assert boxes(page) == ["lr0.1\n3 seeds", "lr0.2\n3 seeds"]
-    assert drawn(page, 0) == ["lr0.1 val", "lr0.2 val"]
+    assert boxes(page) == ["lr=0.1\n3 seeds", "lr=0.2\n3 seeds"]
+    assert drawn(page, 0) == ["lr=0.1 val", "lr=0.2 val"]
     lines = page.locator(".plot").first.evaluate("({chart: {lines}}) => lines")
     assert [line["steps"][-1] for line in lines] == [90, 30], "as far as all of its seeds go"
     at_20 = [line["steps"].index(20) for line in lines]
@@ -199,12 +199,12 @@ def test_seeds_are_a_mean_with_a_band(grouped: Path, visit: Open) -> None:
             "the deviation of .0 .02 .04"
         )
     about = page.get_by_text("one standard deviation over the seeds").inner_text()
-    assert "ends with the shortest: lr0.2." in about
+    assert "ends with the shortest: lr=0.2." in about
     page.locator(".plot").first.hover()
-    assert re.search(r"lr0\.1 val [\d.]+ ± 0\.02", page.locator(".plot").first.locator(".tip").inner_text())
+    assert re.search(r"lr=0\.1 val [\d.]+ ± 0\.02", page.locator(".plot").first.locator(".tip").inner_text())
     page.get_by_label("each seed").check()
     assert len(drawn(page, 0)) == 2 + 8
-    page.get_by_role("checkbox", name="lr0.1").uncheck()
+    page.get_by_role("checkbox", name="lr=0.1").uncheck()
     assert len(drawn(page, 0)) == 1 + 4
 
 

@@ -79,10 +79,12 @@ def test_lines_are_called_by_what_most_others_are_not(tmp_path: Path) -> None:
             tracker.scalars(1, {"accuracy/test": 0.5})
     (section,) = compare.compare(list_runs(tmp_path).runs, "name", group=True)
     names = [tables.line_name(section, line) for line in section.lines]
-    assert names[:3] == ["0001-run", "lr0.2", "sgd"]
-    assert names[3].startswith("of_some_kind_01-of_some_kind_11")
+    assert names[:3] == ["0001-run", "lr=0.2", "sgd"]
+    assert names[3].startswith("augment.of_some_kind_0=1-augment.of_some_kind_1=1")
     short = compare.compare(list_runs(tmp_path).runs[:2], "name", group=True)[0]
-    assert [tables.line_name(short, line) for line in short.lines] == ["lr0.1", "lr0.2"], "where there is room for all"
+    assert [tables.line_name(short, line) for line in short.lines] == ["lr=0.1", "lr=0.2"], (
+        "where there is room for all"
+    )
 
 
 def test_the_same_run_twice_is_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +136,7 @@ def test_the_difference_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(arguments=["compare", "--group", "--logdir", str(tmp_path)]) == 0
     expected = stats.ttest_ind(FIRST, SECOND, equal_var=False).confidence_interval(0.95)
     value, low, high = (100 * x for x in (np.mean(FIRST) - np.mean(SECOND), expected.low, expected.high))
-    sentence = f"lr0.1 is {value:.2f} points better than lr0.01 (95%: {low:.2f} to {high:.2f}) on the test set."
+    sentence = f"lr=0.1 is {value:.2f} points better than lr=0.01 (95%: {low:.2f} to {high:.2f}) on the test set."
     assert capsys.readouterr().out.startswith(sentence)
 
 

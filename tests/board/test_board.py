@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,9 +91,10 @@ class Notes:
 
     def __init__(self) -> None:
         self.written: list[tuple[int, Status]] = []
+        self.every: list[Callable[[], None]] = []
 
-    def live(self, step: int, text: str) -> None:
-        known = status.status_from_json(text)
+    def live_data(self, step: int, tag: str, content: bytes) -> None:
+        known = status.status_from_json(content)
         assert known is not None
         self.written.append((step, known))
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+from argparse import Namespace
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from helpers.paths import REPOSITORY
-from mnist_tb.config.hyperparameters import differences, format_value, hyperparameters, varying
+from mnist_tb.config.hyperparameters import (
+    differences,
+    flatten,
+    format_value,
+    hyperparameters,
+    plain_settings,
+    sanitize_name,
+    short_name,
+    varying,
+)
 from mnist_tb.config.load import check_run_name, dump_config, flat_config, load_config, replace_config
-from mnist_tb.config.schema import Config
+from mnist_tb.config.schema import LONGEST_NAME, Config
 from mnist_tb.errors import InputError
 from mnist_tb.tracking.charts import group_name
 
@@ -97,3 +114,99 @@ def test_impossible_names(name: str) -> None:
         check_run_name(name)
     with pytest.raises(InputError):
         load_config(REPOSITORY / "configs/default.yaml", options=[("--name", "name", name)])
+
+
+@given(st.text())
+@example("1e-3")
+@example("-a.")
+@example("a" * LONGEST_NAME + "-")
+def test_whatever_is_left_of_a_text_is_a_name(text: str) -> None:
+    if name := sanitize_name(text):
+        check_run_name(name)
+
+
+KEYS = st.sampled_from(["a", "a1", "b", "optim.lr", "lr", *flatten(Config().model_dump())]) | st.text(max_size=3)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["true", "none", "1", "1e-3", "nan", "auto", "adam", "cuda:1", "-", "a=1", "1-b=2", '"'])
+    | st.text(max_size=3)
+)
+SETTINGS = st.dictionaries(KEYS, SCALARS | st.lists(SCALARS, max_size=3), max_size=3)
+
+
+def _typed(value: Any) -> Any:
+    """For a comparison in which True is not 1; but 1 is 1.0."""
+    if isinstance(value, dict):
+        return [(key, _typed(each)) for key, each in value.items()]
+    return [_typed(each) for each in value] if isinstance(value, list) else (isinstance(value, bool), value)
+
+
+@given(SETTINGS, SETTINGS)
+@example({"a": 1, "b": 2}, {"a": "1-b2"})
+@example({"a": 1, "b": 2}, {"a": "1-b=2"})
+@example({"a": [1]}, {"a": 1})
+@example({"a": "true"}, {"a": True})
+@example({"a": True}, {"a": 1})
+@example({"a": "0.1"}, {"a": 0.1})
+@example({"a1": 2}, {"a": 12})
+@example({"ab": "c"}, {"a": "bc"})
+@example({"optim.lr": 1}, {"sched.lr": 1})
+@example({"a": None}, {"a": "none"})
+@example({"device": "auto"}, {"precision": "auto"})
+@example({"schedule.name": "adam"}, {"optimizer.name": "adam"})
+@example({"train.lr": 1e-5, "seed": 2}, {"train.lr": "1e-5-s2"})
+def test_different_settings_have_different_names(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (short_name(one) == short_name(other)) <= (_typed(one) == _typed(other))
+
+
+class Kind(Enum):
+    SMALL = "small"
+
+
+@dataclasses.dataclass
+class Net:
+    width: int = 8
+    more: Any = None
+
+
+class Odd:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+PLAIN: list[tuple[Any, Any]] = [
+    (np.float32(0.1), 0.1), (np.float16(0.1), 0.1), (np.float64(0.1), 0.1), (np.int64(3), 3), (np.bool_(True), True),
+    (np.str_("a"), "a"), (np.array([1.5]), 1.5), (np.array([1, 2]), [1, 2]), (torch.tensor(0.1), 0.1),
+    (torch.tensor([0.1], dtype=torch.bfloat16, requires_grad=True), 0.1), (torch.tensor([0.1, 0.2]), [0.1, 0.2]),
+    (Kind.SMALL, "small"), (PurePosixPath("a/b"), "a/b"), ((1, np.float32(0.2)), [1, 0.2]), ({3, 10, 1}, [1, 3, 10]),
+    (b"a\xff", "a\\xff"), (range(2), [0, 1]), (None, None), (True, True), ("", ""), ([], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "plain"), PLAIN, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("strict", [True, False])
+def test_whatever_program_spells_a_setting_it_is_the_same(value: Any, plain: Any, strict: bool) -> None:
+    found = plain_settings({"x": {1: value}}, strict=strict)
+    assert found == {"x.1": plain}
+    assert type(found["x.1"]) is type(plain)
+
+
+@pytest.mark.parametrize("settings", [{"a": {"width": 8, "more": None}}, Namespace(a=Net()), {"a": vars(Net())}])
+def test_groups_are_mappings_dataclasses_and_namespaces(settings: Any) -> None:
+    assert plain_settings(settings, strict=True) == {"a.width": 8, "a.more": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(Odd(), "Odd"), ([Odd()], "list"), (float("nan"), "nan"), ([[1], 2], "[[1], 2]"), (1j, "1j"), (Net, str(Net)),
+     (np.zeros((2, 2)), "[[0. 0.]\n [0. 0.]]"), (torch.float32, "torch.float32"), (np.float32("inf"), "inf")],
+)  # fmt: skip
+def test_an_odd_setting_is_refused_or_text(value: Any, text: str) -> None:
+    assert plain_settings({"odd": value, "lr": 1}, strict=False) == {"odd": text, "lr": 1}
+    with pytest.raises(InputError, match=r"^config: odd is .*; settings are "):
+        plain_settings({"odd": value, "lr": 1}, strict=True)

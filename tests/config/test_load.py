@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers.paths import REPOSITORY
-from mnist_tb.config.hyperparameters import flatten
+from mnist_tb.config import strict_yaml
+from mnist_tb.config.hyperparameters import flatten, sanitize_name
 from mnist_tb.config.load import dump_config, flat_config, load_config, replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.errors import InputError
@@ -209,6 +214,41 @@ def test_a_single_value_in_the_place_of_a_group_is_named_with_its_line(tmp_path:
 
 def test_a_file_name_that_is_no_run_name_is_made_one(tmp_path: Path) -> None:
     assert load(path=written(tmp_path, "seed: 1\n", "my configuration.yaml")).name == "my-configuration"
+    names = {"été": "ete", "_lr": "lr", "日本": "run", "-.-": "run", "1e-3": "1e-3"}
+    assert {stem: load(path=written(tmp_path, "seed: 1\n", f"{stem}.yaml")).name for stem in names} == names
+
+
+TEXTS = (
+    st.text()
+    | st.text(st.characters(categories=["Cs", "Cc", "Zl", "Zp", "Zs", "Po"]))
+    | st.from_regex(
+        r"[-+]?[0-9_.:]+(e[-+]?[0-9]+)?|0[xob][0-9a-f]+|(yes|no|on|off|y|n|true|null|=|<<|~|[.]inf|2020-01-01)",
+        fullmatch=True,
+    )
+)
+FLOATS = st.floats(allow_nan=False)
+VALUES = st.recursive(
+    TEXTS | FLOATS | st.integers() | st.booleans() | st.none(),
+    lambda each: st.lists(each) | st.dictionaries(TEXTS, each),
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=3))
+@example({"name": "1e-3", "5e4": "0o17", "a": "1:30", "b": " x ", "c": "a\x85b\u2028c\td\udc80", "d": "x " * 100})
+def test_what_is_written_is_read_back_the_same_by_any_reader(values: dict[str, Any]) -> None:
+    text = strict_yaml.dump(values).encode().decode()
+    for back in (strict_yaml.read_value(text, "it"), yaml.safe_load(text)):
+        assert repr(back) == repr(values), "types too"
+
+
+@given(st.text(min_size=1) | st.from_regex(r"[0-9.e_-]+", fullmatch=True))
+def test_every_string_of_a_configuration_comes_back(text: str) -> None:
+    try:
+        config = replace_config(Config(), {"data.root": text, "name": sanitize_name(text) or "run"})
+    except ValidationError:  # it is no text of UTF-8
+        assert re.search(r"[\ud800-\udfff]", text)
+        return
+    assert Config.model_validate(strict_yaml.read_value(dump_config(config), "it")) == config
 
 
 def test_later_overrides_and_named_options_win() -> None:

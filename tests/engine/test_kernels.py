@@ -133,8 +133,9 @@ def test_of_equal_pixels_the_first_takes_the_gradient_as_in_torch() -> None:
     assert torch.allclose(gradient, expected, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_bf16_is_as_near_to_fp32_as_torchs_bf16_is() -> None:
-    network = models.build((16, 32, 64), 1, CPU)
+@pytest.mark.parametrize("channels", [(16, 32, 64), (16, 16, 48)])
+def test_bf16_is_as_near_to_fp32_as_torchs_bf16_is(channels: tuple[int, int, int]) -> None:
+    network = models.build(channels, 1, CPU)
     rounded = models.in_precision(network, "bf16")
     if kernels.find(rounded) is None:  # no AVX-512 BF16: `precision: auto` chooses fp32 there
         assert not torch.cpu._is_avx512_bf16_supported()

@@ -176,7 +176,9 @@ def test_two_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     print("second")
     two.__exit__(None, None, None)
     assert sys.stdout is before
-    assert [read_console(each.run.path) for each in (one, two)] == ["first\nboth\n", "both\nsecond\n"]
+    assert [read_console(each.run.path) for each in (one, two)] == ["first\n", "both\nsecond\n"], (
+        "each is the newest one's"
+    )
     assert capsys.readouterr().out == "first\nboth\nsecond\n"
 
 

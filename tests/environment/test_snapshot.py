@@ -44,7 +44,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def gather(source: Path) -> tuple[dict, bytes]:  # type: ignore[type-arg]
-    return snapshot.Gathering(source).finish()
+    return snapshot.gather(source)
 
 
 def record(run: Run, source: Path) -> None:
@@ -138,7 +138,7 @@ def test_commit_branch_patch_and_what_git_does_not_know(repository: Path, tmp_pa
     git(repository, "checkout", "-q", "--detach")
     found, patch = gather(repository)
     assert found["code"]["untracked"] == ["new ☃.py"]
-    assert found["code"]["remote"] == "https://me:(hidden)@example.org/a.git"
+    assert found["code"]["remote"] == "https://(hidden)@example.org/a.git"
     assert "branch" not in found["code"]
     assert b"+print(2)" in patch
     (repository / "code.py").write_text("y" * 3_000_000)
@@ -213,7 +213,7 @@ def test_secrets_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert found["variables"]["OMP_PROC_BIND"] == "true"
     assert found["variables"]["MNIST_TB_API_KEY"] == "(hidden)"
     assert "AWS_SECRET_ACCESS_KEY" not in found["variables"]
-    assert found["command"].startswith("python x --storage 'postgresql://me:(hidden)@host/db' --token ")
+    assert found["command"].startswith("python x --storage 'postgresql://(hidden)@host/db' --token ")
 
 
 def test_a_machine_that_is_odd(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

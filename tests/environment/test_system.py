@@ -19,6 +19,7 @@ from helpers.killing import record_counts
 from mnist_tb import Tracker
 from mnist_tb.environment import log, system
 from mnist_tb.environment.system import Sensors
+from mnist_tb.events.writer import EventWriter
 
 TAGS = {"cpu_percent", "memory_percent", "process_cpu_percent", "process_memory_gb", "process_written_mb"}
 
@@ -122,15 +123,8 @@ def test_a_slow_sensor_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> No
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sensors are asked as often as they are to be, and at once: git is not waited for."""
 
-    class Nothing:
-        def __init__(self, source: Path) -> None:
-            pass
-
-        def finish(self) -> tuple[dict[str, object], bytes]:
-            return {}, b""
-
-    monkeypatch.setattr(log, "Gathering", Nothing)
-    monkeypatch.setattr(log, "_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(log, "gather", lambda *_: ({}, b""))
+    monkeypatch.setattr(EventWriter, "FLUSH_SECONDS", 0.01)
     monkeypatch.setattr(system, "_MOST_COST", 1.0)
 
 

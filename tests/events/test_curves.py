@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from mnist_tb.events.curves import best_result, find_curves, thin
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_tb.events import tags as own
+from mnist_tb.events.curves import best_result, fields, find_curves, thin
+from mnist_tb.events.status import Status
+
+FIELDS = {
+    "loss": ["loss", "Loss", "train/loss", "Loss/train", "train_loss_step", "train_loss_epoch", "epoch_loss",
+             "avg loss", "batch_loss", "running_loss", "Training Loss", "trainLoss", "train/total_loss",
+             "CrossEntropyLoss/train"],
+    "accuracy": ["acc", "Accuracy", "train_acc", "epoch_accuracy", "epoch_sparse_categorical_accuracy", "acc1/train",
+                 "train/MulticlassAccuracy", "Accuracy/training"],
+    "val_loss": ["val_loss", "eval_loss", "eval/loss", "Loss/valid", "validation/loss", "evaluation_loss_vs_iterations",
+                 "valLoss", "dev-loss"],
+    "val_accuracy": ["val_acc", "val_acc/dataloader_idx_0", "eval/accuracy", "Accuracy/valid", "eval_top1", "val.acc@1",
+                     "val/top_1", "evaluation_accuracy_vs_iterations"],
+    "test_loss": ["test_loss", "Loss/test", "test/loss_epoch", "TestLoss"],
+    "test_accuracy": ["test_acc", "Accuracy/testing", "test/accuracy"],
+    "lr": ["lr", "learning_rate", "train/learning_rate", "lr-Adam", "epoch_learning_rate", "lr/pg0", "LearningRate"],
+    "images_per_second": ["throughput/images_per_second", "train/images_per_second"],
+    None: ["val/acc_top5", "losses/value_loss", "train/value_loss", "losses/entropy", "train/policy_loss",
+           "accuracy_per_class/0", "latest/loss", "accelerator/util", "train/box_loss", "val/acc@5",
+           "val_loss/class_1", "val_acc_ema",
+           "best_val_acc", "loss_scale", "train/loss_vs_val", "eval_samples_per_second", "val/lr", "weights/lr.bias",
+           "top1_error", "epoch", "train", "", "temperature", "G_loss", "gradients/acc", "loss/acc"],
+}  # fmt: skip
+TABLE = [(tag, field) for field, tags in FIELDS.items() for tag in tags]
+
+
+@pytest.mark.parametrize(("tag", "field"), TABLE)
+def test_a_curve_is_what_its_whole_words_say(tag: str, field: str | None) -> None:
+    assert fields([tag]).get(tag) == field
+
+
+@given(st.sampled_from([tag for tag, field in TABLE if field]), st.data())
+def test_a_longer_word_is_another_word(tag: str, data: st.DataObject) -> None:
+    ends = [match.end() for match in re.finditer(r"[^\W_]+", tag)]
+    at = data.draw(st.sampled_from(ends))
+    longer = tag[:at] + data.draw(st.text("bdfgkqxz", min_size=1)) + tag[at:]  # which make no other word of the table
+    assert not fields([longer])
 
 
 @pytest.mark.parametrize(
@@ -14,13 +55,29 @@ from mnist_tb.events.curves import best_result, find_curves, thin
         (["accuracy/train", "accuracy/valid"], {"train": "accuracy/train", "val": "accuracy/valid"}),
         (["accuracy/val", "accuracy"], {"val": "accuracy/val", "train": "accuracy"}),
         (["Accuracy", "epoch_accuracy/validation"], {"train": "Accuracy", "val": "epoch_accuracy/validation"}),
-        (["accuracy/val", "accuracy_per_class/0"], {"val": "accuracy/val"}),
+        (["accuracy/val", "acc/val", "val"], {"val": "accuracy/val"}),
+        (["val/acc_top5", "val/acc", "val_acc", "acc/valid"], {"val": "val/acc"}),
+        (["accuracy/val", "accuracy_per_class/0", "lr"], {"val": "accuracy/val"}),
         (["temperature"], {}),
     ],
 )
 def test_curves_are_found_by_their_names(tags: list[str], expected: dict[str, str]) -> None:
     assert find_curves(tags) == {("accuracy", split): tag for split, tag in expected.items()}
     assert find_curves(reversed(tags)) == find_curves(tags)
+
+
+def test_what_is_told_is_not_guessed() -> None:
+    told = {("accuracy", "val"): "top5/val"}
+    assert find_curves(["val_acc", "top5/val"], told) == {("accuracy", "val"): "top5/val"}
+    assert fields(["val_acc"], told) == {"val_acc": "val_accuracy"}
+
+
+def test_each_field_is_one_of_the_status() -> None:
+    ours = [own.LOSS_TRAIN, own.LOSS_VAL, own.LOSS_TEST, own.ACCURACY_TRAIN, own.ACCURACY_VAL, own.ACCURACY_TEST,
+            own.LR, own.THROUGHPUT]  # fmt: skip
+    found = fields([*ours, *(tag for tag, _ in TABLE)])
+    assert list(found) == ours, "its own names come first"
+    assert set(found.values()) == set(FIELDS) - {None} <= set(vars(Status()))
 
 
 def test_evenly_thinned_with_the_last() -> None:

@@ -18,10 +18,11 @@ from tensorboard.util import tensor_util
 
 from helpers.events import read_events
 from mnist_tb.errors import TrainingError
+from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
-from mnist_tb.tracking import graph
+from mnist_tb.tracking import graph, live
 
 
 def test_scalars_come_back_at_their_step(tmp_path: Path) -> None:
@@ -138,35 +139,34 @@ def test_a_full_disk_reaches_the_user(tmp_path: Path) -> None:
         tracker.close()
 
 
-def test_an_error_while_drawing_reaches_the_next_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ValueError("no picture"), SystemExit(3), KeyboardInterrupt()])
+def test_a_picture_that_fails_fails_alone_and_is_said_once(
+    error: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail() -> np.ndarray:
-        raise ValueError("no picture")
+        raise error
 
-    tracker = EventWriter(tmp_path)
-    tracker.images(1, {"a": fail})
-    assert tracker._thread is not None
-    tracker._thread.join(10)
-    with pytest.raises(TrainingError, match="ValueError: no picture"):
-        tracker.scalars(2, {"b": 1.0})
-    with pytest.raises(TrainingError, match="ValueError: no picture"):
-        tracker.close()
-
-
-def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path) -> None:
-    def fail() -> np.ndarray:
-        raise ValueError("no picture")
-
-    with pytest.raises(KeyError, match="first"), EventWriter(tmp_path) as tracker:
-        tracker.images(1, {"a": fail})
-        raise KeyError("first")
+    with EventWriter(tmp_path) as tracker:
+        tracker.scalars(1, {"b": 1.0})
+        for step in range(3):
+            tracker.images(step, {"a": fail, "grey": lambda: np.zeros((2, 2), np.uint8), "odd": lambda: "no picture"})
+        tracker.flush()
+        tracker.scalars(2, {"b": 2.0})
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        f"a is not written: {type(error).__name__}: {error}",
+        "odd is not written: ValueError: a picture is uint8 [height, width, 3] or [height, width], not <U10 ()",
+    ]
+    read = read_events(Run(tmp_path))
+    assert [e.step for e in read.Scalars("b")] == [1, 2]
+    assert [e.step for e in read.Images("grey")] == [0, 1, 2]
 
 
 def test_the_queue_is_bounded_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EventWriter, "LIMIT", 10)
+    monkeypatch.setattr(EventWriter, "LIMIT", 2_000)
     with EventWriter(tmp_path) as tracker:
         for step in range(500):
             tracker.scalars(step, {"a": float(step)})
-            assert len(tracker._queue) <= 10
+            assert tracker._size <= 2_400
     assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == list(range(500))
 
 
@@ -175,26 +175,15 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
         EventWriter(tmp_path / "gone")
 
 
-def test_a_status_is_repeated_into_a_full_queue_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that makes room in the queue must not wait for room."""
-    for name, value in (("LIMIT", 5), ("HEARTBEAT_SECONDS", 0.0), ("FLUSH_SECONDS", 0.01)):
-        monkeypatch.setattr(EventWriter, name, value)
-    with EventWriter(tmp_path, 0) as writer:
-        writer.live(1, '{"state": "running"}')
-        for step in range(5_000):
-            writer.scalars(step, {"a": 1.0})
-    content = next(tmp_path.iterdir()).read_bytes()
-    assert content.count(b'{"state": "running"}') > 1
-
-
 def test_the_last_status_is_repeated_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training between two of its points is alive, and must not be taken for killed."""
-    monkeypatch.setattr(EventWriter, "HEARTBEAT_SECONDS", 0.0)
+    """A training between two of its points is alive, and must not be taken for killed; into a full queue, too."""
+    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 1.0)
     monkeypatch.setattr(EventWriter, "FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr(EventWriter, "LIMIT", 2_000)
     with EventWriter(tmp_path, 0) as writer:
-        writer.live(7, '{"state": "running"}')
+        live.Live(writer, Status()).update(7, now=True)
         path = next(tmp_path.iterdir())
         end = time.monotonic() + 60
-        while path.read_bytes().count(b'{"state": "running"}') < 3:
+        while path.read_bytes().count(b'"state": "running"') < 3:
             assert time.monotonic() < end
-            time.sleep(0.01)
+            writer.scalars(8, {"a": 1.0})

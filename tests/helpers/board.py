@@ -20,6 +20,7 @@ from helpers.paths import REPOSITORY
 from helpers.ports import free_port
 from helpers.zygote import Forked
 from mnist_tb.events.status import Status
+from mnist_tb.events.tags import LIVE_STATUS
 from mnist_tb.events.writer import EventWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -42,7 +43,7 @@ def write_status(folder: Path, state: Status, wall_time: float | None = None) ->
         if wall_time is not None:
             patch.setattr("mnist_tb.events.writer.time.time", lambda: wall_time)
         tracker.scalars(state.step, {"loss/train": 0.5, "accuracy/train": 0.75})
-        tracker.live(state.step, state.to_json())
+        tracker.live_data(state.step, LIVE_STATUS, state.to_json().encode())
 
 
 def wait_for_runs(address: str, count: int, token: str = "") -> None:

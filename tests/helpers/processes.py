@@ -25,6 +25,8 @@ _GRACE = 10.0
 _FORKS = """
 import os, sys
 from mnist_tb import SummaryWriter, Tracker
+from mnist_tb.environment.snapshot import packages
+packages()  # once for all
 folder, how = sys.argv[1], None
 for each in sys.argv[2:]:
     if os.fork() == 0:

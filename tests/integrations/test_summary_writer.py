@@ -22,6 +22,7 @@ from mnist_tb import SummaryWriter
 from mnist_tb.cli.main import main
 from mnist_tb.events.tags import ENVIRONMENT_TEXT
 from mnist_tb.runs.folder import Run
+from mnist_tb.runs.query import list_runs
 
 torch.manual_seed(0)
 IMAGE, IMAGES = torch.rand(3, 12, 10), torch.rand(5, 3, 8, 8)
@@ -227,12 +228,13 @@ def test_one_run_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             )
             writer.add_hparams({"lr": 2.0}, {})
     run = Run(tmp_path / "runs" / "mine-0")
-    assert sorted(path.name for path in run.path.iterdir() if path.is_dir()) == ["checkpoints"]
+    assert sorted(path.name for path in run.path.iterdir() if path.is_dir()) == [".mnist_tb"]
     assert scalars(run)["Loss/val"] == [(step, pytest.approx(2 / step)) for step in range(1, 6)]
     assert scalars(run)["hparam/final"] == [(6, 0.75)]
     known = run.read_metrics()
     assert known["status"] == "completed"
-    assert known["val"] == {"accuracy": pytest.approx(1.0), "loss": pytest.approx(0.4)}
+    (row,) = list_runs(run.path.parent).runs[:1]
+    assert (row.val_accuracy, row.val_loss) == (pytest.approx(1.0), pytest.approx(0.4))
     assert known["config"] == {"lr": 0.5, "seed": 0, "on": True}
     layout = read_events(run).Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
     assert b"^Loss/other$" in layout

@@ -20,6 +20,7 @@ from helpers.killing import record_counts
 from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import main
 from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.runs.query import list_runs
 
 Example = Callable[..., dict[str, Any]]
 
@@ -42,8 +43,13 @@ def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Example:
 
 
 def only(logdir: Path) -> tuple[Run, dict[str, Any]]:
-    (run,) = list_run_folders(logdir)
-    return run, run.read_metrics()
+    """The one run, and its metrics.json with the results of its curves."""
+    (run,), (row,) = list_run_folders(logdir), list_runs(logdir).runs
+    results = {
+        "val": {"accuracy": row.val_accuracy, "loss": row.val_loss},
+        "test": {"accuracy": row.test_accuracy, "loss": row.test_loss},
+    }
+    return run, {**run.read_metrics(), **results}
 
 
 def test_lightning(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +161,9 @@ def test_transformers_that_fails(tmp_path: Path) -> None:
     run, known = only(tmp_path / "runs")
     assert (known["status"], known["error"]) == ("failed", "the cat")
     assert scalars(run)["loss"] == [(3, 1.0)]
-    assert "geheim" not in "".join(path.read_text(errors="replace") for path in run.path.iterdir() if path.is_file())
+    assert "geheim" not in "".join(
+        path.read_text(errors="replace") for path in run.path.iterdir() if path.is_file() and path.suffix != ".patch"
+    )
     state.is_world_process_zero = False
     other = TrackerCallback(tmp_path / "others")
     other.on_train_begin(arguments, state, control)
@@ -181,3 +189,95 @@ def test_an_extra_that_is_missing_is_named(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert f"pip install 'mnist-tb[{name}]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_training_of_transformers_is_a_run_with_its_evaluations(tmp_path: Path) -> None:
+    """Whatever trainers a callback is given to."""
+    from transformers import Trainer, TrainingArguments
+
+    from mnist_tb.integrations.transformers import TrackerCallback
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            logits = self.layer(x)
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    data = [{"x": torch.ones(2), "labels": torch.tensor(0)}] * 8
+    callback = TrackerCallback(tmp_path / "runs", "mine", code=False, system_seconds=0)
+    for steps in (4, 6):
+        arguments = TrainingArguments(
+            str(tmp_path / "out"), max_steps=steps, logging_steps=1, report_to=[], use_cpu=True, save_strategy="no",
+            disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(Model(), arguments, train_dataset=data, eval_dataset=data, callbacks=[callback])  # type: ignore[arg-type]
+        trainer.evaluate()
+        trainer.train()
+        assert callback.folder is not None
+        assert Run(callback.folder).read_metrics()["status"] == "completed"
+        trainer.evaluate()
+        assert Run(callback.folder).read_metrics()["status"] == "completed"
+    runs = list_run_folders(tmp_path / "runs")
+    assert [[step for step, _ in scalars(run)["loss"]] for run in runs] == [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]]
+    assert [[step for step, _ in scalars(run)["eval_loss"]] for run in runs] == [[0, 4], [0, 6]]
+    assert [run.read_metrics()["asked"]["code"] for run in runs] == [False, False]
+
+
+def test_accelerate_after_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is logged then goes on with the run; another training is another run."""
+    from accelerate import Accelerator
+
+    from mnist_tb.integrations.accelerate import TrackerTracker
+
+    tracker = TrackerTracker(tmp_path / "runs", "mine", system_seconds=0)
+    monkeypatch.chdir(tmp_path)
+    for rate in (0.1, 0.2):
+        accelerator = Accelerator(log_with=tracker, cpu=True)
+        accelerator.init_trackers("project", {"lr": rate})
+        accelerator.log({"loss": 1.0}, step=1)
+        accelerator.end_training()
+        accelerator.log({"loss": 2.0}, step=2)
+        accelerator.end_training()
+    runs = list_run_folders(tmp_path / "runs")
+    assert [run.read_metrics()["config"] for run in runs] == [{"lr": 0.1}, {"lr": 0.2}]
+    for run in runs:
+        assert run.read_metrics()["status"] == "completed"
+        assert scalars(run)["loss"] == [(1, 1.0), (2, 2.0)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trains_with_dropout_though_its_graph_is_drawn(tmp_path: Path) -> None:
+    import lightning as L
+
+    from mnist_tb.integrations.lightning import TrackerLogger
+
+    modes = []
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Dropout(0.5), torch.nn.Flatten())
+            self.example_input_array = torch.zeros(1, 8, dtype=torch.long)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)  # type: ignore[no-any-return]
+
+        def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
+            modes.append(self.net[1].training)
+            return self(batch).square().mean()  # type: ignore[no-any-return]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    logger = TrackerLogger(tmp_path / "runs", "mine", log_graph=True, code=False)
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=logger, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(), torch.utils.data.DataLoader(torch.zeros(4, 8, dtype=torch.long), 2))
+    assert modes == [True, True]
+    assert read_events(Run(Path(logger.log_dir))).Graph().node

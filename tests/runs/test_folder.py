@@ -198,3 +198,10 @@ def test_metrics_that_went_away_are_said_by_their_path(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         run.update_metrics(status="completed")
     assert (caught.value.filename, caught.value.strerror) == (str(run.metrics), "No such file or directory")
+
+
+def test_a_path_that_is_not_utf8_comes_back(tmp_path: Path) -> None:
+    run = make(tmp_path, "a")
+    run.write_metrics({"config": {"été": "a\udce9\u2028"}})
+    assert run.read_metrics() == {"config": {"été": "a\udce9\u2028"}}
+    assert "été" in run.metrics.read_text(encoding="utf-8")

@@ -686,7 +686,10 @@ def test_workers_that_are_killed_again_and_again_end_the_sweep(
     ("storage", "message"),
     [
         ("mysql://localhost/a", "--storage mysql://localhost/a: give postgresql://… or the path of a journal file"),
+        ("mysql://me:geheim@localhost/a", "--storage mysql://(hidden)@localhost/a: give "),
         ("postgresql://127.0.0.1:1/none", "--storage: PostgreSQL cannot be reached: connection"),
+        ("postgresql://me:ge@heim@localhost/a", "--storage: write postgresql://user:password@host/database, with %40"),
+        ("postgresql://localhost/a?password=ge&heim", "--storage: write postgresql://user:password@host/database, "),
         ("/proc/journal", "/proc/journal: the sweep's journal cannot be written"),
     ],
 )

@@ -7,21 +7,17 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers.events import scalars
 from helpers.processes import torchrun
 from mnist_tb import Tracker
 from mnist_tb.errors import InputError
-from mnist_tb.events.curves import RunningResult, best_result
 from mnist_tb.runs.folder import list_run_folders
+from mnist_tb.runs.query import list_runs
 
 PROGRAM = """if True:
     import json, os, sys, time
@@ -65,10 +61,9 @@ def test_killed_and_resumed_each_point_is_written_once(tmp_path: Path) -> None:
     read = scalars(run)
     assert read["loss/train"] == [(step, pytest.approx(1 / step)) for step in range(1, end + 1)]
     assert [step for step, _ in read["accuracy/val"]] == list(range(1, end + 1))
-    known = run.read_metrics()
-    assert (known["status"], known["step"], known["val"]) == ("completed", end, {"accuracy": 0.0})
-    assert known["config"] == {"lr": 0.5}
-    assert known["dataset"] == "d"
+    (row,) = list_runs(tmp_path).runs
+    assert (row.status, row.step, row.val_accuracy) == ("completed", end, 0.0)
+    assert (row.settings, row.dataset) == ({"lr": 0.5}, "d")
 
 
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
@@ -148,7 +143,7 @@ def test_from_several_threads(tmp_path: Path) -> None:
             thread.join()
     read = scalars(tracker.run)
     assert all(read[f"x/{k}"] == [(step, float(step)) for step in range(300)] for k in range(4))
-    assert tracker.run.read_metrics()["val"] == {"accuracy": pytest.approx(1 - 1 / 300)}
+    assert list_runs(tmp_path).runs[0].val_accuracy == pytest.approx(1 - 1 / 300)
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
@@ -166,33 +161,3 @@ def test_memory_is_flat(tmp_path: Path) -> None:
                 tracker.scalars(step, {"loss/val": 0.5, "accuracy/val": step / 60_000, "accuracy/test": 0.1})
         tracemalloc.stop()
     assert sizes[-1] - sizes[0] < 400_000, "bytes for 40,000 steps"
-
-
-POINTS = st.lists(
-    st.tuples(
-        st.sampled_from(["accuracy", "loss"]), st.integers(0, 5), st.sampled_from([0.1, 0.5, 0.9, float("nan"), 2.0])
-    ),
-    max_size=20,
-)
-
-
-@given(POINTS)
-def test_a_running_result_is_the_result_of_all_points(points: list[tuple[str, int, float]]) -> None:
-    """Where each curve has one point a step, in ascending order."""
-    kept = {(kind, step): value for kind, step, value in points}
-    ordered = sorted(kept.items(), key=lambda each: each[0][1])
-    running, last = RunningResult(), RunningResult(last=True)
-    for (kind, step), value in ordered:
-        running.add(kind, step, value)
-        last.add(kind, step, value)
-    curves: dict[str, dict[int, float]] = {
-        name: {step: value for (kind, step), value in ordered if kind == name and value == value}
-        for name in ("accuracy", "loss")
-    }
-    assert running.result() == _known(*best_result(curves["accuracy"], curves["loss"]))
-    end = max(curves["accuracy"] or curves["loss"], default=None)
-    assert last.result() == _known(*(curves[kind].get(end) for kind in ("accuracy", "loss")))  # type: ignore[arg-type]
-
-
-def _known(accuracy: float | None, loss: float | None) -> Mapping[str, Any]:
-    return {key: value for key, value in (("accuracy", accuracy), ("loss", loss)) if value is not None}

@@ -138,7 +138,7 @@ def test_nobody_closes_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("step", "value", "error"),
-    [(1, "abc", ValueError), (1, None, TypeError), (1, [1.0], TypeError), ("x", 1.0, TypeError), (1.5, 1.0, TypeError)],
+    [(1, "abc", TypeError), (1, None, TypeError), (1, [1.0], TypeError), ("x", 1.0, TypeError), (1.5, 1.0, TypeError)],
 )
 def test_what_is_no_point_is_said_at_once(step: Any, value: Any, error: type[Exception], tmp_path: Path) -> None:
     with Tracker(tmp_path, "mine") as tracker:

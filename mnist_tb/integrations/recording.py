@@ -1,0 +1,172 @@
+"""All that a Tracker holds open: the run's files, its event writer, its status, what surrounds it; and how it ends."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from mnist_tb.config.hyperparameters import seed_of
+from mnist_tb.environment.log import EnvironmentLog
+from mnist_tb.environment.notify import Notifier
+from mnist_tb.environment.snapshot import main_folder
+from mnist_tb.errors import TrainingError
+from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, RUNNING, Status
+from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs.tracked import RunFiles
+from mnist_tb.tracking.live import Live
+
+_INTERRUPTED_BY = (130, 143)
+"""Exit codes of programs that Ctrl-C and SIGTERM have ended."""
+
+
+class Recording:
+    """A run while this process writes it."""
+
+    live: Live
+    has_settings: bool
+
+    def __init__(self, open_files: Callable[[], RunFiles], notifier: Notifier, before: Recording | None = None) -> None:
+        """open_files: opens the folder. before: the part of the run that this process has written already.
+
+        If it fails, nothing is left open. Raises what `open_files` does, and TrainingError.
+        """
+        with contextlib.ExitStack() as undo:
+            self._environment = undo.enter_context(EnvironmentLog(main_folder(), notifier))
+            self.files = undo.enter_context(open_files())
+            run, asked = self.files.run, self.files.asked
+            self.writer = undo.enter_context(EventWriter(run.path, self.files.start, self.files.id))
+            self._environment.start(run, self.writer, self.files.step, asked.code, asked.system_seconds)
+            status = Status(dataset=asked.dataset, steps=asked.steps, seed=seed_of(self.files.settings))
+            if before is not None:
+                status = replace(before.live.status, state=RUNNING, error="")
+            self.live = Live(self.writer, status, self.files.seconds, run, _teller(notifier, self.files))
+            self.live.update(self.files.step, now=True, phase="training")
+            undo.pop_all()
+        self.has_settings = before is not None and before.has_settings
+        self._ending = threading.Lock()
+        self._state: dict[str, Any] | None = None  # of the end
+        self._error_before = getattr(sys, "last_value", None)
+        _open.add(self)
+        _note_exits()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Tracker.state_dict`."""
+        if not self.writer.enabled:
+            raise TrainingError(f"{self.files.run.path}: a fork has no state to resume from: the run is its parent's")
+        return self._state or self._state_at(self.writer.flush())
+
+    def end(self, error: BaseException | None) -> None:
+        """Close the run; again, or in a fork, it does nothing. error: that ended it, or a SystemExit.
+
+        Raises TrainingError if something could not be written, unless there is an error already.
+        """
+        if not self.writer.enabled:
+            return
+        with self._ending:
+            if self not in _open:
+                return
+            _open.discard(self)
+            _note_exits()
+        state, reason = _how(error)
+        changes = {"status": state, "step": self.live.step, "train_seconds": self.live.seconds, "ended": time.time()}
+        failed: TrainingError | None = None
+        try:
+            self._environment.finish()
+            if state != INTERRUPTED and self.has_settings:
+                self.writer.status(state)
+            self.live.end(state, reason)
+            self.writer.close()
+            self._state = self._state_at(self.writer.lengths())
+        except (TrainingError, OSError) as found:
+            failed = TrainingError(str(found))
+            changes["status"], reason = FAILED, reason or str(found)
+        try:
+            self.files.end(**changes, **({"error": reason or state} if changes["status"] != COMPLETED else {}))
+        except TrainingError as found:
+            failed = failed or found
+        self._environment.close(failed or error)
+        if failed is not None and error is None:  # else the first error says more than those that follow from it
+            raise failed
+
+    def end_unheard(self, error: BaseException | None) -> None:
+        """The same, if nobody can hear that something could not be written."""
+        try:
+            self.end(error)
+        except TrainingError as failed:
+            print(failed, file=sys.stderr)
+
+    def end_lost(self) -> None:
+        """The Tracker is gone, and nobody has closed it: on a thread, as any thread can be the one that finds this."""
+        if self.writer.enabled and self in _open:
+            threading.Thread(target=self.end_unheard, args=(None,), name="end of a run").start()
+
+    def end_with_program(self) -> None:
+        """The program ends, and nobody has closed it."""
+        code, when = _exit
+        error: Any = getattr(sys, "last_value", None)
+        if when > self.live.last_point and code:  # what was logged since says that the program went on
+            error = SystemExit(code)
+        elif error is self._error_before or error is None or error.__traceback__ is None or _is_interactive():
+            error = None
+        self.end_unheard(error)
+
+    def _state_at(self, lengths: dict[str, int]) -> dict[str, Any]:
+        return {"run": self.files.id, "step": self.live.step, "seconds": self.live.seconds, "events": lengths}
+
+
+def _teller(notifier: Notifier, files: RunFiles) -> Callable[[str, int, float], Any]:
+    run = files.run
+    return lambda tag, step, value: notifier.tell(f"{run.name}: {tag} is {value}", f"at step {step:,}\n{run.path}", 0)
+
+
+def _how(error: BaseException | None) -> tuple[str, str]:
+    """The status of a run that an error has ended, and the reason."""
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0, False):
+            return COMPLETED, ""
+        if error.code in _INTERRUPTED_BY:
+            return INTERRUPTED, ""
+        return FAILED, error.code if isinstance(error.code, str) else f"exit code {error.code}"
+    if error is None:
+        return COMPLETED, ""
+    return (FAILED if isinstance(error, Exception) else INTERRUPTED), str(error) or type(error).__name__
+
+
+def _is_interactive() -> bool:
+    """Whether an error ends a line or a cell, and not the program."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive) or bool(ipython and ipython.get_ipython())
+
+
+# ---- How the program ends: Python says so of errors, not of exit codes
+
+_open: set[Recording] = set()
+_exit: tuple[Any, float] = (None, -1.0)  # the last code of sys.exit, and when it was called, by time.monotonic
+_python_exit = sys.exit
+
+
+def _noted_exit(code: Any = None, /) -> NoReturn:
+    global _exit
+    if threading.current_thread() is threading.main_thread():
+        _exit = code, time.monotonic()
+    _python_exit(code)
+
+
+def _note_exits() -> None:
+    """While a run is open, and unless another program does the like."""
+    if sys.exit in (_python_exit, _noted_exit):
+        sys.exit = _noted_exit if _open else _python_exit
+
+
+def _end_all() -> None:
+    for recording in tuple(_open):
+        recording.end_with_program()
+
+
+atexit.register(_end_all)

@@ -1,0 +1,219 @@
+"""The folder of a Tracker's run, while a process writes to it: its lock, what was asked for, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mnist_tb.config import strict_yaml
+from mnist_tb.errors import InputError, TrainingError, command_line
+from mnist_tb.events import records
+from mnist_tb.runs.files import read_json, write_atomically
+from mnist_tb.runs.folder import Run, create_run, is_trackers, package_versions, reserved
+from mnist_tb.runs.notes import Notes, edit_notes
+from mnist_tb.runs.values import mapping
+
+Charts = Mapping[str, Mapping[str, Sequence[str]]]
+"""The Custom Scalars tab: category → chart title → tags."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a Tracker was asked for, as its docstring says; kept in the run's metrics.json, for when it is resumed."""
+
+    steps: int = 0
+    dataset: str = ""
+    charts: Charts | None = None
+    code: bool = True
+    system_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Raises InputError."""
+        for name, kinds in (("steps", int), ("system_seconds", (int, float))):
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= 0:
+                raise InputError(f"{name} is {value!r}, but must be a number that is not negative")
+
+    @classmethod
+    def read(cls, metrics: Mapping[str, Any], **changes: Any) -> Asked:
+        """From a metrics.json, also of version 1.0.0."""
+        known = {"dataset": metrics.get("dataset") or "", **mapping(metrics.get("asked")), **changes}
+        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
+
+
+@dataclass
+class RunFiles:
+    """A run of somebody's training, reserved for this process; a context manager that lets go of it.
+
+    settings: flat, as far as they are known. step, seconds: of the training so far. start: as for `EventWriter`.
+    Paths are absolute.
+    """
+
+    run: Run
+    asked: Asked
+    id: str
+    settings: Mapping[str, Any]
+    step: int = 0
+    seconds: float = 0.0
+    start: int | None = 0
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @classmethod
+    def create(
+        cls, logdir: Path, name: str, settings: Mapping[str, Any], config: str, asked: Asked, notes: Notes
+    ) -> RunFiles:
+        """A new folder in a log folder. settings: flat. config: the same as YAML. Raises InputError, TrainingError."""
+        own = _new_id()
+        with _undone() as held:
+            run = create_run(logdir.absolute(), name, config, _first_metrics(own, settings, asked), held=held)
+            edit_notes(run, notes.tags, note=notes.note)
+            return cls(run, asked, own, settings, _held=held.pop_all())
+
+    @classmethod
+    def adopt(cls, folder: Path, asked: Asked, notes: Notes, start: int | None) -> RunFiles:
+        """A folder that the user has chosen: nothing in it is touched but what a Tracker has written.
+
+        Raises InUseError if somebody has it, InputError if it is a run of `mnist-tb train` or cannot be written.
+        """
+        run = Run(folder.absolute())
+        known = _read(run.metrics)
+        if not is_trackers(known) and "train.epochs" in (known.get("config") or ()):
+            raise InputError(f"{folder}: is a run of mnist-tb train; a training of yours needs a folder of its own")
+        home = run.home if "id" in known else run.path / records.OWN
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            if home.name == records.OWN and not (home / "metrics.json").exists() and _others(home):
+                raise InputError(f"{home}: this folder is kept for the files of a run, but has others in it")
+            (home / "checkpoints").mkdir(exist_ok=True)
+            with _undone() as held:
+                held.enter_context(reserved(home / "checkpoints", run.path))
+                known = _read(home / "metrics.json")
+                own = str(known.get("id") or _new_id())
+                run.write_metrics({**known, **_first_metrics(own, known.get("config") or {}, asked)}, home)
+                if not (home / "config.yaml").exists():
+                    write_atomically(home / "config.yaml", b"{}\n")
+                run.restart_metrics()
+                edit_notes(run, notes.tags, note=notes.note or None)
+                return cls(run, asked, own, {}, max((start or 0) - 1, 0), start=start, _held=held.pop_all())
+        except OSError as error:
+            raise InputError(f"{folder}: no run can be created here: {error.strerror}") from None
+
+    @classmethod
+    def go_on(cls, run: Run) -> RunFiles:
+        """A run that this program has closed. Raises InputError."""
+        with _undone() as held:
+            held.enter_context(run.in_use())
+            known = run.read_metrics()
+            run.restart_metrics()
+            own, step = str(known.get("id") or _new_id()), int(known.get("step") or 0)
+            seconds = float(known.get("train_seconds") or 0.0)
+            return cls(run, Asked.read(known), own, known.get("config") or {}, step, seconds, None, held.pop_all())
+
+    @classmethod
+    def resume(cls, folder: Path, state: Mapping[str, Any], steps: int = 0) -> RunFiles:
+        """Cut a run back to where a state was taken. Raises InputError if it is not this run's, or somebody has it."""
+        run = Run(folder.absolute())
+        known = run.read_metrics()
+        if not is_trackers(known):
+            raise InputError(
+                f"{run.path}: is a run of mnist-tb train; resume it with: {command_line('resume', run.path)}"
+            )
+        with _undone() as held:
+            held.enter_context(run.in_use())
+            own = str(known.get("id") or _new_id())
+            lengths = _checked_lengths(run, own, state)
+            records.trim(run.path, lengths, own)
+            run.restart_metrics(id=own)
+            step = int(state["step"])
+            asked = Asked.read(known, **({"steps": steps} if steps else {}))
+            seconds, settings = float(state.get("seconds", 0.0)), known.get("config") or {}
+            return cls(run, asked, own, settings, step, seconds, step + 1, held.pop_all())
+
+    def __enter__(self) -> RunFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:  # before it was there: nobody else says how it ended
+            with contextlib.suppress(TrainingError):
+                self.end(status="failed", error=str(error), ended=time.time())
+        self._held.close()
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """The settings, flat, if they are known only now. Raises OSError."""
+        write_atomically(self.run.config, strict_yaml.dump(settings).encode())
+        self.run.update_metrics(config=dict(settings))
+
+    def end(self, **changes: Any) -> None:
+        """Set the last keys of metrics.json, and only then let go of the run. Raises TrainingError."""
+        try:
+            self.run.update_metrics(**changes)
+        except (OSError, InputError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise TrainingError(f"{self.run.path}: how the run ended cannot be written: {reason}") from None
+        finally:
+            self._held.close()
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+@contextlib.contextmanager
+def _undone() -> Iterator[contextlib.ExitStack]:
+    """What it holds at the end is let go, unless somebody has taken it."""
+    with contextlib.ExitStack() as held:
+        yield held
+
+
+def _first_metrics(own: str, settings: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """The metrics.json of a run that begins; its flat settings are not those of `mnist-tb train`."""
+    return {
+        "status": "running",
+        "kind": "tracked",
+        "id": own,
+        "started": time.time(),
+        "dataset": asked.dataset or None,
+        "config": dict(settings),
+        "asked": asdict(asked),
+        "versions": package_versions("mnist-tb", "torch", "tensorboard"),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of ours, or whatever somebody has under its name."""
+    try:
+        return read_json(path) or {}
+    except InputError:
+        return {}
+
+
+def _others(home: Path) -> list[str]:
+    """What is in a folder before it is ours."""
+    return [path.name for path in home.iterdir() if path.name not in ("checkpoints", ".lock")]
+
+
+def _checked_lengths(run: Run, own: str, state: Mapping[str, Any]) -> dict[str, int]:
+    """The lengths of the event files at a state. Raises InputError if it is not one of this run."""
+    lengths = state.get("events") if isinstance(state, Mapping) else None
+    if not lengths or "step" not in state:
+        raise InputError(
+            f"{run.path}: cannot be resumed from this state, which is empty; save what `state_dict` returns in the"
+            " process that logs"
+        )
+    if state.get("run", own) != own:
+        raise InputError(f"{run.path}: cannot be resumed from this state, which is of another run")
+    there = records.sizes(run.path)
+    if any(there.get(name, -1) < length for name, length in lengths.items()):
+        raise InputError(
+            f"{run.path}: cannot be resumed from this state: what was logged up to there is gone, for the run has been"
+            " resumed from an earlier state, or this state is of another run"
+        )
+    return dict(lengths)
