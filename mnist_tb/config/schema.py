@@ -13,6 +13,8 @@ NAME_RULE = (
     f"must be 1 to {LONGEST_NAME} letters, digits, dots, hyphens or underscores, beginning with a letter or digit"
 )
 RunName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$")]
+_MIRROR = r"^https?://[^\s\[\]@?#/:]+(:\d{1,5}(/[^\s\[\]@?#]*)?|(/[^\s\[\]?#]*)?)/$"
+"""An @ in the path is none of a password, if no colon is before it."""
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_digits", "digits"]
 
 
@@ -26,7 +28,7 @@ class Data(Group):
     name: DatasetName = "mnist"
     root: Annotated[str, Field(min_length=1)] = "data"
     download: bool = True
-    mirror: Annotated[str, Field(pattern=r"^https?://[^\s\[\]@?#]+/$")] | None = None
+    mirror: Annotated[str, Field(pattern=_MIRROR)] | None = None
     download_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     fallback: Literal["digits"] | None = "digits"
     validation: Annotated[int, Field(ge=1)] = 5_000

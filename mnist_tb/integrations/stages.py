@@ -20,9 +20,9 @@ class Stages:
     @property
     def tracker(self) -> Tracker:
         if self.last is None:
-            self.last = Tracker.start(*self._place, self.options)
+            self.last = Tracker._start(*self._place, self.options)
         elif self._is_over:
-            self.last = self.last.go_on(self.options.get("notify", ()))
+            self.last = self.last._go_on(self.options.get("notify", ()))
         self._is_over = False
         return self.last
 

@@ -216,11 +216,11 @@ class _FileWriter(tensorboard.FileWriter):
         try:
             if folder is not None:
                 self._tracker = Tracker.adopt(folder, purge_step=purge_step, **options)
-            self._events = EventWriter(None) if self._tracker is None else self._tracker.events
+            self._events = EventWriter(None) if self._tracker is None else self._tracker._writer
         except InUseError:  # by another writer, which says how the run is
             self._events = EventWriter(folder, purge_step)
             weakref.finalize(self, self._events.close)
-        self.scalars = self._events.points if self._tracker is None else self._tracker.points
+        self.scalars = self._events.points if self._tracker is None else self._tracker._points
 
     def get_logdir(self) -> str:
         return self._log_dir
@@ -239,7 +239,7 @@ class _FileWriter(tensorboard.FileWriter):
     def see(self, step: int, values: list[tuple[str, float]]) -> None:
         """Points that are written already."""
         if self._tracker is not None:
-            self._tracker.see(step, values)
+            self._tracker._see(step, values)
 
     def settings(self, values: Mapping[str, Any]) -> None:
         if self._tracker is not None:

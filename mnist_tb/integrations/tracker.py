@@ -128,7 +128,7 @@ class Tracker:
         return True
 
     @classmethod
-    def start(cls, logdir: str | Path, name: str, options: Options) -> Tracker:
+    def _start(cls, logdir: str | Path, name: str, options: Options) -> Tracker:
         """A new run in all processes of torchrun, whose settings come with `settings`."""
         tracker, (asked, notes, notify) = cls.__new__(cls), _split(options)
         check_run_name(name)
@@ -147,7 +147,7 @@ class Tracker:
         tracker._begin(lambda: RunFiles.adopt(Path(folder), asked, notes, purge_step), notify, everywhere=True)
         return tracker
 
-    def go_on(self, notify: Sequence[str] = ()) -> Tracker:
+    def _go_on(self, notify: Sequence[str] = ()) -> Tracker:
         """Open the run again that was closed here: another stage of it, such as a test."""
         tracker = type(self).__new__(type(self))
         tracker._begin(lambda: RunFiles.go_on(self.run), notify, everywhere=True, before=self._recording)
@@ -218,23 +218,18 @@ class Tracker:
         Raises TypeError or ValueError if a value is no number, or the step is no whole one.
         """
         if self._recording is not None:
-            self.points(index(step), summaries.numbers(values))
+            self._points(index(step), summaries.numbers(values))
 
-    def points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
+    def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
         """The same, of tags and floats. wall_time: when it was, seconds since 1970; now, if None."""
         if self._recording is not None:
             self._writer.points(step, values, wall_time)
             self._recording.live.see(step, values)
 
-    def see(self, step: int, values: list[tuple[str, Any]]) -> None:
+    def _see(self, step: int, values: list[tuple[str, Any]]) -> None:
         """Points that were written past the Tracker, for the Live tab."""
         if self._recording is not None:
             self._recording.live.see(step, values)
-
-    @property
-    def events(self) -> EventWriter:
-        """The writer of the run's event file."""
-        return self._writer
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor] | nn.Module) -> None:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""

@@ -33,7 +33,7 @@ PROGRAM = """
             writer.add_scalar("a", step, step)
 
     def events(writer):
-        return writer.events if kind == "Tracker" else writer.file_writer._events
+        return writer._writer if kind == "Tracker" else writer.file_writer._events
 
     def said(call, *arguments):
         try:

@@ -254,7 +254,7 @@ def test_the_queue_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.Monke
             writer.add_histogram("small", small, step)
             writer.add_histogram("large", large, step)
             writer.add_image("p", torch.zeros(3, 200, 200), step)
-            queues = tracker.events, writer.file_writer._events
+            queues = tracker._writer, writer.file_writer._events
             largest = max([largest, *(each._size for each in queues)])
     assert largest < 2**20 + 2**19
     found = read_events(tracker.run).Tensors("large")
@@ -266,11 +266,11 @@ def test_a_validation_scalar_is_a_scalar(tmp_path: Path) -> None:
     sizes = {}
     for tag in ("loss/train", "loss/val"):
         with Tracker(tmp_path, "x", system_seconds=0, code=False) as tracker:
-            tracker.events.flush()
+            tracker._writer.flush()
             before = sum(records.sizes(tracker.run.path).values())
             for step in range(3_000):
                 tracker.scalars(step, {tag: 0.5})
-            tracker.events.flush()
+            tracker._writer.flush()
             sizes[tag] = sum(records.sizes(tracker.run.path).values()) - before
     assert sizes["loss/val"] < 1.2 * sizes["loss/train"] + 20_000, "a status a second, and the environment"
 
