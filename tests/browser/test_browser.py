@@ -313,8 +313,9 @@ def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
     assert 0 < drawn < 200, "a screen holds about twenty rows, of two lines each"
     sizes: list[tuple[str, int]] = []
     page.on("response", lambda r: sizes.append((r.url, len(r.body()))) if "/plugin/live/" in r.url else None)
+    begin = time.monotonic()
     page.wait_for_timeout(4_000)
-    assert len(sizes) <= 10
+    assert len(sizes) <= 2 * (time.monotonic() - begin + 1), "the tab and the page around it ask once a second each"
     end = time.monotonic() + 60
     while len(sizes) < 3 and time.monotonic() < end:
         page.wait_for_timeout(200)
