@@ -53,12 +53,7 @@ class EnvironmentLog:
         self.close(error)
 
     def start(
-        self,
-        run: Run,
-        writer: EventWriter,
-        step: int,
-        with_code: bool = True,
-        system_seconds: float = SYSTEM_SECONDS,
+        self, run: Run, writer: EventWriter, step: int, with_code: bool = True, system_seconds: float = SYSTEM_SECONDS
     ) -> None:
         """The run is there, at `step`, to write to; returns at once.
 

@@ -55,11 +55,7 @@ LAYOUT = {
         "accuracy": [ACCURACY_TRAIN, ACCURACY_VAL, ACCURACY_TEST],
         "validation accuracy per class": [f"{PER_CLASS}.*"],
     },
-    "The training itself": {
-        "learning rate": [LR],
-        "gradient norm": [GRAD_NORM],
-        "images per second": [THROUGHPUT],
-    },
+    "The training itself": {"learning rate": [LR], "gradient norm": [GRAD_NORM], "images per second": [THROUGHPUT]},
 }
 
 CONFUSED_PAIRS = 8
