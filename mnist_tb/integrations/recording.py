@@ -59,7 +59,7 @@ class Recording:
         """As `Tracker.state_dict`."""
         if not self.writer.enabled:
             raise TrainingError(f"{self.files.run.path}: a fork has no state to resume from: the run is its parent's")
-        return self._state or self._state_at(self.writer.flush())
+        return self._state or self._state_with(self.writer.flush)
 
     def end(self, error: BaseException | None) -> None:
         """Close the run; again, or in a fork, it does nothing. error: that ended it, or a SystemExit.
@@ -82,7 +82,7 @@ class Recording:
                 self.writer.status(state)
             self.live.end(state, reason)
             self.writer.close()
-            self._state = self._state_at(self.writer.lengths())
+            self._state = self._state_with(self.writer.lengths)
         except (TrainingError, OSError) as found:
             failed = TrainingError(str(found))
             changes["status"], reason = FAILED, reason or str(found)
@@ -116,8 +116,9 @@ class Recording:
             error = None
         self.end_unheard(error)
 
-    def _state_at(self, lengths: dict[str, int]) -> dict[str, Any]:
-        return {"run": self.files.id, "step": self.live.step, "seconds": self.live.seconds, "events": lengths}
+    def _state_with(self, lengths: Callable[[], dict[str, int]]) -> dict[str, Any]:
+        """lengths: called last, so that nothing is missing that the step counts."""
+        return {"run": self.files.id, "step": self.live.step, "seconds": self.live.seconds, "events": lengths()}
 
 
 def _teller(notifier: Notifier, files: RunFiles) -> Callable[[str, int, float], Any]:
