@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import unicodedata
 from argparse import Namespace
 from collections.abc import Mapping, Sequence, Set
@@ -57,6 +58,7 @@ _SHORT = {
 _VALUE_ALONE = ("optimizer.name", "schedule.name", "averaging.name", "data.name", "device", "precision")
 """Settings whose values speak for themselves."""
 _LONGEST_LIST = 100
+_LARGEST = sys.float_info.max
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -208,7 +210,7 @@ def _setting(key: str, value: Any, strict: bool) -> Any:
     parts = plain if isinstance(plain, list) else [plain]
     if not all(part is None or type(part) in (bool, int, float, str) for part in parts):
         refusal = f"a {type(value).__name__}; settings are numbers, strings, booleans or lists of these"
-    elif not all(math.isfinite(part) for part in parts if isinstance(part, float)):
+    elif not all(-_LARGEST <= part <= _LARGEST for part in parts if isinstance(part, (int, float))):
         refusal = f"{plain}; settings are finite numbers"
     else:
         return plain
@@ -228,7 +230,9 @@ def _plain(value: Any) -> Any:
         if math.prod(shape) == 1:
             return _shortest(value)
         return [_plain(part) for part in value] if len(shape) == 1 and shape[0] <= _LONGEST_LIST else value
-    for kind in (bool, int, float, str):
+    if isinstance(value, str):  # a path may hold what UTF-8 has not
+        return str(value).encode(errors="backslashreplace").decode()
+    for kind in (bool, int, float):
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, bytes):

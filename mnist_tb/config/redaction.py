@@ -21,9 +21,14 @@ _QUERY = re.compile(rf"((?:://|{re.escape(HIDDEN)}@)[^?#]*[?#]).+", re.DOTALL)
 _ADDRESS = re.compile(r"\S*:\S(?:.*@\S*|\S*)")
 """What may be one in a sentence; only the last @ of its line is known to be outside a password."""
 _SETTING = re.compile(
-    r"_(password|passwd|pwd|passphrase|secrets?|credentials?|(api|access|secret|private)_?key)_"
-    r"|(?<!_pad|_bos|_eos|_unk|_sep|_cls)(?<!_mask)(?<!_special)_token_$"
+    r"passw|passphrase|_pwd_|secret|credential|_auth_|authorization|cookie|(api|access|private|encryption|hub|openai)_?keys?_"
+    r"|(?<!_pad)(?<!_bos)(?<!_eos)(?<!_unk)(?<!_sep)(?<!_cls)(?<!_mask)(?<!_special)_tokens?_$|[a-z0-9]token_$"
 )
+"""In the name of a setting, whose words have underscores around them; other keys and tokens are hyperparameters."""
+_VALUE = re.compile(
+    rf"(?:passw|pwd|secret|token|authorization|bearer)\w*[\s\"']*[=:]\s*\S|{_SWITCH}\s+\S|://|\S:\S+@", re.I
+)
+"""What in a text is not without a secret, perhaps."""
 
 
 def hide_address(text: str) -> str:
@@ -83,7 +88,9 @@ def _hide_setting(value: Any, is_secret: bool) -> Any:
     if isinstance(value, Mapping):
         return {name: _hide_setting(each, is_secret or _is_secret(name)) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
+        if not is_secret and all(isinstance(each, str) for each in value):
+            return hide_command(value) if any(_VALUE.search(each) or each[:1] == "-" for each in value) else list(value)
         return [_hide_setting(each, is_secret) for each in value]
     if not isinstance(value, str):
         return value
-    return HIDDEN if is_secret else hide_address(value) if "://" in value and "@" in value else value
+    return HIDDEN if is_secret else hide_text(value) if _VALUE.search(value) else value

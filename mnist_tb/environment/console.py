@@ -78,7 +78,9 @@ class ConsoleLog:
 
     def flush(self) -> None:
         """Write what has been printed since the last time."""
-        with self._writing:
+        if not self._writing.acquire(timeout=0.5):  # a signal has interrupted who has it
+            return
+        try:
             parts = []
             while self._pending:
                 parts.append(self._pending.popleft())
@@ -89,11 +91,14 @@ class ConsoleLog:
                     self._write(lines)
                 except OSError:
                     self._path = None
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         """Write the rest; what is printed from now on is not kept."""
         with _changing:
-            _listeners.remove(self)
+            if self in _listeners:
+                _listeners.remove(self)
             for name in ("stdout", "stderr"):
                 stream = getattr(sys, name)
                 if not _listeners and isinstance(stream, _Tee):

@@ -45,11 +45,11 @@ def number(value: Any) -> Any:
 
     Raises TypeError, ValueError or OverflowError if it is no number that a point can have.
     """
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes, complex)):
         raise TypeError(f"a point is a number, not {value!r:.60}")
     if hasattr(value, "detach"):
         value = value.detach()
-        if value.numel() != 1 or value.is_complex():
+        if value.numel() != 1 or value.is_complex() or value.device.type == "meta":
             raise ValueError(f"a point is one real number, not a tensor of {value.numel()}, {value.dtype}")
         return float(value.item()) if value.device.type == "cpu" else value.clone()
     return float(value.item() if isinstance(value, np.ndarray) else value)
@@ -58,7 +58,11 @@ def number(value: Any) -> Any:
 def counted(value: Any) -> tuple[Any, int]:
     """A tensor or an array whose elements can be counted, out of autograd's graph, and its bytes. Raises TypeError."""
     found = value.detach() if hasattr(value, "detach") else np.asarray(value)
-    if "complex" in str(found.dtype) or (isinstance(found, np.ndarray) and found.dtype.kind not in "fiub"):
+    if (
+        "complex" in str(found.dtype)
+        or str(getattr(found, "device", "")) == "meta"
+        or (isinstance(found, np.ndarray) and found.dtype.kind not in "fiub")
+    ):
         raise TypeError(f"a histogram is of real numbers, not of {found.dtype}")
     return found, found.nbytes
 
@@ -144,6 +148,8 @@ def pr_curve(tag: str, table: torch.Tensor) -> Any:
 
 
 def text(tag: str, text: str) -> Any:
+    if not isinstance(text, str):
+        raise TypeError(f"a text is a string, not {text!r:.60}")
     return summary_pb2.Summary.Value(
         tag=tag,
         metadata=text_metadata.create_summary_metadata(display_name=None, description=None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import threading
 import time
 import weakref
@@ -38,6 +39,7 @@ Entry = bytes | tuple[str, Callable[[], bytes]] | Callable[[], Any]
 
 _LOG = logging.getLogger(__name__)
 _OVERHEAD = 200  # bytes that an entry takes in the queue besides its content
+_POLL_SECONDS = 0.002  # between two looks at what the writing thread has done
 _CHUNK = 2**20  # bytes that are written at once; so many in the queue wake the writing thread
 
 
@@ -61,12 +63,11 @@ class EventWriter:
 
     def __init__(self, folder: Path | None, start: int | None = None, owner: str = records.OWNER) -> None:
         self._queue: deque[tuple[int, Entry]] = deque()  # bytes that it takes, and the entry
-        self._size = self._length = 0  # bytes in the queue, and in the file
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._wake = threading.Event()
+        self._queued = self._written = self._length = 0  # bytes: ever in the queue, out of it again, in the file
+        self._lock = threading.RLock()  # of those that call: a signal may interrupt one, so this thread's needs none
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._state = ELSEWHERE
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._said: set[str] = set()
         self.every: list[Callable[[], Any]] = []
         self.path: Path | None = None
@@ -133,7 +134,8 @@ class EventWriter:
         """
         if self._state is ELSEWHERE:
             return
-        step, when = index(step), time.time() if wall_time is None else wall_time
+        step, when = index(step), time.time() if wall_time is None else float(wall_time)
+        summaries.scalars_event(step, when, [(what, 0.0)])  # raises if the step or the tag cannot be written
         self._put(step, (what, lambda: _event(make(), step, when).SerializeToString()), size)
 
     def histograms(self, step: int, values: Mapping[str, torch.Tensor], wall_time: float | None = None) -> None:
@@ -201,23 +203,24 @@ class EventWriter:
         each of the run's own event files at that place; it may be called on another thread. It raises TrainingError if
         that cannot be written.
         """
-        reached = threading.Event()
         found: dict[str, int] = {}
 
         def reach() -> None:
             os.fsync(self._file.fileno())
             found.update(self.lengths())
-            reached.set()
 
         def wait() -> dict[str, int]:
-            while self._state is not ELSEWHERE and not reached.wait(0.05):
+            while self._state is not ELSEWHERE and not found:
                 if self._error is not None:
                     self._refuse()
+                if threading.current_thread() is self._thread:
+                    raise TrainingError(f"{self.path}: what draws a picture cannot wait until it is written")
+                time.sleep(_POLL_SECONDS)
             return found
 
         if self._state is not ELSEWHERE:
             self._put(self.last_step, reach)
-            self._wake.set()
+            self._wake.put(None)
         return wait
 
     def flush(self) -> dict[str, int]:
@@ -232,10 +235,10 @@ class EventWriter:
         """Write what is left and close the file; again, it does nothing. Raises TrainingError if that fails."""
         if self._state is ELSEWHERE:
             return
-        with self._changed:
+        with self._lock:
             self._state = CLOSED
         if not self._file.closed and threading.current_thread() is not self._thread:
-            self._wake.set()
+            self._wake.put(None)
             self._thread.join()
             self._file.close()
             if self._error is not None:
@@ -247,23 +250,25 @@ class EventWriter:
 
     def _put(self, step: int, entry: Entry, size: int = 0) -> None:
         size += _OVERHEAD + (len(entry) if type(entry) is bytes else 0)
+        while self._queued - self._written >= self.LIMIT and self._state is OPEN:
+            if threading.current_thread() is self._thread:
+                break
+            self._wake.put(None)
+            time.sleep(_POLL_SECONDS)
         with self._lock:
-            if self._size >= self.LIMIT and threading.current_thread() is not self._thread:
-                self._wake.set()
-                self._changed.wait_for(lambda: self._size < self.LIMIT or self._state is not OPEN)
             if self._state is not OPEN:
                 self._refuse()
             self._queue.append((size, entry))
-            self._size += size
+            self._queued += size
             if step > self.last_step:
                 self.last_step = step
-        if self._size > _CHUNK and not self._wake.is_set():
-            self._wake.set()
+        if self._queued - self._written > _CHUNK and self._wake.empty():
+            self._wake.put(None)
 
     def _refuse(self) -> None:
         why = "is closed: nothing more can be logged to it"
         if self._error is not None:
-            why = f"writing the events failed: {self._error.strerror or self._error}"
+            why = f"writing the events failed: {getattr(self._error, 'strerror', None) or self._error}"
         raise TrainingError(f"{self.path}: {why}") from self._error
 
     def _work(self) -> None:
@@ -271,20 +276,19 @@ class EventWriter:
         try:
             due = 0.0
             while self._state is OPEN or self._queue:  # what was accepted before it was closed is written
-                self._wake.wait(self.FLUSH_SECONDS if self._state is OPEN else 0)
-                self._wake.clear()
+                with suppress(queue.Empty):
+                    self._wake.get(timeout=self.FLUSH_SECONDS if self._state is OPEN else 0.0)
                 if self._state is OPEN and (now := time.monotonic()) >= due:
                     due = now + self.FLUSH_SECONDS
+                    os.stat(self._file.name)  # else the folder is gone
                     for call in tuple(self.every):
                         with suppress(BaseException):
                             call()
                 self._write_all()
-        except OSError as error:  # it must reach the user, who is on another thread
-            with self._changed:
-                self._error = error
-                self._state = FAILED if self._state is OPEN else self._state
-                self._queue.clear()
-                self._changed.notify_all()
+        except BaseException as error:  # it must reach the user, who is on another thread
+            self._error = error
+            self._state = FAILED if self._state is OPEN else self._state
+            self._queue.clear()
 
     def _write_all(self) -> None:
         lines: list[bytes] = []
@@ -304,9 +308,7 @@ class EventWriter:
                 length += len(content)
             if done > _CHUNK or length > _CHUNK or not left:
                 self._write(lines)
-                with self._changed:
-                    self._size -= done
-                    self._changed.notify_all()
+                self._written += done
                 done = length = 0
 
     def _made(self, what: str, encode: Callable[[], bytes]) -> bytes:
@@ -316,7 +318,8 @@ class EventWriter:
         except BaseException as error:  # a drawing function may exit
             if what not in self._said:
                 self._said.add(what)
-                _LOG.warning("%s: %s is not written: %s: %s", self.path, what, type(error).__name__, error)
+                with suppress(Exception):  # of somebody's handler
+                    _LOG.warning("%s: %s is not written: %s: %s", self.path, what, type(error).__name__, error)
             return b""
 
     def _write(self, lines: list[bytes]) -> None:

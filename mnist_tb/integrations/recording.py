@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing.util
 import sys
 import threading
 import time
@@ -49,11 +50,14 @@ class Recording:
             self.live.update(self.files.step, now=True, phase="training")
             undo.pop_all()
         self.has_settings = before is not None and before.has_settings
-        self._ending = threading.Lock()
+        self._ending, self._is_told = threading.RLock(), False
+        self._began = time.monotonic()
         self._state: dict[str, Any] | None = None  # of the end
         self._error_before = getattr(sys, "last_value", None)
         _open.add(self)
         _note_exits()
+        if multiprocessing.parent_process() is not None:  # which ends without atexit
+            multiprocessing.util.Finalize(None, _end_all, exitpriority=0)
 
     def state_dict(self) -> dict[str, Any]:
         """As `Tracker.state_dict`."""
@@ -68,31 +72,36 @@ class Recording:
         """
         if not self.writer.enabled:
             return
-        with self._ending:
+        with self._ending:  # whatever interrupts it, the next one ends what is left
             if self not in _open:
                 return
+            failed = self._close_events(*_how(error))
+            state, reason = (FAILED, str(failed)) if failed is not None and error is None else _how(error)
+            changes: dict[str, Any] = {} if state == COMPLETED else {"error": reason or state}
+            changes |= {"status": state, "step": self.live.step, "train_seconds": self.live.seconds}
+            try:
+                self.files.end(ended=time.time(), **changes)
+            except TrainingError as found:
+                failed = failed or found
+            self._environment.close(failed or error)
             _open.discard(self)
             _note_exits()
-        state, reason = _how(error)
-        changes = {"status": state, "step": self.live.step, "train_seconds": self.live.seconds, "ended": time.time()}
-        failed: TrainingError | None = None
-        try:
-            self._environment.finish()
-            if state != INTERRUPTED and self.has_settings:
-                self.writer.status(state)
-            self.live.end(state, reason)
-            self.writer.close()
-            self._state = self._state_with(self.writer.lengths)
-        except (TrainingError, OSError) as found:
-            failed = TrainingError(str(found))
-            changes["status"], reason = FAILED, reason or str(found)
-        try:
-            self.files.end(**changes, **({"error": reason or state} if changes["status"] != COMPLETED else {}))
-        except TrainingError as found:
-            failed = failed or found
-        self._environment.close(failed or error)
         if failed is not None and error is None:  # else the first error says more than those that follow from it
             raise failed
+
+    def _close_events(self, state: str, reason: str) -> TrainingError | None:
+        try:
+            self._environment.finish()
+            if not self._is_told:
+                if state != INTERRUPTED and self.has_settings:
+                    self.writer.status(state)
+                self.live.end(state, reason)
+                self._is_told = True
+            self.writer.close()
+            self._state = self._state_with(self.writer.lengths)
+        except Exception as found:
+            return found if isinstance(found, TrainingError) else TrainingError(f"{type(found).__name__}: {found}")
+        return None
 
     def end_unheard(self, error: BaseException | None) -> None:
         """The same, if nobody can hear that something could not be written."""
@@ -104,13 +113,13 @@ class Recording:
     def end_lost(self) -> None:
         """The Tracker is gone, and nobody has closed it: on a thread, as any thread can be the one that finds this."""
         if self.writer.enabled and self in _open:
-            threading.Thread(target=self.end_unheard, args=(None,), name="end of a run").start()
+            threading.Thread(target=self.end_with_program, name="end of a run").start()
 
     def end_with_program(self) -> None:
-        """The program ends, and nobody has closed it."""
+        """The program ends, or what has the Tracker, and nobody has closed it."""
         code, when = _exit
         error: Any = getattr(sys, "last_value", None)
-        if when > self.live.last_point and code:  # what was logged since says that the program went on
+        if code and when > max(self.live.last_point, self._began):  # what was logged since says that it went on
             error = SystemExit(code)
         elif error is self._error_before or error is None or error.__traceback__ is None or _is_interactive():
             error = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -18,7 +20,7 @@ from torch.utils.tensorboard import summary
 from torch.utils.tensorboard._convert_np import make_np
 from torch.utils.tensorboard._utils import convert_to_HWC
 
-from mnist_tb.errors import InUseError
+from mnist_tb.errors import InUseError, TrainingError
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.integrations.tracker import Options, Tracker
 
@@ -61,7 +63,8 @@ class SummaryWriter(tensorboard.SummaryWriter):
                 return super()._get_file_writer()
             self._folder = self._folder or Path(self.log_dir).absolute()  # wherever the program goes from here
             folder = self._folder if self._pid == os.getpid() else None
-            self.file_writer = _FileWriter(folder, str(self.log_dir), self.purge_step, self._options)
+            purge_step = None if self.purge_step is None else int(self.purge_step)
+            self.file_writer = _FileWriter(folder, str(self.log_dir), purge_step, self._options)
             self.all_writers = {self.file_writer.get_logdir(): self.file_writer}
             self.purge_step = None
         return self.file_writer
@@ -211,7 +214,7 @@ class _FileWriter(tensorboard.FileWriter):
         self._log_dir = log_dir
         self.error: BaseException | None = None
         self.together: dict[str, list[str]] | None = {}
-        self._changing = threading.Lock()
+        self._changing, self._is_new = threading.RLock(), False
         self._tracker: Tracker | None = None
         try:
             if folder is not None:
@@ -220,6 +223,8 @@ class _FileWriter(tensorboard.FileWriter):
         except InUseError:  # by another writer, which says how the run is
             self._events = EventWriter(folder, purge_step)
             weakref.finalize(self, self._events.close)
+        write_layout = weakref.WeakMethod(self._write_layout)  # else the writing thread would keep this one
+        self._events.every.append(lambda: (call := write_layout()) and call())
         self.scalars = self._events.points if self._tracker is None else self._tracker._points
 
     def get_logdir(self) -> str:
@@ -250,14 +255,24 @@ class _FileWriter(tensorboard.FileWriter):
         if not self._events.enabled:  # asked before the lock: in a fork another thread may have left it locked
             return
         with self._changing:
-            if self.together is not None and not set(tags) <= set(self.together.get(main_tag, ())):
-                self.together = {**self.together, main_tag: sorted({*self.together.get(main_tag, ()), *tags})}
-                self._events.layout({"add_scalars": self.together})
+            patterns = {re.escape(tag) for tag in tags}
+            if self.together is not None and not patterns <= set(self.together.get(main_tag, ())):
+                self.together = {**self.together, main_tag: sorted({*self.together.get(main_tag, ()), *patterns})}
+                self._is_new = True
+
+    def _write_layout(self) -> None:
+        """If it has changed: twice a second, and at the end."""
+        if self._is_new and self.together is not None:
+            self._is_new = False
+            self._events.layout({"add_scalars": self.together})
 
     def flush(self) -> None:
+        self._write_layout()
         self._events.flush()
 
     def close(self) -> None:
+        with suppress(TrainingError):  # what has failed is said below
+            self._write_layout()
         if self._tracker is None:
             self._events.close()
         else:

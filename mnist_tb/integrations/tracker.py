@@ -28,6 +28,7 @@ from mnist_tb.config.hyperparameters import hyperparameters, plain_settings, see
 from mnist_tb.config.load import check_run_name
 from mnist_tb.config.redaction import hide_settings
 from mnist_tb.environment.notify import Notifier
+from mnist_tb.errors import InputError
 from mnist_tb.events import summaries
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.tags import CONFIG_TEXT
@@ -106,9 +107,14 @@ class Tracker:
         check_run_name(name)
         asked = Asked(steps, dataset, charts, code, system_seconds)
         notes, text = make_notes(tags, note), strict_yaml.dump(_nested(config or {}, settings))
+        layout = LAYOUT if charts is None else charts
+        try:
+            summaries.layout(layout)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"charts: must be category → title → list of tags: {error}") from None
         if self._begin(lambda: RunFiles.create(Path(logdir), name, settings, text, asked, notes), notify):
             self._log_settings(settings)
-            self._writer.layout(LAYOUT if charts is None else charts)
+            self._writer.layout(layout)
 
     def _begin(
         self,
@@ -235,6 +241,7 @@ class Tracker:
         """The distribution of each tensor's elements, or of all parameters of a module, as `weights/<parameter>`."""
         if isinstance(values, nn.Module):
             values = {f"weights/{name}": parameter for name, parameter in values.named_parameters()}
+        self._see(step, [])
         self._writer.histograms(step, values)
 
     def images(self, step: int, pictures: Mapping[str, Image]) -> None:
@@ -242,10 +249,12 @@ class Tracker:
 
         `predictions/test` and `results/test` are shown in the Live tab.
         """
+        self._see(step, [])
         self._writer.images(step, pictures)
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Markdown for the Text tab."""
+        self._see(step, [])
         self._writer.texts(step, texts)
 
     def graph(self, model: nn.Module, input_shape: Sequence[int]) -> None:
@@ -277,10 +286,11 @@ def _in_another_process(kind: type[Tracker]) -> Tracker:
 
 
 def _nested(values: Any, settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flat settings, in the groups in which they were given."""
-    return {
-        str(key): _nested(value, settings, f"{prefix}{key}.")
-        if isinstance(value, Mapping)
-        else settings[f"{prefix}{key}"]
-        for key, value in values.items()
-    }
+    """Flat settings, in the groups in which they were given, if these are mappings."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        own = f"{prefix}{key}"
+        inner = {each: settings[each] for each in settings if each.startswith(f"{own}.")} if own not in settings else {}
+        found |= {str(key): _nested(value, settings, f"{own}.")} if isinstance(value, Mapping) else inner
+        found |= {str(key): settings[own]} if own in settings else {}
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 from mnist_tb.config import strict_yaml
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
-from mnist_tb.runs.files import read_json, write_atomically
+from mnist_tb.runs.files import is_temporary, read_json, write_atomically
 from mnist_tb.runs.folder import Run, create_run, is_trackers, package_versions, reserved
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.runs.values import mapping
 
+_ID = re.compile("[0-9a-f]{12}")
 Charts = Mapping[str, Mapping[str, Sequence[str]]]
 """The Custom Scalars tab: category → chart title → tags."""
 
@@ -35,10 +37,13 @@ class Asked:
 
     def __post_init__(self) -> None:
         """Raises InputError."""
-        for name, kinds in (("steps", int), ("system_seconds", (int, float))):
+        if not isinstance(self.dataset, str):
+            raise InputError(f"dataset is {self.dataset!r}, but must be a string")
+        for name in ("steps", "system_seconds"):
             value = getattr(self, name)
-            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= 0:
+            if isinstance(value, str) or not value >= 0:
                 raise InputError(f"{name} is {value!r}, but must be a number that is not negative")
+        object.__setattr__(self, "steps", int(self.steps))
 
     @classmethod
     def read(cls, metrics: Mapping[str, Any], **changes: Any) -> Asked:
@@ -83,19 +88,18 @@ class RunFiles:
         """
         run = Run(folder.absolute())
         known = _read(run.metrics)
-        if not is_trackers(known) and "train.epochs" in (known.get("config") or ()):
+        if not is_trackers(known) and "train.epochs" in mapping(known.get("config")):
             raise InputError(f"{folder}: is a run of mnist-tb train; a training of yours needs a folder of its own")
-        home = run.home if "id" in known else run.path / records.OWN
+        home = run.home if _own_id(known) else run.path / records.OWN
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            if home.name == records.OWN and not (home / "metrics.json").exists() and _others(home):
+            if home.is_dir() and not _own_id(_read(home / "metrics.json")) and _others(home):
                 raise InputError(f"{home}: this folder is kept for the files of a run, but has others in it")
-            (home / "checkpoints").mkdir(exist_ok=True)
+            (home / "checkpoints").mkdir(parents=True, exist_ok=True)
             with _undone() as held:
                 held.enter_context(reserved(home / "checkpoints", run.path))
                 known = _read(home / "metrics.json")
-                own = str(known.get("id") or _new_id())
-                run.write_metrics({**known, **_first_metrics(own, known.get("config") or {}, asked)}, home)
+                own = _own_id(known) or _new_id()
+                run.write_metrics({**known, **_first_metrics(own, mapping(known.get("config")), asked)}, home)
                 if not (home / "config.yaml").exists():
                     write_atomically(home / "config.yaml", b"{}\n")
                 run.restart_metrics()
@@ -111,7 +115,7 @@ class RunFiles:
             held.enter_context(run.in_use())
             known = run.read_metrics()
             run.restart_metrics()
-            own, step = str(known.get("id") or _new_id()), int(known.get("step") or 0)
+            own, step = _own_id(known) or _new_id(), int(known.get("step") or 0)
             seconds = float(known.get("train_seconds") or 0.0)
             return cls(run, Asked.read(known), own, known.get("config") or {}, step, seconds, None, held.pop_all())
 
@@ -126,7 +130,7 @@ class RunFiles:
             )
         with _undone() as held:
             held.enter_context(run.in_use())
-            own = str(known.get("id") or _new_id())
+            own = _own_id(known) or _new_id()
             lengths = _checked_lengths(run, own, state)
             records.trim(run.path, lengths, own)
             run.restart_metrics(id=own)
@@ -166,6 +170,12 @@ def _new_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
+def _own_id(metrics: Mapping[str, Any]) -> str | None:
+    """The id in a metrics.json that a Tracker has written; None for any other, whatever keys it has."""
+    own = metrics.get("id")
+    return own if metrics.get("kind") == "tracked" and isinstance(own, str) and _ID.fullmatch(own) else None
+
+
 @contextlib.contextmanager
 def _undone() -> Iterator[contextlib.ExitStack]:
     """What it holds at the end is let go, unless somebody has taken it."""
@@ -196,17 +206,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _others(home: Path) -> list[str]:
-    """What is in a folder before it is ours."""
-    return [path.name for path in home.iterdir() if path.name not in ("checkpoints", ".lock")]
+    """What is in a folder before it is ours, but for what a process has left that was killed there."""
+    names = [path.name for path in home.iterdir()]
+    return [name for name in names if name not in ("checkpoints", ".lock", "config.yaml") and not is_temporary(name)]
 
 
 def _checked_lengths(run: Run, own: str, state: Mapping[str, Any]) -> dict[str, int]:
     """The lengths of the event files at a state. Raises InputError if it is not one of this run."""
-    lengths = state.get("events") if isinstance(state, Mapping) else None
-    if not lengths or "step" not in state:
+    known = mapping(dict(state) if isinstance(state, Mapping) else None)
+    lengths, step = mapping(known.get("events")), known.get("step")
+    if not lengths or not all(isinstance(each, int) and each >= 0 for each in (step, *lengths.values())):
         raise InputError(
-            f"{run.path}: cannot be resumed from this state, which is empty; save what `state_dict` returns in the"
-            " process that logs"
+            f"{run.path}: cannot be resumed from this state, which is empty or damaged; save what `state_dict` returns"
+            " in the process that logs"
         )
     if state.get("run", own) != own:
         raise InputError(f"{run.path}: cannot be resumed from this state, which is of another run")

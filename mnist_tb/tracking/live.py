@@ -22,7 +22,7 @@ _EVERY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
 """How often a status is repeated, so that a training between two of its points is not taken for killed."""
 _MOST_TAGS = 200
-"""Among so many tags the curves that the status shows are looked for."""
+"""So many tags are remembered that say nothing here, and so many that may be curves which the status shows."""
 
 
 class Live:
@@ -45,6 +45,7 @@ class Live:
         self.step = status.step
         self._changes: dict[str, Any] = {}  # what is to be in the next status that is written
         self._fields: dict[str, str | None] = {}  # tag → its field in the status, or None
+        self._meant: list[str] = []  # the tags that may have a field
         self._changing = threading.RLock()
         self._due = 0.0  # when that is, by time.perf_counter; 0 before the first one
         self._began = time.perf_counter() - seconds
@@ -95,10 +96,14 @@ class Live:
     def beat(self) -> None:
         """Write what has changed, if it is due; and repeat what has not, now and then."""
         clock = time.perf_counter()
-        with self._changing:
+        if not self._changing.acquire(timeout=0.5):  # a signal has interrupted who has it, and waits for this thread
+            return
+        try:
             is_new = self._changes or self.step != self.status.step
             if clock >= self._due and (is_new or 0 < self._due <= clock - HEARTBEAT_SECONDS + _EVERY_SECONDS):
                 self._write(clock)
+        finally:
+            self._changing.release()
 
     def end(self, state: str, error: str = "") -> None:
         """Write how the run ended: completed, interrupted, pruned or failed."""
@@ -106,9 +111,13 @@ class Live:
 
     def _meet(self, tag: str) -> str | None:
         """The field of a new curve, which may be more fitting than another one for it."""
-        if len(self._fields) < _MOST_TAGS:
-            self._fields[tag] = None
-            self._fields = {**dict.fromkeys(self._fields), **fields(self._fields)}
+        if not fields([tag]):
+            if len(self._fields) < _MOST_TAGS:
+                self._fields[tag] = None
+            return None
+        if len(self._meant) < _MOST_TAGS:
+            self._meant.append(tag)
+            self._fields = {**dict.fromkeys([*self._fields, *self._meant]), **fields(self._meant)}
         return self._fields.get(tag)
 
     def _write(self, clock: float) -> None:
@@ -116,8 +125,11 @@ class Live:
         step = self.step
         times: dict[str, Any] = {"step": step, "seconds": self.seconds, "remaining": self._remaining(clock, step)}
         changes, self._changes = self._changes, {}
-        numbers = {name: float(value) for name, value in changes.items() if hasattr(value, "detach")}  # of a device
-        self.status = replace(self.status, **{**changes, **numbers, **times})
+        for name in [name for name, value in changes.items() if hasattr(value, "detach")]:
+            value = changes.pop(name)
+            with suppress(Exception):  # of a device, which may have failed
+                changes[name] = float(value)
+        self.status = replace(self.status, **changes, **times)
         self._writer.live_data(step, LIVE_STATUS, self.status.to_json().encode(errors="backslashreplace"))
         if self._run is not None:
             with suppress(InputError):  # somebody has edited it by hand

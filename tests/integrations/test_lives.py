@@ -101,6 +101,27 @@ PROGRAM = """
             sys.exit(3)
         except SystemExit:
             log(3, writer)
+    elif how == "exit-of-another-run":
+        writer.close()
+        shutil.rmtree("0001-x")
+        try:
+            sys.exit(3)
+        except SystemExit:
+            writer = made()
+            log(1, writer)
+            log(2, writer)
+    elif how == "in-a-process":
+        import multiprocessing
+        writer.close()
+        shutil.rmtree("0001-x")
+        def work():
+            global writer  # which multiprocessing does not collect at its end
+            writer = made()
+            log(1, writer)
+            log(2, writer)
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
     elif how == "with-exit-0":
         with writer:
             sys.exit()
@@ -197,6 +218,8 @@ LIVES: dict[str, tuple[Any, ...]] = {  # how: status, error, points, what was sa
     "exit-143": ("interrupted", "interrupted", TWO),
     "exit-text": ("failed", "the loss diverged", TWO),
     "exit-caught": ("completed", None, THREE),
+    "exit-of-another-run": ("completed", None, TWO),
+    "in-a-process": ("completed", None, TWO),
     "with-exit-0": ("completed", None, TWO),
     "with-exit-text": ("failed", "the loss diverged", TWO),
     "killed": ("killed", None, TWO),

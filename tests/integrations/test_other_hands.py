@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import signal
 import sys
 import threading
+import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +49,17 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    "metrics", [FILES["metrics.json"], b"[1]", b'{"accuracy": 0.9}', b"", b'{"status": "running", "config": {"lr": 1}}']
+    "metrics",
+    [
+        FILES["metrics.json"],
+        b"[1]",
+        b'{"accuracy": 0.9}',
+        b"",
+        b'{"status": "running", "config": {"lr": 1}}',
+        b'{"id": "exp-7", "val": 0.9, "step": 5}',
+        b'{"id": "../../evil", "kind": "tracked"}',
+        b'{"config": "train.epochs"}',
+    ],
 )
 def test_the_users_files_stay_as_they_are(metrics: bytes, tmp_path: Path) -> None:
     """Whatever they are called, and whatever is done; a second time, too."""
@@ -131,9 +145,18 @@ def test_a_state_belongs_to_its_run(tmp_path: Path) -> None:
     run, middle, end = states(tmp_path)
     assert end["step"] == 10
     other, of_another, _ = states(tmp_path)
-    empty: list[Any] = [{}, {"step": 3}, {**middle, "events": {}}, None]
+    empty: list[Any] = [
+        {},
+        {"step": 3},
+        {**middle, "events": {}},
+        None,
+        {**middle, "step": None},
+        {**middle, "events": [1]},
+    ]
     for state in empty:
-        with pytest.raises(InputError, match="from this state, which is empty; save what `state_dict` returns"):
+        with pytest.raises(
+            InputError, match="from this state, which is empty or damaged; save what `state_dict` returns"
+        ):
             Tracker.resume(run.path, state)
     with pytest.raises(InputError, match="from this state, which is of another run"):
         Tracker.resume(run.path, of_another)
@@ -255,7 +278,7 @@ def test_the_queue_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.Monke
             writer.add_histogram("large", large, step)
             writer.add_image("p", torch.zeros(3, 200, 200), step)
             queues = tracker._writer, writer.file_writer._events
-            largest = max([largest, *(each._size for each in queues)])
+            largest = max([largest, *(each._queued - each._written for each in queues)])
     assert largest < 2**20 + 2**19
     found = read_events(tracker.run).Tensors("large")
     assert len(found) == 40
@@ -403,3 +426,144 @@ def test_a_copied_folder_keeps_its_results(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "b").runs[0].val_accuracy == 0.75
     (tmp_path / "a" / "0001-x" / "results.json").write_text("{")
     assert list_runs(tmp_path / "a").runs[0].val_accuracy == 0.5
+
+
+def test_an_interrupted_end_is_ended_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = sys.stdout
+    for method in ("finish", "close"):
+        tracker = Tracker(tmp_path, "x")
+        tracker.scalars(1, {"a": 1.0})
+        environment = tracker._recording._environment  # type: ignore[union-attr]
+
+        def interrupted(*arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(environment, method, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tracker.close()
+        tracker.close()
+        assert (tracker.run.read_metrics()["status"], tracker.run.is_in_use()) == ("completed", False)
+        assert scalars(tracker.run)["a"] == [(1, 1.0)]
+    assert sys.stdout is stdout
+
+
+def test_whatever_fails_within_the_run_is_ended(tmp_path: Path) -> None:
+    """A tensor of a device that has failed, for instance."""
+    stdout = sys.stdout
+
+    class Lost:
+        """A tensor that cannot be read any more."""
+
+        def detach(self) -> Lost:
+            return self
+
+        def __float__(self) -> float:
+            raise RuntimeError("the device has failed")
+
+    with pytest.raises(ValueError, match="the real error"), Tracker(tmp_path, "x") as tracker:
+        tracker._points(1, [("loss/train", Lost())])
+        tracker.scalars(1, {"a": 1.0})
+        raise ValueError("the real error")
+    assert (tracker.run.read_metrics()["error"], tracker.run.is_in_use()) == ("the real error", False)
+    assert scalars(tracker.run)["a"] == [(1, 1.0)]
+    assert sys.stdout is stdout
+
+
+def test_a_handler_of_logs_that_fails_costs_nothing(tmp_path: Path) -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("warnings are errors here")
+
+    handler = Failing()
+    logging.getLogger().addHandler(handler)
+    try:
+        with Tracker(tmp_path, "x") as tracker:
+            tracker.images(1, {"p": lambda: 1 / 0})  # type: ignore[dict-item, return-value]
+            tracker._writer.flush()
+            tracker.scalars(1, {"a": 1.0})
+            tracker.state_dict()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert scalars(tracker.run)["a"] == [(1, 1.0)]
+
+
+def test_a_checkpoint_on_a_signal(tmp_path: Path) -> None:
+    """It interrupts a call, and waits for the writing thread, which must not wait for that call."""
+    tracker, states, inside = Tracker(tmp_path, "x", code=False, system_seconds=0), [], []
+
+    def save(*arguments: object) -> None:
+        if not inside:
+            inside.append(True)
+            states.append(tracker.state_dict())
+            inside.clear()
+
+    before = signal.signal(signal.SIGALRM, save)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.0071)
+    step, end = 0, time.monotonic() + 2
+    while time.monotonic() < end:
+        step += 1
+        tracker.scalars(step, {"loss/train": 1.0, "b": 2.0})
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    tracker.close()
+    assert len(states) > 5
+    assert len(reader.read(tracker.run.path).curves["b"]) == step
+
+
+def test_a_drawing_function_that_waits_for_itself_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Tracker(tmp_path, "x") as tracker:
+        tracker.images(1, {"p": lambda: tracker.state_dict()})  # type: ignore[dict-item, return-value]
+        tracker._writer.flush()
+    assert "what draws a picture cannot wait until it is written" in caplog.text
+    assert tracker.run.read_metrics()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"charts": {"a": ["x"]}}, "charts: must be category → title → list of tags"),
+        ({"charts": {"a": {"t": 5}}}, "charts: must be category → title → list of tags"),
+        ({"config": {"x": 10**400}}, "settings are finite numbers"),
+        ({"dataset": object()}, "dataset is <object"),
+    ],
+)
+def test_what_is_wrong_is_said_before_there_is_a_run(named: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Tracker(tmp_path / "runs", "x", **named)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_people_give(tmp_path: Path) -> None:
+    """Numbers of NumPy's, a Namespace among the settings, a path that is no text."""
+    with Tracker(tmp_path, "x", {"opt": Namespace(lr=1), "p": "x\udcff"}, steps=np.int64(5)) as tracker:  # type: ignore[arg-type]
+        pass
+    assert tracker.run.read_metrics()["config"] == {"opt.lr": 1, "p": "x\\udcff"}
+    with SummaryWriter(tmp_path / "w", purge_step=np.int64(5)) as writer:  # type: ignore[arg-type]
+        writer.add_scalar("a", 1.0, 5)
+    assert scalars(Run(tmp_path / "w"))["a"] == [(5, 1.0)]
+
+
+def test_a_process_that_was_killed_in_its_first_moments(tmp_path: Path) -> None:
+    (tmp_path / "out" / ".mnist_tb" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "out" / ".mnist_tb" / ".metrics.json.123.456").write_text("{")
+    SummaryWriter(tmp_path / "out").close()
+    assert Run(tmp_path / "out").read_metrics()["status"] == "completed"
+
+
+def test_charts_of_many_curves_are_written_now_and_then(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "w", system_seconds=0, code=False) as writer:
+        for number in range(300):
+            writer.add_scalars(f"layer {number}", {"train": 1.0, "val (top 1)": 2.0}, 0)
+    assert sum(records.sizes(tmp_path / "w").values()) < 300_000
+    layout = read_events(Run(tmp_path / "w")).Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    assert rb"^layer\ 299/val\ \(top\ 1\)$" in layout
+
+
+def test_the_live_tab_finds_the_loss_among_many_curves(tmp_path: Path) -> None:
+    with Tracker(tmp_path, "x", system_seconds=0) as tracker:
+        tracker.scalars(1, {f"grad_norm/layer{number}": 1.0 for number in range(300)})
+        tracker.scalars(1, {"loss/train": 1.0, "accuracy/val": 0.5})
+    assert tracker._recording is not None
+    known = tracker._recording.live.status
+    assert (known.loss, known.val_accuracy) == (1.0, 0.5)

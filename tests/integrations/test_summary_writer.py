@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -329,4 +330,8 @@ def test_of_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for tag in range(40):
             assert read[f"loss/{k}.{tag}"] == [(i, float(i)) for i in range(200) if i % 40 == tag]
     layout = read_events(Run(tmp_path / "a")).Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
-    assert all(f"^together {i % 3}/{k}.{i % 40}$".encode() in layout for k in range(4) for i in range(200))
+    assert all(
+        ("^" + re.escape(f"together {i % 3}/{k}.{i % 40}") + "$").encode() in layout
+        for k in range(4)
+        for i in range(200)
+    )
