@@ -5,7 +5,6 @@ A file is a sequence of records (see `events.records`), each an `Event` protocol
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -25,7 +24,7 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
 
 from mnist_tb.errors import TrainingError
-from mnist_tb.events import records, summaries, tags
+from mnist_tb.events import records, summaries
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +36,9 @@ a fork, or without a folder: a call does nothing."""
 Entry = bytes | tuple[str, Callable[[], bytes]] | Callable[[], Any]
 """What is queued: an encoded event; its name and what encodes it on the writing thread; or what is called at a mark."""
 
-_LOG = logging.getLogger(__name__)
-_OVERHEAD = 200  # bytes that an entry takes in the queue besides its content
+_LOG, _NO_LOCK = logging.getLogger(__name__), nullcontext()
+_OVERHEAD, _CHUNK = 200, 2**20  # bytes of an entry besides its content; written at once, or enough to wake the thread
 _POLL_SECONDS = 0.002  # between two looks at what the writing thread has done
-_CHUNK = 2**20  # bytes that are written at once; so many in the queue wake the writing thread
 
 
 class EventWriter:
@@ -138,17 +136,17 @@ class EventWriter:
         summaries.scalars_event(step, when, [(what, 0.0)])  # raises if the step or the tag cannot be written
         self._put(step, (what, lambda: _event(make(), step, when).SerializeToString()), size)
 
-    def histograms(self, step: int, values: Mapping[str, torch.Tensor], wall_time: float | None = None) -> None:
+    def histograms(self, step: int, values: Mapping[str, torch.Tensor]) -> None:
         """The distribution of each tensor's elements, NaN and infinities left out. Large tensors are counted here."""
         for tag, value in values.items():
             found, size = summaries.counted(value)
             if self._state is ELSEWHERE:
                 return
             if size > self.LIMIT // 4:
-                self.event(step, _event(summaries.histogram(tag, found)), wall_time)
+                self.event(step, _event(summaries.histogram(tag, found)))
             else:
                 kept = found.copy() if isinstance(found, np.ndarray) else found.clone()
-                self.later(step, tag, size, partial(summaries.histogram, tag, kept), wall_time)
+                self.later(step, tag, size, partial(summaries.histogram, tag, kept))
 
     def images(self, step: int, pictures: Mapping[str, Any]) -> None:
         """Pictures: each an array or a tensor, or a function that draws it on the writing thread."""
@@ -189,12 +187,6 @@ class EventWriter:
     def status(self, state: str) -> None:
         """How the run ended: completed or failed. TensorBoard keeps the first end that it reads, so call it once."""
         self.event(0, _event([summaries.end(state)]))
-
-    def notes(self, step: int, labels: Sequence[str], note: str) -> None:
-        """A run's tags (here labels) and its note, Markdown, for the Live tab and the Text tab."""
-        self.live_data(step, tags.LIVE_NOTES, json.dumps({"tags": list(labels), "note": note}).encode())
-        text = "\n\n".join(line for line in [" ".join(f"`{label}`" for label in labels), *note.splitlines()] if line)
-        self.texts(step, {tags.NOTES_TEXT: text or "no notes"})
 
     def mark(self) -> Callable[[], dict[str, int]]:
         """Mark this place in what is written.
@@ -249,13 +241,12 @@ class EventWriter:
             self.event(step, _event([make(tag, value) for tag, value in values.items()]))
 
     def _put(self, step: int, entry: Entry, size: int = 0) -> None:
-        size += _OVERHEAD + (len(entry) if type(entry) is bytes else 0)
-        while self._queued - self._written >= self.LIMIT and self._state is OPEN:
-            if threading.current_thread() is self._thread:
-                break
+        own = threading.get_ident() == self._thread.ident  # it needs no room, and no lock that it might wait for
+        size = 0 if own else size + _OVERHEAD + (len(entry) if type(entry) is bytes else 0)
+        while not own and self._queued - self._written >= self.LIMIT and self._state is OPEN:
             self._wake.put(None)
             time.sleep(_POLL_SECONDS)
-        with self._lock:
+        with _NO_LOCK if own else self._lock:
             if self._state is not OPEN:
                 self._refuse()
             self._queue.append((size, entry))

@@ -33,6 +33,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return values
 
 
+def read_ours(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file of ours; empty if there is none, or somebody else's file of that name."""
+    try:
+        return read_json(path) or {}
+    except InputError:
+        return {}
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file may have been left by a `write_atomically` that was killed."""
     return _TEMPORARY.match(name) is not None

@@ -16,7 +16,7 @@ from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.files import write_atomically
 from mnist_tb.runs.folder import Run, find_run, run_number
 from mnist_tb.runs.locks import locked
-from mnist_tb.runs.notes import Notes, edit_notes, read_notes
+from mnist_tb.runs.notes import Notes, edit_notes, read_notes, write_notes
 
 _REMOVED = ".removed-"
 
@@ -44,7 +44,7 @@ def annotate(run: Run, add: Sequence[str] = (), remove: Sequence[str] = (), note
         from mnist_tb.events.writer import EventWriter
 
         with EventWriter(run.path) as writer:
-            writer.notes(0, notes.tags, notes.note)
+            write_notes(writer, 0, notes)
     return notes
 
 

@@ -6,11 +6,16 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from mnist_tb.errors import InputError
+from mnist_tb.events.tags import LIVE_NOTES, NOTES_TEXT
 from mnist_tb.runs.files import read_json, write_atomically
 from mnist_tb.runs.folder import Run
 from mnist_tb.runs.locks import locked
+
+if TYPE_CHECKING:
+    from mnist_tb.events.writer import EventWriter
 
 _TAG = re.compile(r"\w[\w.-]{0,63}")
 _LONGEST_NOTE = 10_000
@@ -46,6 +51,13 @@ def make_notes(tags: Iterable[str], note: str) -> Notes:
         if not _TAG.fullmatch(tag):
             raise InputError(f"{tag!r}: a tag is up to 64 letters, digits, '_', '-' and '.', the first no '-' or '.'")
     return Notes(tags, _printable(note))
+
+
+def write_notes(writer: EventWriter, step: int, notes: Notes) -> None:
+    """A run's tags and its note, Markdown, for the Live tab and the Text tab."""
+    writer.live_data(step, LIVE_NOTES, notes.to_json().encode(errors="backslashreplace"))
+    lines = [" ".join(f"`{tag}`" for tag in notes.tags), *notes.note.splitlines()]
+    writer.texts(step, {NOTES_TEXT: "\n\n".join(line for line in lines if line) or "no notes"})
 
 
 def edit_notes(run: Run, add: Iterable[str] = (), remove: Iterable[str] = (), note: str | None = None) -> Notes:

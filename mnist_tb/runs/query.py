@@ -24,7 +24,7 @@ from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_curves,
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.events.tags import THROUGHPUT
-from mnist_tb.runs.files import read_json, write_atomically
+from mnist_tb.runs.files import read_ours, write_atomically
 from mnist_tb.runs.folder import Run, find_run, is_trackers, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
 from mnist_tb.runs.values import mapping, number, plain, time, whole
@@ -222,12 +222,7 @@ def _notes(run: Run, problems: list[Problem]) -> Notes:
 
 
 def _run_by_curves(
-    run: Run,
-    name: str,
-    metrics: Mapping[str, Any] | None,
-    told: Told,
-    problems: list[Problem],
-    read: Read | None,
+    run: Run, name: str, metrics: Mapping[str, Any] | None, told: Told, problems: list[Problem], read: Read | None
 ) -> RunSummary:
     """A run of a Tracker or of another program: its results are what its curves say; damage is added to the problems.
 
@@ -245,7 +240,7 @@ def _run_by_curves(
         said = _said_by_curves(contents, told)
         return RunSummary(name=name, path=run.path, native=False, status=contents.status, settings=settings, **said)
     facts, settings = _facts(run, metrics, problems), plain(metrics["config"])
-    kept = {} if told else _kept(run)
+    kept = {} if told else read_ours(run.home / _KEPT)
     said = dict(mapping(kept.get("said")))
     if kept.get("sizes") != sizes or not said:
         contents = (read or reader.read)(run.path)
@@ -256,13 +251,6 @@ def _run_by_curves(
                 write_atomically(run.home / _KEPT, json.dumps({"sizes": sizes, "said": said}).encode())
     known = {**said, **{key: value for key, value in facts.items() if value is not None}}
     return RunSummary(name=name, path=run.path, settings=settings, epochs=whole(settings.get("epochs")), **known)
-
-
-def _kept(run: Run) -> dict[str, Any]:
-    """What the curves of a Tracker's run said, and how long its event files were when they did."""
-    with suppress(InputError):
-        return read_json(run.home / _KEPT) or {}
-    return {}
 
 
 def _said_by_curves(contents: Contents, told: Told) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Any
 from mnist_tb.config import strict_yaml
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
-from mnist_tb.runs.files import is_temporary, read_json, write_atomically
+from mnist_tb.runs.files import is_temporary, read_ours, write_atomically
 from mnist_tb.runs.folder import Run, create_run, is_trackers, package_versions, reserved
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.runs.values import mapping
@@ -56,8 +56,7 @@ class Asked:
 class RunFiles:
     """A run of somebody's training, reserved for this process; a context manager that lets go of it.
 
-    settings: flat, as far as they are known. step, seconds: of the training so far. start: as for `EventWriter`.
-    Paths are absolute.
+    settings: flat, as far as they are known. step, seconds: so far. start: as for `EventWriter`. Paths are absolute.
     """
 
     run: Run
@@ -74,8 +73,8 @@ class RunFiles:
         cls, logdir: Path, name: str, settings: Mapping[str, Any], config: str, asked: Asked, notes: Notes
     ) -> RunFiles:
         """A new folder in a log folder. settings: flat. config: the same as YAML. Raises InputError, TrainingError."""
-        own = _new_id()
-        with _undone() as held:
+        own = uuid.uuid4().hex[:12]
+        with contextlib.ExitStack() as held:
             run = create_run(logdir.absolute(), name, config, _first_metrics(own, settings, asked), held=held)
             edit_notes(run, notes.tags, note=notes.note)
             return cls(run, asked, own, settings, _held=held.pop_all())
@@ -87,18 +86,18 @@ class RunFiles:
         Raises InUseError if somebody has it, InputError if it is a run of `mnist-tb train` or cannot be written.
         """
         run = Run(folder.absolute())
-        known = _read(run.metrics)
+        known = read_ours(run.metrics)
         if not is_trackers(known) and "train.epochs" in mapping(known.get("config")):
             raise InputError(f"{folder}: is a run of mnist-tb train; a training of yours needs a folder of its own")
         home = run.home if _own_id(known) else run.path / records.OWN
         try:
-            if home.is_dir() and not _own_id(_read(home / "metrics.json")) and _others(home):
+            if home.is_dir() and not _own_id(read_ours(home / "metrics.json")) and _others(home):
                 raise InputError(f"{home}: this folder is kept for the files of a run, but has others in it")
             (home / "checkpoints").mkdir(parents=True, exist_ok=True)
-            with _undone() as held:
+            with contextlib.ExitStack() as held:
                 held.enter_context(reserved(home / "checkpoints", run.path))
-                known = _read(home / "metrics.json")
-                own = _own_id(known) or _new_id()
+                known = read_ours(home / "metrics.json")
+                own = _own_id(known) or uuid.uuid4().hex[:12]
                 run.write_metrics({**known, **_first_metrics(own, mapping(known.get("config")), asked)}, home)
                 if not (home / "config.yaml").exists():
                     write_atomically(home / "config.yaml", b"{}\n")
@@ -111,11 +110,11 @@ class RunFiles:
     @classmethod
     def go_on(cls, run: Run) -> RunFiles:
         """A run that this program has closed. Raises InputError."""
-        with _undone() as held:
+        with contextlib.ExitStack() as held:
             held.enter_context(run.in_use())
             known = run.read_metrics()
             run.restart_metrics()
-            own, step = _own_id(known) or _new_id(), int(known.get("step") or 0)
+            own, step = _own_id(known) or uuid.uuid4().hex[:12], int(known.get("step") or 0)
             seconds = float(known.get("train_seconds") or 0.0)
             return cls(run, Asked.read(known), own, known.get("config") or {}, step, seconds, None, held.pop_all())
 
@@ -128,9 +127,9 @@ class RunFiles:
             raise InputError(
                 f"{run.path}: is a run of mnist-tb train; resume it with: {command_line('resume', run.path)}"
             )
-        with _undone() as held:
+        with contextlib.ExitStack() as held:
             held.enter_context(run.in_use())
-            own = _own_id(known) or _new_id()
+            own = _own_id(known) or uuid.uuid4().hex[:12]
             lengths = _checked_lengths(run, own, state)
             records.trim(run.path, lengths, own)
             run.restart_metrics(id=own)
@@ -166,21 +165,10 @@ class RunFiles:
             self._held.close()
 
 
-def _new_id() -> str:
-    return uuid.uuid4().hex[:12]
-
-
 def _own_id(metrics: Mapping[str, Any]) -> str | None:
     """The id in a metrics.json that a Tracker has written; None for any other, whatever keys it has."""
     own = metrics.get("id")
     return own if metrics.get("kind") == "tracked" and isinstance(own, str) and _ID.fullmatch(own) else None
-
-
-@contextlib.contextmanager
-def _undone() -> Iterator[contextlib.ExitStack]:
-    """What it holds at the end is let go, unless somebody has taken it."""
-    with contextlib.ExitStack() as held:
-        yield held
 
 
 def _first_metrics(own: str, settings: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
@@ -197,18 +185,9 @@ def _first_metrics(own: str, settings: Mapping[str, Any], asked: Asked) -> dict[
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of ours, or whatever somebody has under its name."""
-    try:
-        return read_json(path) or {}
-    except InputError:
-        return {}
-
-
 def _others(home: Path) -> list[str]:
     """What is in a folder before it is ours, but for what a process has left that was killed there."""
-    names = [path.name for path in home.iterdir()]
-    return [name for name in names if name not in ("checkpoints", ".lock", "config.yaml") and not is_temporary(name)]
+    return [p.name for p in home.iterdir() if p.name not in ("checkpoints", ".lock") and not is_temporary(p.name)]
 
 
 def _checked_lengths(run: Run, own: str, state: Mapping[str, Any]) -> dict[str, int]:

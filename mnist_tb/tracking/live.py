@@ -16,7 +16,7 @@ from mnist_tb.events.status import Status
 from mnist_tb.events.tags import LIVE_STATUS
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run
-from mnist_tb.runs.notes import Notes, read_notes
+from mnist_tb.runs.notes import Notes, read_notes, write_notes
 
 _EVERY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
@@ -138,7 +138,7 @@ class Live:
     def _update_notes(self, step: int, notes: Notes) -> None:
         if notes != self._notes:
             self._notes = notes
-            self._writer.notes(step, notes.tags, notes.note)
+            write_notes(self._writer, step, notes)
 
     def _remaining(self, clock: float, step: int) -> float | None:
         if self._training is None or step <= self._training[1]:

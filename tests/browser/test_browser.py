@@ -29,6 +29,7 @@ from mnist_tb.config.load import flat_config, replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run, list_run_folders
+from mnist_tb.runs.notes import Notes, write_notes
 from mnist_tb.tracking.charts import group_name
 
 pytestmark = pytest.mark.slow
@@ -471,7 +472,7 @@ def two(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     write_status(logdir / "0002-failed", replace(TRAINING, state="failed", error="the disk is full"))
     shutil.copytree(finished.path, logdir / "0001-digits")
     with EventWriter(logdir / "0001-digits") as writer:
-        writer.notes(0, ["good", "<b>"], "the <i>first</i> one")
+        write_notes(writer, 0, Notes(("good", "<b>"), "the <i>first</i> one"))
     with served(logdir, 2) as address:
         yield address
 

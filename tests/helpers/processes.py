@@ -23,7 +23,8 @@ _GRACE = 10.0
 
 
 _FORKS = """
-import os, sys
+import atexit, os, sys
+atexit.register(os._exit, 0)  # the last one that is called: to take torch apart takes most of a second
 from mnist_tb import SummaryWriter, Tracker
 from mnist_tb.environment.snapshot import packages
 packages()  # once for all
@@ -44,7 +45,7 @@ def in_forks(program: str, folder: Path, ways: Iterable[str]) -> subprocess.Comp
     It knows `folder`, `how`, os, sys, SummaryWriter and Tracker.
     """
     command = [sys.executable, "-c", _FORKS + textwrap.dedent(program), str(folder), *ways]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def torchrun(processes: int, *command: str) -> list[str]:
