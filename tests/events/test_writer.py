@@ -18,6 +18,7 @@ from tensorboard.util import tensor_util
 
 from helpers.events import read_events
 from mnist_tb.errors import TrainingError
+from mnist_tb.events import records
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN
@@ -187,3 +188,17 @@ def test_the_last_status_is_repeated_while_nothing_happens(tmp_path: Path, monke
         while path.read_bytes().count(b'"state": "running"') < 3:
             assert time.monotonic() < end
             writer.scalars(8, {"a": 1.0})
+
+
+def test_a_cut_touches_what_the_run_has_written_itself_alone(tmp_path: Path) -> None:
+    others = {"events.out.tfevents.1.mine": b"x", "events.out.tfevents.9999999999.host.1.0": b"later"}
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    with EventWriter(tmp_path, 0) as writer:
+        writer.scalars(1, {"a": 1.0})
+        lengths = writer.flush()
+        assert set(lengths) == {writer.path.name}  # type: ignore[union-attr]
+        writer.scalars(2, {"a": 2.0})
+    EventWriter(tmp_path, 2).close()
+    records.trim(tmp_path, lengths)
+    assert records.sizes(tmp_path) == lengths | {name: len(content) for name, content in others.items()}
