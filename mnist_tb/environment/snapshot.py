@@ -194,7 +194,10 @@ def _output(command: Sequence[str], until: float) -> bytes | None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """With all that it has started, which would keep its output open."""
     with suppress(ProcessLookupError):  # it has just ended
-        process.kill() if sys.platform == "win32" else os.killpg(process.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def main_folder() -> Path:
