@@ -33,8 +33,8 @@ def run_in_logdir(logdir: Path, which: str) -> Run:
 def annotate(run: Run, add: Sequence[str] = (), remove: Sequence[str] = (), note: str | None = None) -> Notes:
     """Change a run's tags and note, as `edit_notes`; where nobody trains it, also in its event files.
 
-    A training that is running takes them from the folder with its next status, after ten seconds at most. Raises InputError, OSError, and
-    TrainingError where the events cannot be written.
+    A training that is running takes them with its next status, after ten seconds at most. Raises InputError, OSError,
+    and TrainingError where the events cannot be written.
     """
     before = read_notes(run)
     notes = edit_notes(run, add, remove, note)
