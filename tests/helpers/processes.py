@@ -45,7 +45,8 @@ def in_forks(program: str, folder: Path, ways: Iterable[str]) -> subprocess.Comp
     It knows `folder`, `how`, os, sys, SummaryWriter and Tracker.
     """
     command = [sys.executable, "-c", _FORKS + textwrap.dedent(program), str(folder), *ways]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # forks of forks
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=untraced)
 
 
 def torchrun(processes: int, *command: str) -> list[str]:
