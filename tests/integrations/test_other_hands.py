@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from torch.utils import tensorboard
 
 from helpers.events import read_events, scalars
 from helpers.fixtures import Train
+from helpers.processes import in_forks
 from mnist_tb import SummaryWriter, Tracker, load_runs
 from mnist_tb.cli.main import main
 from mnist_tb.environment import console
@@ -489,26 +489,37 @@ def test_a_handler_of_logs_that_fails_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_on_a_signal(tmp_path: Path) -> None:
-    """It interrupts a call, and waits for the writing thread, which must not wait for that call."""
-    tracker, states, inside = Tracker(tmp_path, "x", code=False, system_seconds=0), [], []
+    """It interrupts a call, and waits for the writing thread, which must not wait for that call.
 
-    def save(*arguments: object) -> None:
-        if not inside:
-            inside.append(True)
-            states.append(tracker.state_dict())
-            inside.clear()
-
-    before = signal.signal(signal.SIGALRM, save)
-    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.0071)
-    step, end = 0, time.monotonic() + 2
-    while time.monotonic() < end:
-        step += 1
-        tracker.scalars(step, {"loss/train": 1.0, "b": 2.0})
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-    tracker.close()
-    assert len(states) > 5
-    assert len(reader.read(tracker.run.path).curves["b"]) == step
+    In a process of its own: here SIGALRM is what ends a test that hangs, and coverage has a lock that both would need.
+    """
+    done = in_forks(
+        """
+        import signal, time
+        tracker, states, inside = Tracker(folder, "x", code=False, system_seconds=0), [], []
+        def save(*arguments):
+            if not inside:
+                inside.append(True)
+                states.append(tracker.state_dict())
+                inside.clear()
+        signal.signal(signal.SIGALRM, save)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.0071)
+        step, end = 0, time.monotonic() + 2
+        while time.monotonic() < end:
+            step += 1
+            tracker.scalars(step, {"loss/train": 1.0, "b": 2.0})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        tracker.close()
+        print(step, len(states))
+        """,
+        tmp_path,
+        ["once"],
+    )
+    assert not done.stderr
+    steps, states = map(int, done.stdout.split())
+    assert states > 5
+    (run,) = list_run_folders(tmp_path)
+    assert len(reader.read(run.path).curves["b"]) == steps
 
 
 def test_a_drawing_function_that_waits_for_itself_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
