@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
 import re
-import sys
 import unicodedata
-from argparse import Namespace
-from collections.abc import Mapping, Sequence, Set
-from enum import Enum
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from mnist_tb.config.plain import Settings, flatten, nested, plain_settings
 from mnist_tb.config.schema import LONGEST_NAME, Config
-from mnist_tb.errors import InputError
 
-Settings = Mapping[str, Any]
+__all__ = [
+    "SEED", "Settings", "differences", "fallback_name", "finite_or_none", "flatten", "format_value", "hyperparameters",
+    "nested", "plain_settings", "sanitize_name", "seed_of", "short_name", "to_hparam", "varying",
+]  # fmt: skip
 
 SEED = "seed"
 _INCIDENTAL = {
@@ -57,28 +54,6 @@ _SHORT = {
 }
 _VALUE_ALONE = ("optimizer.name", "schedule.name", "averaging.name", "data.name", "device", "precision")
 """Settings whose values speak for themselves."""
-_LONGEST_LIST = 100
-_LARGEST = sys.float_info.max
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested groups → dotted keys, in the same order. A group is a mapping, a dataclass or a Namespace."""
-    flat: dict[str, Any] = {}
-    for key, value in (_group(values) or {}).items():
-        if _group(value) is None:
-            flat[f"{prefix}{key}"] = value
-        else:
-            flat |= flatten(value, f"{prefix}{key}.")
-    return flat
-
-
-def plain_settings(values: Any, *, strict: bool) -> dict[str, Any]:
-    """Somebody's settings, flat, as numbers, strings, booleans, None and lists of these.
-
-    What NumPy and torch call a number is Python's: np.float32(0.1) → 0.1. Paths and bytes become text.
-    values: as for `flatten`. strict: what is none of these, or not finite, raises an InputError; else it becomes text.
-    """
-    return {key: _setting(key, value, strict) for key, value in flatten(values).items()}
 
 
 def hyperparameters(settings: Settings) -> dict[str, Any]:
@@ -192,62 +167,3 @@ def _number(value: float) -> str:
         return plain
     scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return scientific if len(scientific) < len(plain) else plain
-
-
-def _group(value: Any) -> Mapping[Any, Any] | None:
-    """What has settings within it, as a mapping; None for a single setting."""
-    if isinstance(value, Namespace):
-        return vars(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
-    return value if isinstance(value, Mapping) else None
-
-
-def _setting(key: str, value: Any, strict: bool) -> Any:
-    plain = value
-    with contextlib.suppress(Exception):  # of any kind: it is somebody's object
-        plain = _plain(value)
-    parts = plain if isinstance(plain, list) else [plain]
-    if not all(part is None or type(part) in (bool, int, float, str) for part in parts):
-        refusal = f"a {type(value).__name__}; settings are numbers, strings, booleans or lists of these"
-    elif not all(-_LARGEST <= part <= _LARGEST for part in parts if isinstance(part, (int, float))):
-        refusal = f"{plain}; settings are finite numbers"
-    else:
-        return plain
-    if strict:
-        raise InputError(f"config: {key} is {refusal}")
-    with contextlib.suppress(Exception):
-        return str(plain)
-    return type(value).__name__
-
-
-def _plain(value: Any) -> Any:
-    """A value as YAML and JSON have it; what they do not have stays as it is."""
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and callable(getattr(value, "item", None)):  # NumPy's, torch's and others'
-        if math.prod(shape) == 1:
-            return _shortest(value)
-        return [_plain(part) for part in value] if len(shape) == 1 and shape[0] <= _LONGEST_LIST else value
-    if isinstance(value, str):  # a path may hold what UTF-8 has not
-        return str(value).encode(errors="backslashreplace").decode()
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    if isinstance(value, Set):
-        return sorted(map(_plain, value), key=lambda part: (type(part).__name__, part))
-    if isinstance(value, Sequence):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, PurePath) else value
-
-
-def _shortest(value: Any) -> Any:
-    """The one number in an array or tensor, with the fewest digits that make the same one in its own precision."""
-    number = value.item()
-    if not isinstance(number, float) or not math.isfinite(number):
-        return number
-    shorter = (float(f"{number:.{digits}g}") for digits in range(1, 17))
-    return next((each for each in shorter if value == getattr(value.dtype, "type", float)(each)), number)

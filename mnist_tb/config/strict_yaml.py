@@ -29,7 +29,7 @@ class Document:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """A safe loader with the scalars of YAML 1.2's core schema: `1e-3` is a number, `1:30` and `no` are strings.
 
     Aliases are refused: with them a small file can grow without bound while it is read. So is what is nested very
@@ -37,10 +37,11 @@ class _Loader(yaml.SafeLoader):
     https://yaml.org/spec/1.2.2/#103-core-schema
     """
 
+    aliases = False
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
+        if not self.aliases and self.check_event(yaml.events.AliasEvent):
             event = self.get_event()
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=event.start_mark)
         if self._depth == _DEEPEST:
@@ -53,7 +54,7 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
 
-_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, dropped
+Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, dropped
 
 
 class _Dumper(yaml.SafeDumper):
@@ -82,9 +83,9 @@ for _kind_of_scalar, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 ):
-    for _either in (_Loader, _Dumper):
+    for _either in (Loader, _Dumper):
         _either.add_implicit_resolver(f"tag:yaml.org,2002:{_kind_of_scalar}", re.compile(f"^(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read(path: Path) -> Document:
@@ -124,7 +125,7 @@ def dump(values: Mapping[str, Any]) -> str:
 def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, int]]:
     lines: dict[KeyPath, int] = {}
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         return (None if node is None else _construct(loader, node, (), lines)), lines
     except yaml.MarkedYAMLError as error:
@@ -135,7 +136,7 @@ def _parse(text: str, source: str, with_line: bool) -> tuple[Any, dict[KeyPath, 
         raise InputError(f"{source}: not valid YAML: {reason}") from None
 
 
-def _construct(loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+def _construct(loader: Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
     if isinstance(node, yaml.CollectionNode) and not node.tag.endswith((":seq", ":map")):
         raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
     if isinstance(node, yaml.SequenceNode):

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from struct import pack, unpack
 from typing import Any
 
-from mnist_tb.config.hyperparameters import flatten
+from mnist_tb.config.plain import flatten, plain_setting, shortest
 
 _LONGEST_TEXT = 200
+_LARGEST = 3e38
+"""That 32 bits have."""
 _YEAR_9999 = 253_370_764_800
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys → numbers, strings, booleans and lists of those; of anything else, its beginning as text."""
-    plain = {}
+    found = {}
     for key, value in flatten(values).items():
-        parts = value if isinstance(value, list) else [value]
-        is_plain = all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
-        plain[key] = value if is_plain else repr(value)[:_LONGEST_TEXT]
-    return plain
+        plain = value if isinstance(value, float) else plain_setting(value)
+        if isinstance(plain, str) and not isinstance(value, str):
+            plain = plain[:_LONGEST_TEXT]
+        found[key] = _as_given(plain) if isinstance(plain, float) and abs(plain) < _LARGEST else plain
+    return found
+
+
+def _as_given(value: float) -> float:
+    """The number of a few digits that somebody gave, where 32 bits were kept of it: 0.1, not 0.10000000149."""
+    kept = pack("<f", value)
+    return shortest(value, lambda each: pack("<f", each) == kept, 7) if unpack("<f", kept)[0] == value else value
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from argparse import Namespace
+from collections import OrderedDict, UserDict
+from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.paths import REPOSITORY
+from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import (
     differences,
     flatten,
     format_value,
     hyperparameters,
+    nested,
     plain_settings,
     sanitize_name,
     short_name,
@@ -203,10 +212,146 @@ def test_groups_are_mappings_dataclasses_and_namespaces(settings: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(Odd(), "Odd"), ([Odd()], "list"), (float("nan"), "nan"), ([[1], 2], "[[1], 2]"), (1j, "1j"), (Net, str(Net)),
-     (np.zeros((2, 2)), "[[0. 0.]\n [0. 0.]]"), (torch.float32, "torch.float32"), (np.float32("inf"), "inf")],
+    [(Odd(), "Odd"), ([Odd()], "list"), (float("nan"), "nan"), ([[1], 2], "[[1], 2]"), (1j, "1j"),
+     (Net, "test_hyperparameters.Net"), (np.zeros((2, 2)), "[[0. 0.]\n [0. 0.]]"), (torch.float32, "torch.float32"),
+     (np.float32("inf"), "inf")],
 )  # fmt: skip
 def test_an_odd_setting_is_refused_or_text(value: Any, text: str) -> None:
     assert plain_settings({"odd": value, "lr": 1}, strict=False) == {"odd": text, "lr": 1}
     with pytest.raises(InputError, match=r"^config: odd is .*; settings are "):
         plain_settings({"odd": value, "lr": 1}, strict=True)
+
+
+class Model(pydantic.BaseModel):
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+class Attrs:
+    """As a class that attrs has made looks from outside."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="lr"), SimpleNamespace(name="betas"))
+    lr, betas = np.float32(0.1), [0.9, 0.99]
+
+
+class Config1(Mapping[str, Any]):
+    """As OmegaConf's: a mapping, but no dict, of which one value may not be had. (Its own were tried by hand.)"""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._known = known
+
+    def __getitem__(self, key: str) -> Any:
+        if self._known[key] == "???":
+            raise LookupError(key)
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+LR = {"lr": 0.1, "betas": [0.9, 0.99]}
+SPELLINGS: dict[str, Any] = {
+    "nested": {"opt": LR},
+    "flat": {"opt.lr": 0.1, "opt.betas": [0.9, 0.99]},
+    "Lightning's flat": {"opt/lr": 0.1, "opt/betas": (0.9, 0.99)},
+    "NumPy's": {"opt": {"lr": np.float32(0.1), "betas": np.array([0.9, 0.99], np.float16)}},
+    "an array of no dimension": {"opt": {"lr": np.array(0.1), "betas": [np.float64(0.9), np.array(0.99, np.float32)]}},
+    "torch's": {"opt": {"lr": torch.tensor(0.1), "betas": torch.tensor([0.9, 0.99], requires_grad=True)}},
+    "a Namespace": Namespace(opt=Namespace(**LR)),
+    "another namespace": SimpleNamespace(opt=SimpleNamespace(**LR)),
+    "an ordered one": OrderedDict(opt=OrderedDict(LR)),
+    "no dict": UserDict(opt=UserDict(LR)),
+    "pydantic": {"opt": Model()},
+    "attrs": {"opt": Attrs()},
+    "OmegaConf": Config1({"opt": Config1(LR)}),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_the_same_settings_are_the_same_however_they_are_spelt(spelling: Any) -> None:
+    expected, spelt = plain_settings(SPELLINGS["nested"], strict=True), plain_settings(spelling, strict=True)
+    assert (spelt, json.dumps(spelt)) == (expected, json.dumps(expected))
+    assert short_name(spelt) == short_name(expected)
+    assert group_name(spelt) == group_name(expected)
+    assert strict_yaml.dump(nested(spelt)) == "opt:\n  lr: 0.1\n  betas:\n  - 0.9\n  - 0.99\n"
+
+
+def test_a_list_of_groups_is_numbered_as_by_lightning() -> None:
+    settings = {"layers": [{"width": 8}, {"width": 16}], "mixed": [{"width": 8}, 1]}
+    numbered = {"layers.0.width": 8, "layers.1.width": 16, "mixed": "[{'width': 8}, 1]"}
+    assert plain_settings(settings, strict=False) == numbered
+
+
+@given(st.dictionaries(st.text("ab.", max_size=5), st.integers(), max_size=6))
+def test_groups_are_flattened_again(settings: dict[str, int]) -> None:
+    assert flatten(nested(settings)) == settings
+
+
+CYCLE: dict[str, Any] = {"a": 1}
+CYCLE["again"] = CYCLE
+ROUND: list[Any] = [1]
+ROUND.append(ROUND)
+
+
+class Unhashable(Mapping[str, Any]):
+    """Whatever is asked, it fails."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError
+
+    __iter__ = __len__ = __str__ = __repr__ = __getitem__  # type: ignore[assignment]
+
+
+LONELY: list[tuple[Any, Any]] = [
+    (Config1({"b": 2, "c": "???"}), {"b": 2, "c": "LookupError"}),
+    (CYCLE, {"a": 1, "again": "{'a': 1, 'again': {...}}"}),
+    (ROUND, "[1, [...]]"),
+    (Unhashable(), "Unhashable"),
+    (object(), "<object object>"),
+    ([object()], "[<object object>]"),
+    (test_a_long_name_is_cut, "test_hyperparameters.test_a_long_name_is_cut"),
+    (torch.nn.ReLU, "torch.nn.modules.activation.ReLU"),
+    (lambda: 0, "test_hyperparameters.<lambda>"),
+    (len, "builtins.len"),
+    ("x".upper, "builtins.str.upper"),
+    (partial(Odd.__str__, 1), "functools.partial(<function Odd.__str__>, 1)"),
+    (torch.device("cuda:1"), "cuda:1"),
+    (torch.bfloat16, "torch.bfloat16"),
+    (np.dtype("f4"), "float32"),
+    (10**5_000, "int"),
+    (-np.inf, "-inf"),
+    ([1.0, np.float32("nan")], "[1.0, nan]"),
+    (range(10**9), "range(0, 1000000000)"),
+    (torch.empty(2, device="meta"), None),
+]
+
+
+@pytest.mark.parametrize(("odd", "text"), LONELY, ids=lambda value: type(value).__name__)
+def test_one_odd_value_costs_itself_alone(odd: Any, text: Any) -> None:
+    found = plain_settings({"lr": 0.1, "odd": odd, "seed": 2}, strict=False)
+    assert (found.pop("lr"), found.pop("seed")) == (0.1, 2)
+    if text is not None:
+        assert found == flatten({"odd": text})
+    assert all(isinstance(value, (str, int)) for value in found.values())
+    assert "0x" not in str(found)
+    with pytest.raises(InputError, match=r"^config: odd[.a-z]* is .*; settings are "):
+        plain_settings({"lr": 0.1, "odd": odd}, strict=True)
+
+
+class Path1(os.PathLike[str]):
+    def __fspath__(self) -> str:
+        return "data/caf\udce9"
+
+
+def test_keys_and_values_are_text_that_can_be_written() -> None:
+    odd = {3: 1, None: 2, (1, 2): 3, Kind.SMALL: 4, np.int64(5): 5, b"\xff": 6, "caf\udce9": 7, Net: 8, 0.5: Path1()}
+    found = plain_settings({"a": odd}, strict=True)
+    assert found == {
+        "a.3": 1, "a.None": 2, "a.[1, 2]": 3, "a.small": 4, "a.5": 5, "a.\\xff": 6, "a.caf\\udce9": 7,
+        "a.test_hyperparameters.Net": 8, "a.0.5": "data/caf\\udce9",
+    }  # fmt: skip
+    strict_yaml.dump(nested(found)).encode()
+    json.dumps(found, ensure_ascii=False).encode()
