@@ -29,6 +29,7 @@ _PATIENCE = 5.0
 """Seconds that another program, such as git, is waited for."""
 _LARGEST_OUTPUT = 2**20
 """Bytes of a patch, and of whatever else a program prints."""
+_RECENT_SECONDS = 5.0
 _CSV = "--format=csv,noheader"
 _MOST_UNTRACKED = 100
 _VARIABLES = re.compile(
@@ -59,6 +60,21 @@ def gather(source: Path, with_code: bool = True) -> tuple[dict[str, Any], bytes]
     return _readable(found), patch
 
 
+def gather_recent(source: Path, with_code: bool) -> tuple[dict[str, Any], bytes]:
+    """The same, a few seconds old perhaps: a program may begin many runs at once, and git takes its time."""
+    with _gathering:
+        made_of = source, with_code
+        found, when = _gathered.get(made_of, (None, 0.0))
+        if found is None or time.monotonic() - when > _RECENT_SECONDS:
+            found = gather(source, with_code)
+            _gathered[made_of] = found, time.monotonic()
+        return found
+
+
+_gathered: dict[tuple[Path, bool], tuple[tuple[dict[str, Any], bytes], float]] = {}
+_gathering = threading.Lock()
+
+
 def record(run: Run, found: dict[str, Any], patch: bytes) -> None:
     """Write what was gathered to environment.json and code.patch in a run's folder.
 
@@ -72,7 +88,7 @@ def record(run: Run, found: dict[str, Any], patch: bytes) -> None:
     name = f"code-{len(known.get('resumed', [])) + 2}.patch" if known else "code.patch"
     if patch:
         write_atomically(run.home / name, patch)
-        found["code"]["patch"] = name
+        found = {**found, "code": {**found["code"], "patch": name}}
     written = {**known, "resumed": [*known.get("resumed", []), found]} if known else found
     write_atomically(run.home / "environment.json", json.dumps(written, indent=2).encode() + b"\n")
 
@@ -153,7 +169,7 @@ def _host() -> dict[str, Any]:
     found: dict[str, Any] = {"name": platform.node(), "system": platform.platform(), "cores": os.cpu_count()}
     model = ""
     if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     found["cpu"] = model or platform.processor() or platform.machine()
     if sys.platform != "win32":

@@ -17,42 +17,45 @@ _MOST_COST = 0.003
 
 
 class Sensors:
-    """The sensors of this machine, read every so many seconds at most. One that fails is left out from then on."""
+    """The sensors of this machine, read every so many seconds at most. One that fails is left out from then on.
+
+    They are looked for when they are first asked: a run may be over before that.
+    """
 
     def __init__(self, seconds: float) -> None:
         """seconds: between two readings; 0 for none."""
         self._seconds = seconds
         self._due = time.monotonic() + seconds
-        self._sensors: list[Callable[[], Reading]] = []
-        if seconds:
-            self._add(lambda: [_machine(), _processes()])
-            self._add(_gpus)
-            self._read()  # a processor's share is measured from one reading to the next
+        self._sensors: list[Callable[[], Reading]] | None = None if seconds else []
 
     def due(self) -> Reading:
         """Tag → value, where a reading is due; else nothing. Percent, GB, MB, watts and degrees Celsius."""
         now = time.monotonic()
+        if self._sensors is None:
+            self._sensors = [*_found(lambda: [_machine(), _processes()]), *_found(_gpus)]
+            self._read(self._sensors)  # a processor's share is measured from one reading to the next
         if not self._sensors or now < self._due:
             return {}
-        found = self._read()
+        found = self._read(self._sensors)
         end = time.monotonic()
         self._due = end + max(self._seconds, (end - now) / _MOST_COST)
         return found
 
-    def _add(self, find: Callable[[], list[Callable[[], Reading]]]) -> None:
-        try:
-            self._sensors += find()
-        except Exception:  # a library or a driver is missing or broken, each in its own way
-            return
-
-    def _read(self) -> Reading:
+    def _read(self, sensors: list[Callable[[], Reading]]) -> Reading:
         found: Reading = {}
-        for sensor in list(self._sensors):
+        for sensor in list(sensors):
             try:
                 found |= sensor()
             except Exception:
-                self._sensors.remove(sensor)
+                sensors.remove(sensor)
         return {SYSTEM + name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _found(find: Callable[[], list[Callable[[], Reading]]]) -> list[Callable[[], Reading]]:
+    try:
+        return find()
+    except Exception:  # a library or a driver is missing or broken, each in its own way
+        return []
 
 
 def _machine() -> Callable[[], Reading]:

@@ -27,8 +27,10 @@ _files = itertools.count()
 
 def own_folder(folder: Path) -> Path:
     """Where all files of a run but its event files are: in its folder, or, if that is somebody's, in one of our own."""
-    own = folder / OWN
-    return own if (own / "metrics.json").is_file() else folder
+    try:
+        return folder / OWN if os.stat(folder / OWN / "metrics.json").st_size else folder
+    except (OSError, ValueError):
+        return folder
 
 
 def record(content: bytes) -> bytes:
@@ -139,8 +141,8 @@ def trim(folder: Path, lengths: Mapping[str, int], owner: str = OWNER) -> None:
             path.unlink()
 
 
-def new_name(others: Iterable[str], owner: str = OWNER) -> str:
+def new_name(others: Iterable[str], ending: str = "") -> str:
     """A name that sorts after the others, as TensorBoard reads them in that order; even if the clock was set back."""
     times = [int(match[1]) for name in others if (match := re.search(r"tfevents\.(\d+)\.", name))]
     moment = max([int(time.time()), *(moment + 1 for moment in times)])
-    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}.{owner}"
+    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}{ending}"

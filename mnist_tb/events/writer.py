@@ -29,9 +29,9 @@ from mnist_tb.events import records, summaries
 if TYPE_CHECKING:
     import torch
 
-OPEN, CLOSED, FAILED, ELSEWHERE = "open", "closed", "failed", "elsewhere"
+OPEN, CLOSED, FAILED, ELSEWHERE, GONE = "open", "closed", "failed", "elsewhere", "gone"
 """Open: what a call is given is written. Closed: a call raises. Failed: a call raises what has failed. Elsewhere, as in
-a fork, or without a folder: a call does nothing."""
+a fork, or without a folder: a call does nothing. Gone, as is the folder: the same."""
 
 Entry = bytes | tuple[str, Callable[[], bytes]] | Callable[[], Any]
 """What is queued: an encoded event; its name and what encodes it on the writing thread; or what is called at a mark."""
@@ -50,7 +50,8 @@ class EventWriter:
     Call from any thread. After a fork the child's calls do nothing: the thread, and the file, are the parent's.
 
     start: the first step that will be written, 0 or where a run is resumed; TensorBoard discards what it has read of
-    the run from there on. None adds to the run. owner: see `records.OWNER`.
+    the run from there on. None adds to the run. owner: see `records.OWNER`. suffix: of the file's name, before that.
+    may_vanish: if somebody removes the folder, that is said once, and calls do nothing; else it is a failure.
     every: called twice a second on the writing thread, to log what is due; nothing that they raise is heard.
     """
 
@@ -59,7 +60,14 @@ class EventWriter:
     """Bytes in the queue beyond which the next call waits for the disk. A tensor of more than a quarter is not queued:
     its histogram is made by the call."""
 
-    def __init__(self, folder: Path | None, start: int | None = None, owner: str = records.OWNER) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        start: int | None = None,
+        owner: str = records.OWNER,
+        suffix: str = "",
+        may_vanish: bool = False,
+    ) -> None:
         self._queue: deque[tuple[int, Entry]] = deque()  # bytes that it takes, and the entry
         self._queued = self._written = self._length = 0  # bytes: ever in the queue, out of it again, in the file
         self._lock = threading.RLock()  # of those that call: a signal may interrupt one, so this thread's needs none
@@ -75,7 +83,8 @@ class EventWriter:
             return
         others = records.sizes(folder)
         self._own_sizes = {name: others[name] for name in records.owned(others, owner)}
-        self.path = folder / records.new_name(others, owner)
+        self.path = folder / records.new_name(others, f"{suffix}.{owner}")
+        self._may_vanish = may_vanish
         try:
             self._file = open(self.path, "xb", buffering=0)
         except OSError as error:
@@ -202,7 +211,7 @@ class EventWriter:
             found.update(self.lengths())
 
         def wait() -> dict[str, int]:
-            while self._state is not ELSEWHERE and not found:
+            while self._state not in (ELSEWHERE, GONE) and not found:
                 if self._error is not None:
                     self._refuse()
                 if threading.current_thread() is self._thread:
@@ -228,7 +237,7 @@ class EventWriter:
         if self._state is ELSEWHERE:
             return
         with self._lock:
-            self._state = CLOSED
+            self._state = CLOSED if self._state is not GONE else GONE
         if not self._file.closed and threading.current_thread() is not self._thread:
             self._wake.put(None)
             self._thread.join()
@@ -247,6 +256,8 @@ class EventWriter:
             self._wake.put(None)
             time.sleep(_POLL_SECONDS)
         with _NO_LOCK if own else self._lock:
+            if self._state is GONE:
+                return
             if self._state is not OPEN:
                 self._refuse()
             self._queue.append((size, entry))
@@ -277,8 +288,12 @@ class EventWriter:
                             call()
                 self._write_all()
         except BaseException as error:  # it must reach the user, who is on another thread
-            self._error = error
-            self._state = FAILED if self._state is OPEN else self._state
+            if self._may_vanish and isinstance(error, FileNotFoundError):
+                self._state = GONE
+                _say("%s: is gone: nothing more is logged to it", self.path)
+            else:
+                self._error = error
+                self._state = FAILED if self._state is OPEN else self._state
             self._queue.clear()
 
     def _write_all(self) -> None:
@@ -309,8 +324,7 @@ class EventWriter:
         except BaseException as error:  # a drawing function may exit
             if what not in self._said:
                 self._said.add(what)
-                with suppress(Exception):  # of somebody's handler
-                    _LOG.warning("%s: %s is not written: %s: %s", self.path, what, type(error).__name__, error)
+                _say("%s: %s is not written: %s: %s", self.path, what, type(error).__name__, error)
             return b""
 
     def _write(self, lines: list[bytes]) -> None:
@@ -319,6 +333,11 @@ class EventWriter:
         while content:
             content = content[self._file.write(content) :]
         lines.clear()
+
+
+def _say(*arguments: Any) -> None:
+    with suppress(Exception):  # of somebody's handler
+        _LOG.warning(*arguments)
 
 
 def _event(values: Any, step: int = 0, wall_time: float = 0.0) -> event_pb2.Event:

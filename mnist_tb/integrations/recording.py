@@ -8,20 +8,25 @@ import multiprocessing.util
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
-from mnist_tb.config.hyperparameters import seed_of
+from mnist_tb.config.hyperparameters import hyperparameters, seed_of, short_name
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.environment.snapshot import main_folder
 from mnist_tb.errors import TrainingError
 from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, RUNNING, Status
+from mnist_tb.events.tags import CONFIG_TEXT
+from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.tracked import RunFiles
 from mnist_tb.tracking.live import Live
 
+_PATIENCE = 1.0
+"""Seconds for which the end of a Tracker that is no longer in use holds up the program."""
 _INTERRUPTED_BY = (130, 143)
 """Exit codes of programs that Ctrl-C and SIGTERM have ended."""
 
@@ -31,17 +36,29 @@ class Recording:
 
     live: Live
     has_settings: bool
+    """Whether HParams has them."""
+    has_news: bool = False
+    """Whether there are settings that are in no event file."""
 
-    def __init__(self, open_files: Callable[[], RunFiles], notifier: Notifier, before: Recording | None = None) -> None:
+    def __init__(
+        self,
+        open_files: Callable[[], RunFiles],
+        notifier: Notifier,
+        before: Recording | None = None,
+        suffix: str = "",
+        may_vanish: bool = False,
+    ) -> None:
         """open_files: opens the folder. before: the part of the run that this process has written already.
 
-        If it fails, nothing is left open. Raises what `open_files` does, and TrainingError.
+        suffix, may_vanish: as for `EventWriter`. If it fails, nothing is left open.
+        Raises what `open_files` does, and TrainingError.
         """
         with contextlib.ExitStack() as undo:
             self._environment = undo.enter_context(EnvironmentLog(main_folder(), notifier))
             self.files = undo.enter_context(open_files())
             run, asked = self.files.run, self.files.asked
-            self.writer = undo.enter_context(EventWriter(run.path, self.files.start, self.files.id))
+            writer = EventWriter(run.path, self.files.start, self.files.id, suffix, may_vanish)
+            self.writer = undo.enter_context(writer)
             self._environment.start(run, self.writer, self.files.step, asked.code, asked.system_seconds)
             status = Status(dataset=asked.dataset, steps=asked.steps, seed=seed_of(self.files.settings))
             if before is not None:
@@ -50,6 +67,7 @@ class Recording:
             self.live.update(self.files.step, now=True, phase="training")
             undo.pop_all()
         self.has_settings = before is not None and before.has_settings
+        self._may_vanish, self._shown = may_vanish, dict(self.files.settings)
         self._ending, self._is_told = threading.RLock(), False
         self._began = time.monotonic()
         self._state: dict[str, Any] | None = None  # of the end
@@ -58,6 +76,24 @@ class Recording:
         _note_exits()
         if multiprocessing.parent_process() is not None:  # which ends without atexit
             multiprocessing.util.Finalize(None, _end_all, exitpriority=0)
+
+    def add_settings(self, settings: Mapping[str, Any]) -> None:
+        """Settings, flat, which join those of before; what HParams shows already stays. Raises TrainingError."""
+        try:
+            self.files.add_settings({**settings, **self._shown})
+        except TrainingError:
+            if not self._is_gone:
+                raise
+        self.live.update(self.live.step, seed=seed_of(self.files.settings))
+        self.has_news = True
+
+    def write_settings(self) -> None:
+        """Write the settings to the event file. HParams takes the first that it reads, and no more."""
+        deciding = hyperparameters(self.files.settings)
+        if not self.has_settings:
+            self.writer.hparams(deciding, group=short_name(deciding) or self.files.run.name)
+        self.writer.texts(0, {CONFIG_TEXT: config_text(self.files.settings)})
+        self.has_settings, self.has_news, self._shown = True, False, dict(self.files.settings)
 
     def state_dict(self) -> dict[str, Any]:
         """As `Tracker.state_dict`."""
@@ -82,7 +118,7 @@ class Recording:
             try:
                 self.files.end(ended=time.time(), **changes)
             except TrainingError as found:
-                failed = failed or found
+                failed = failed or (None if self._is_gone else found)
             self._environment.close(failed or error)
             _open.discard(self)
             _note_exits()
@@ -92,6 +128,8 @@ class Recording:
     def _close_events(self, state: str, reason: str) -> TrainingError | None:
         try:
             self._environment.finish()
+            if self.has_news:
+                self.write_settings()
             if not self._is_told:
                 if state != INTERRUPTED and self.has_settings:
                     self.writer.status(state)
@@ -111,9 +149,15 @@ class Recording:
             print(failed, file=sys.stderr)
 
     def end_lost(self) -> None:
-        """The Tracker is gone, and nobody has closed it: on a thread, as any thread can be the one that finds this."""
+        """The Tracker is gone, and nobody has closed it: on a thread, as any thread can be the one that finds this.
+
+        The program's own waits for it, if not for ever: after `del tracker` the folder is nobody's.
+        """
         if self.writer.enabled and self in _open:
-            threading.Thread(target=self.end_with_program, name="end of a run").start()
+            ending = threading.Thread(target=self.end_with_program, name="end of a run")
+            ending.start()
+            if threading.current_thread() is threading.main_thread():
+                ending.join(_PATIENCE)
 
     def end_with_program(self) -> None:
         """The program ends, or what has the Tracker, and nobody has closed it."""
@@ -125,9 +169,23 @@ class Recording:
             error = None
         self.end_unheard(error)
 
+    @property
+    def is_open(self) -> bool:
+        return self in _open
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether somebody has removed the folder, which he may."""
+        return self._may_vanish and not self.files.run.path.is_dir()
+
     def _state_with(self, lengths: Callable[[], dict[str, int]]) -> dict[str, Any]:
         """lengths: called last, so that nothing is missing that the step counts."""
         return {"run": self.files.id, "step": self.live.step, "seconds": self.live.seconds, "events": lengths()}
+
+
+def open_in(folder: Path) -> Recording | None:
+    """The run in a folder, given as an absolute path, while this process writes it."""
+    return next((each for each in tuple(_open) if each.files.run.path == folder), None)
 
 
 def _teller(notifier: Notifier, files: RunFiles) -> Callable[[str, int, float], Any]:

@@ -24,15 +24,13 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.hyperparameters import hyperparameters, plain_settings, seed_of, short_name
+from mnist_tb.config.hyperparameters import plain_settings
 from mnist_tb.config.load import check_run_name
 from mnist_tb.config.redaction import hide_settings
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError
 from mnist_tb.events import summaries
 from mnist_tb.events.summaries import Picture
-from mnist_tb.events.tags import CONFIG_TEXT
-from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.integrations.recording import Recording
 from mnist_tb.runs.notes import Notes, make_notes
@@ -113,7 +111,8 @@ class Tracker:
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"charts: must be category → title → list of tags: {error}") from None
         if self._begin(lambda: RunFiles.create(Path(logdir), name, settings, text, asked, notes), notify):
-            self._log_settings(settings)
+            assert self._recording is not None
+            self._recording.write_settings()
             self._writer.layout(layout)
 
     def _begin(
@@ -121,14 +120,14 @@ class Tracker:
         open_files: Callable[[], RunFiles],
         notify: Sequence[str] = (),
         everywhere: bool = False,
-        before: Recording | None = None,
+        **recorded: Any,
     ) -> bool:
-        """Whether it is this process that writes. everywhere: in all processes of torchrun."""
+        """Whether it is this process that writes. everywhere: in all processes of torchrun. recorded: see Recording."""
         self._recording: Recording | None = None
         self._writer = EventWriter(None)
         if not everywhere and os.environ.get("RANK", "0") != "0":
             return False
-        self._recording = recording = Recording(open_files, Notifier(notify), before)
+        self._recording = recording = Recording(open_files, Notifier(notify), **recorded)
         self._writer, self.run = recording.writer, recording.files.run
         weakref.finalize(self, recording.end_lost).atexit = False
         return True
@@ -138,7 +137,8 @@ class Tracker:
         """A new run in all processes of torchrun, whose settings come with `settings`."""
         tracker, (asked, notes, notify) = cls.__new__(cls), _split(options)
         check_run_name(name)
-        tracker._begin(lambda: RunFiles.create(Path(logdir), name, {}, "{}\n", asked, notes), notify, everywhere=True)
+        create = lambda: RunFiles.create(Path(logdir), name, {}, "{}\n", asked, notes)  # noqa: E731
+        tracker._begin(create, notify, everywhere=True, may_vanish=True)
         return tracker
 
     @classmethod
@@ -147,17 +147,30 @@ class Tracker:
 
         What is kept beside the event files is in its folder `.mnist_tb`. The settings come with `settings`.
         purge_step: TensorBoard forgets what it has read of this folder from that step on; None to add to it.
-        options: as for a new run. Raises InputError as there, and if the folder is a run of `mnist-tb train`.
+        options: as for a new run. If the folder is removed, that is said once, and calls do nothing.
+        Raises InputError as for a new run, and if the folder is a run of `mnist-tb train`.
         """
+        return cls._adopt(Path(folder), purge_step, options)
+
+    @classmethod
+    def _adopt(cls, folder: Path, purge_step: int | None, options: Options, suffix: str = "") -> Tracker:
         tracker, (asked, notes, notify) = cls.__new__(cls), _split(options)
-        tracker._begin(lambda: RunFiles.adopt(Path(folder), asked, notes, purge_step), notify, everywhere=True)
+        adopt = lambda: RunFiles.adopt(folder, asked, notes, purge_step)  # noqa: E731
+        tracker._begin(adopt, notify, everywhere=True, suffix=suffix, may_vanish=True)
         return tracker
 
     def _go_on(self, notify: Sequence[str] = ()) -> Tracker:
         """Open the run again that was closed here: another stage of it, such as a test."""
         tracker = type(self).__new__(type(self))
-        tracker._begin(lambda: RunFiles.go_on(self.run), notify, everywhere=True, before=self._recording)
+        tracker._begin(
+            lambda: RunFiles.go_on(self.run), notify, everywhere=True, before=self._recording, may_vanish=True
+        )
         return tracker
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls write."""
+        return self._recording is not None and self._writer.enabled and self._recording.is_open
 
     @classmethod
     def resume(
@@ -201,22 +214,13 @@ class Tracker:
         return {} if self._recording is None else self._recording.state_dict()
 
     def settings(self, values: Any) -> None:
-        """The settings, if they are known only now; they count once. What is no plain value is kept as text.
+        """More settings, if they are known only now. What is no plain value is kept as text.
 
+        HParams shows those that are known when the first point is logged; comparisons know all.
         values: a mapping, nested or flat, a Namespace or a dataclass.
         """
-        if self._recording is not None and self._writer.enabled and not self._recording.has_settings:
-            settings = hide_settings(plain_settings(values, strict=False))
-            self._log_settings(settings)
-            self._recording.files.write_settings(settings)
-            self._recording.live.update(self._recording.live.step, seed=seed_of(settings))
-
-    def _log_settings(self, settings: Mapping[str, Any]) -> None:
-        assert self._recording is not None
-        self._recording.has_settings = True
-        deciding = hyperparameters(settings)
-        self._writer.hparams(deciding, group=short_name(deciding) or self.run.name)
-        self._writer.texts(0, {CONFIG_TEXT: config_text(settings)})
+        if self._recording is not None and self._writer.enabled:
+            self._recording.add_settings(hide_settings(plain_settings(values, strict=False)))
 
     def scalars(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
         """One point on each named curve. Values are numbers, or tensors that hold one, on any device.
@@ -229,6 +233,8 @@ class Tracker:
     def _points(self, step: int, values: list[tuple[str, Any]], wall_time: float | None = None) -> None:
         """The same, of tags and floats. wall_time: when it was, seconds since 1970; now, if None."""
         if self._recording is not None:
+            if self._recording.has_news:
+                self._recording.write_settings()
             self._writer.points(step, values, wall_time)
             self._recording.live.see(step, values)
 

@@ -8,52 +8,60 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
 
-from mnist_tb.errors import install_line
+from mnist_tb.errors import TrainingError, install_line
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.integrations import TensorBoardCallback
 except ImportError as error:
     raise ImportError(f"{__name__} needs Transformers: {install_line('transformers')}") from error
 
-from mnist_tb.integrations.stages import Stages
-from mnist_tb.integrations.tracker import Options, Tracker
+from mnist_tb.integrations.summary_writer import RunWriter
+from mnist_tb.integrations.tracker import Options
 
 _ALWAYS = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed")
 _PLACE = re.compile("dir|path|hub|token|log|report|tqdm|run_name|_rank")
 
 
-class TrackerCallback(TrainerCallback):
-    """One run of a `Trainer`: its arguments as settings, what it logs as curves, status, the Live tab.
+class TrackerCallback(TensorBoardCallback):
+    """Transformers' TensorBoardCallback, whose every training is a run, with what is evaluated before and after it.
 
-    An evaluation after the training goes on with the same run. An error in the training ends the program, or is told by
-    leaving a `with` block of this callback.
+    Its arguments and the parameters of a trial are the settings; what the Trainer logs are curves, of the same names.
+    An error in the training ends the program, or is told by leaving a `with` block of this callback. A training that is
+    not at its end when the next one begins has failed.
     """
+
+    tb_writer: RunWriter | None
 
     def __init__(self, logdir: str | Path = "runs", name: str = "transformers", **options: Unpack[Options]) -> None:
         """As for `Tracker`."""
-        self._stages, self._options = Stages(logdir, name, options), options
+        super().__init__()
+        self._place, self._options = (Path(logdir).absolute(), name), options  # wherever the program goes from here
         self._is_training = False
         self._trained: TrainerState | None = None  # what a trainer that has trained has from then on
 
     @property
     def folder(self) -> Path | None:
         """The folder of the last run."""
-        return None if self._stages.last is None else self._stages.last.run.path
+        return None if self.tb_writer is None else Path(self.tb_writer.log_dir)
 
     def __enter__(self) -> TrackerCallback:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._stages.end(error)
+        self._end(error)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
-        tracker = self._open(state, anew=self._trained is not None)
+        writer = self._open(state, anew=self._trained is not None)
         self._is_training, self._trained = True, state
-        tracker.settings({**_arguments(args), "model": _architecture(given.get("model"))})
+        super().on_train_begin(args, state, control, **given)
+        trial = {"trial_name": state.trial_name} if state.trial_name else {}
+        model = {"model": _architecture(given.get("model"))}
+        writer.settings({**_arguments(args), **(state.trial_params or {}), **trial, **model})
 
     def on_log(
         self,
@@ -64,24 +72,40 @@ class TrackerCallback(TrainerCallback):
         **given: Any,
     ) -> None:
         if state.is_world_process_zero:
-            numbers = {key: value for key, value in (logs or {}).items() if isinstance(value, (int, float))}
-            self._open(state).scalars(state.global_step, numbers)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        self._is_training = False
-        self._stages.end()
+            self._open(state).log(logs or {}, state.global_step)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         if not self._is_training:
-            self._stages.end()
+            self._end()
 
-    def _open(self, state: TrainerState, anew: bool = False) -> Tracker:
-        """Each training is a run of its own, with the evaluations around it."""
-        if anew or (self._trained is not None and self._trained is not state):
-            self._stages.anew()
-            self._trained = None
-        self._stages.options = {"steps": max(state.max_steps, 0), **self._options}
-        return self._stages.tracker
+    def on_predict(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any],
+        **given: Any,
+    ) -> None:
+        self.on_log(args, state, control, metrics)
+        self.on_evaluate(args, state, control)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        self._end()
+
+    def _open(self, state: TrainerState, anew: bool = False) -> RunWriter:
+        """The writer of this training, which is another one's in a copy."""
+        anew = anew or (self._trained is not None and self._trained is not state)
+        if self.tb_writer is not None and anew and self._is_training:
+            self._end(TrainingError("another training began before the end of this one"))
+        if self.tb_writer is None or anew or self.tb_writer.tracker is None:
+            self._trained, options = None, {"steps": max(state.max_steps, 0), **self._options}
+            self.tb_writer = RunWriter.in_logdir(*self._place, **options)
+        return self.tb_writer
+
+    def _end(self, error: BaseException | None = None) -> None:
+        self._is_training = False
+        if self.tb_writer is not None:
+            self.tb_writer.end(error)
 
 
 def _arguments(args: TrainingArguments) -> dict[str, Any]:

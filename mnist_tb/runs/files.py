@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError
-from mnist_tb.events.records import open_regular
+from mnist_tb.events.records import OWN, open_regular
 from mnist_tb.runs.locks import sync_folder
 
 _TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")
@@ -49,16 +49,20 @@ def is_temporary(name: str) -> bool:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at every instant, even at a power cut, the path has the whole old or the whole new content.
 
-    Raises OSError, which names the path; nothing is left beside it then.
+    Beside a user's event files nothing is forced to the disk, as these are not: it takes milliseconds, and a power cut
+    may leave an empty file. Raises OSError, which names the path; nothing is left beside it then.
     """
+    is_durable = path.parent.name != OWN
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
-    sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +16,9 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
 from mnist_tb.runs.files import is_temporary, read_ours, write_atomically
-from mnist_tb.runs.folder import Run, create_run, is_trackers, package_versions, reserved
+from mnist_tb.runs.folder import KEYS_OF_THE_TRAINING, Run, create_run, is_trackers, package_versions, reserved
 from mnist_tb.runs.notes import Notes, edit_notes
-from mnist_tb.runs.values import mapping
+from mnist_tb.runs.values import mapping, number, whole
 
 _ID = re.compile("[0-9a-f]{12}")
 Charts = Mapping[str, Mapping[str, Sequence[str]]]
@@ -97,13 +97,14 @@ class RunFiles:
             with contextlib.ExitStack() as held:
                 held.enter_context(reserved(home / "checkpoints", run.path))
                 known = read_ours(home / "metrics.json")
-                own = _own_id(known) or uuid.uuid4().hex[:12]
-                run.write_metrics({**known, **_first_metrics(own, mapping(known.get("config")), asked)}, home)
-                if not (home / "config.yaml").exists():
-                    write_atomically(home / "config.yaml", b"{}\n")
-                run.restart_metrics()
-                edit_notes(run, notes.tags, note=notes.note or None)
-                return cls(run, asked, own, {}, max((start or 0) - 1, 0), start=start, _held=held.pop_all())
+                own, settings = _own_id(known) or uuid.uuid4().hex[:12], mapping(known.get("config"))
+                step, seconds = _so_far(known) if start is None else (max(start - 1, 0), 0.0)
+                first = {**_first_metrics(own, settings, asked), "started": known.get("started") or time.time()}
+                kept = {key: value for key, value in known.items() if key not in KEYS_OF_THE_TRAINING}
+                run.write_metrics({**kept, **first}, home)
+                if notes != Notes():
+                    edit_notes(run, notes.tags, note=notes.note or None)
+                return cls(run, asked, own, settings, step, seconds, start, held.pop_all())
         except OSError as error:
             raise InputError(f"{folder}: no run can be created here: {error.strerror}") from None
 
@@ -114,9 +115,8 @@ class RunFiles:
             held.enter_context(run.in_use())
             known = run.read_metrics()
             run.restart_metrics()
-            own, step = _own_id(known) or uuid.uuid4().hex[:12], int(known.get("step") or 0)
-            seconds = float(known.get("train_seconds") or 0.0)
-            return cls(run, Asked.read(known), own, known.get("config") or {}, step, seconds, None, held.pop_all())
+            own, settings = _own_id(known) or uuid.uuid4().hex[:12], mapping(known.get("config"))
+            return cls(run, Asked.read(known), own, settings, *_so_far(known), None, held.pop_all())
 
     @classmethod
     def resume(cls, folder: Path, state: Mapping[str, Any], steps: int = 0) -> RunFiles:
@@ -135,7 +135,7 @@ class RunFiles:
             run.restart_metrics(id=own)
             step = int(state["step"])
             asked = Asked.read(known, **({"steps": steps} if steps else {}))
-            seconds, settings = float(state.get("seconds", 0.0)), known.get("config") or {}
+            seconds, settings = float(state.get("seconds", 0.0)), mapping(known.get("config"))
             return cls(run, asked, own, settings, step, seconds, step + 1, held.pop_all())
 
     def __enter__(self) -> RunFiles:
@@ -149,26 +149,36 @@ class RunFiles:
                 self.end(status="failed", error=str(error), ended=time.time())
         self._held.close()
 
-    def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """The settings, flat, if they are known only now. Raises OSError."""
-        write_atomically(self.run.config, strict_yaml.dump(settings).encode())
-        self.run.update_metrics(config=dict(settings))
+    def add_settings(self, settings: Mapping[str, Any]) -> None:
+        """More settings, flat, which are known only now. Raises TrainingError if they cannot be written."""
+        self.settings = {**self.settings, **settings}
+        with self._or_failed("its settings cannot be written"):
+            write_atomically(self.run.config, strict_yaml.dump(self.settings).encode())
+            self.run.update_metrics(config=self.settings)
 
     def end(self, **changes: Any) -> None:
         """Set the last keys of metrics.json, and only then let go of the run. Raises TrainingError."""
-        try:
+        with self._held, self._or_failed("how the run ended cannot be written"):
             self.run.update_metrics(**changes)
+
+    @contextlib.contextmanager
+    def _or_failed(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except (OSError, InputError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise TrainingError(f"{self.run.path}: how the run ended cannot be written: {reason}") from None
-        finally:
-            self._held.close()
+            raise TrainingError(f"{self.run.path}: {what}: {reason}") from None
 
 
 def _own_id(metrics: Mapping[str, Any]) -> str | None:
     """The id in a metrics.json that a Tracker has written; None for any other, whatever keys it has."""
     own = metrics.get("id")
     return own if metrics.get("kind") == "tracked" and isinstance(own, str) and _ID.fullmatch(own) else None
+
+
+def _so_far(metrics: Mapping[str, Any]) -> tuple[int, float]:
+    """Steps and seconds of the run, as a metrics.json says."""
+    return whole(metrics.get("step")) or 0, number(metrics.get("train_seconds")) or 0.0
 
 
 def _first_metrics(own: str, settings: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
@@ -186,8 +196,9 @@ def _first_metrics(own: str, settings: Mapping[str, Any], asked: Asked) -> dict[
 
 
 def _others(home: Path) -> list[str]:
-    """What is in a folder before it is ours, but for what a process has left that was killed there."""
-    return [p.name for p in home.iterdir() if p.name not in ("checkpoints", ".lock") and not is_temporary(p.name)]
+    """What is in a folder before it is ours, but for what is left of a process or a machine that failed there."""
+    there = (p for p in home.iterdir() if p.name not in ("checkpoints", ".lock") and not is_temporary(p.name))
+    return [path.name for path in there if not (path.is_file() and path.stat().st_size == 0)]
 
 
 def _checked_lengths(run: Run, own: str, state: Mapping[str, Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2, tensor_shape_pb2, versions_pb2
 from torch import nn
-from torch.fx import Interpreter, Node, Tracer
+from torch.fx import Graph, Interpreter, Node, Tracer
+
+Given = Sequence[Any] | Mapping[str, Any] | torch.Tensor
 
 
 class _LayerTracer(Tracer):
@@ -35,18 +37,20 @@ class _ShapeReader(Interpreter):
         return result
 
 
-def draw(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
-    """The layers of a model without data-dependent control flow, for an input of the given shape.
+def draw(model: nn.Module, given: Given) -> graph_pb2.GraphDef:
+    """The layers of a model without data-dependent control flow, each with the shape of its result.
 
+    given: the shape of its input, then zeros, real or whole; or what it is called with: a tensor, a tuple of arguments,
+    or arguments by their names. If it cannot be called so, there are no shapes.
     Parameters are nodes that feed their layer, so that their sizes can be read. What is drawn is a copy in evaluation
-    mode, without hooks: the model, its caches and the random state stay as they are. It has no shapes if neither real
-    nor whole zeros are an input. Raises ValueError if the model cannot be copied or traced.
+    mode, without hooks: the model, its caches and the random state stay as they are. Raises ValueError if the model
+    cannot be copied or traced.
     """
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices):
-            return _graph(copy.deepcopy(model, _memo(model)).eval(), input_shape)
+            return _graph(copy.deepcopy(model, _memo(model)).eval(), given)
     except Exception as error:
         raise ValueError(f"the graph of {type(model).__name__} cannot be drawn: {error}") from error
     finally:
@@ -66,12 +70,11 @@ def _memo(model: nn.Module) -> dict[int, Any]:
     return memo
 
 
-def _graph(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
+def _graph(model: nn.Module, given: Given) -> graph_pb2.GraphDef:
     traced = _LayerTracer().trace(model)
-    first = next(model.parameters(), torch.empty(0))
-    for dtype in (first.dtype, torch.int64):
+    for arguments in _inputs(given, traced, next(model.parameters(), torch.empty(0))):
         with suppress(Exception):
-            _ShapeReader(model, graph=traced).run(torch.zeros(*input_shape, dtype=dtype, device=first.device))
+            _ShapeReader(model, graph=traced).run(*arguments)
             break
     modules = dict(model.named_modules())
     nodes: list[node_def_pb2.NodeDef] = []
@@ -91,6 +94,18 @@ def _graph(model: nn.Module, input_shape: Sequence[int]) -> graph_pb2.GraphDef:
     for proto in nodes:  # an edge begins at the operation inside the box of a layer
         proto.input[:] = [outputs.get(source, source) for source in proto.input]
     return graph_pb2.GraphDef(node=nodes, versions=versions_pb2.VersionDef(producer=22))
+
+
+def _inputs(given: Given, traced: Graph, like: torch.Tensor) -> list[tuple[Any, ...]]:
+    """What to compute the shapes with, one after the other until one fits: on the device of this tensor."""
+    if isinstance(given, torch.Tensor):
+        given = (given,)
+    if isinstance(given, Mapping):
+        given = tuple(given[n.target] for n in traced.nodes if n.op == "placeholder" and n.target in given)
+    if all(isinstance(size, int) for size in given):
+        return [(torch.zeros(*given, dtype=dtype, device=like.device),) for dtype in (like.dtype, torch.int64)]
+    copied = (part.detach().to(like.device, copy=True) if isinstance(part, torch.Tensor) else part for part in given)
+    return [tuple(copied)]
 
 
 def _name(node: Node) -> str:

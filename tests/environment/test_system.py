@@ -123,7 +123,7 @@ def test_a_slow_sensor_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> No
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sensors are asked as often as they are to be, and at once: git is not waited for."""
 
-    monkeypatch.setattr(log, "gather", lambda *_: ({}, b""))
+    monkeypatch.setattr(log, "gather_recent", lambda *_: ({}, b""))
     monkeypatch.setattr(EventWriter, "FLUSH_SECONDS", 0.01)
     monkeypatch.setattr(system, "_MOST_COST", 1.0)
 

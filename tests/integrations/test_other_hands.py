@@ -7,7 +7,6 @@ import logging
 import shutil
 import sys
 import threading
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import sys
 import threading
@@ -22,7 +23,8 @@ from helpers.processes import in_forks
 from mnist_tb import SummaryWriter
 from mnist_tb.cli.main import main
 from mnist_tb.events.tags import ENVIRONMENT_TEXT
-from mnist_tb.runs.folder import Run
+from mnist_tb.integrations.summary_writer import RunWriter
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.runs.query import list_runs
 
 torch.manual_seed(0)
@@ -58,6 +60,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "scalar, double": lambda w: w.add_scalar("a", 1 / 3, 1, new_style=True, double_precision=True),
     "tensor": lambda w: w.add_tensor("t", torch.arange(6.0).view(2, 3), 2),
     "histogram": lambda w: w.add_histogram("h", SIGNED, 1),
+    "histogram, bfloat16": lambda w: w.add_histogram("h", SIGNED.bfloat16(), 1),
     "histogram, auto": lambda w: w.add_histogram("h", SIGNED.numpy(), 1, bins="auto"),
     "histogram, few bins": lambda w: w.add_histogram("h", np.array([1, 2, 2, 3]), 1, bins="fd", max_bins=2),
     "histogram, own bins": lambda w: w.add_histogram("h", torch.arange(10), 1, bins=[0.0, 2, 5, 9]),
@@ -335,3 +338,36 @@ def test_of_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for k in range(4)
         for i in range(200)
     )
+
+
+def test_what_a_trainer_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Numbers of any kind, nested ones together on a chart, texts; of what is none of these one warning."""
+    writer = RunWriter.in_logdir(tmp_path, "x", code=False, system_seconds=0)
+    for step in (1, 2):
+        writer.log({"a": torch.ones(1), "deep": {"b": np.float32(0.5), "c": 1, "text": "x"}, "none": None}, step)
+    writer.log({"a": 3}, 3, walltime=5.0)
+    writer.end(ValueError("the cat"))
+    (run,) = list_run_folders(tmp_path)
+    assert (run.read_metrics()["status"], run.read_metrics()["error"]) == ("failed", "the cat")
+    assert scalars(run) == {"a": [(1, 1), (2, 1), (3, 3)], "deep/b": [(1, 0.5), (2, 0.5)], "deep/c": [(1, 1), (2, 1)]}
+    assert {"deep/text/text_summary", "custom_scalars__config__"} <= {*read_events(run).Tags()["tensors"]}
+    assert read_events(run).Scalars("a")[-1].wall_time == 5.0
+    assert caplog.text.count("none is not written") == 1
+
+
+def test_the_writer_of_a_trainer_is_its_tracker_too(tmp_path: Path) -> None:
+    """In version 1.0 it was nothing else. An idle one does nothing, by whatever of its names."""
+    writer = RunWriter.in_logdir(tmp_path, "x", code=False, system_seconds=0)
+    idle = RunWriter.idle(str(tmp_path / "no"))
+    for one in (writer, idle, pickle.loads(pickle.dumps(writer))):
+        one.settings({"lr": 0.1})
+        one.scalars(1, {"a": 1.0})
+        one.add_scalar("a", 2.0, 2)
+        one.log({"a": 3.0}, 3)
+        assert not hasattr(one, "scalar")
+        one.close()
+    (run,) = list_run_folders(tmp_path)
+    assert (run.name, run.read_metrics()["config"], scalars(run)) == (
+        "0001-x", {"lr": 0.1}, {"a": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+    )  # fmt: skip
+    assert not (tmp_path / "no").exists()

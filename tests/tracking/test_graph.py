@@ -182,3 +182,29 @@ def test_hooks_that_cannot_be_copied_are_no_obstacle_and_attributes_are_named() 
     model.lock = lock  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"the graph of Sequential cannot be drawn: .*lock"):
         graph.draw(model, (1, 8))
+
+
+class Two(nn.Module):
+    """Takes two inputs, the second of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.words = nn.Linear(8, 4), nn.Embedding(10, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return self.line(x) + self.words(y)
+
+
+X, Y = torch.ones(1, 8), torch.tensor([9])
+
+
+@pytest.mark.parametrize("given", [(X, Y), {"y": Y, "x": X}], ids=["places", "names"])
+def test_several_inputs_are_drawn_with_what_is_given(given: Any) -> None:
+    drawn = shapes(graph.draw(Two(), given))
+    assert (drawn["line/Linear"], drawn["words/Embedding"]) == ([1, 4], [1, 4])
+
+
+def test_an_input_stays_as_it_is() -> None:
+    x = torch.ones(1, 8)
+    assert shapes(graph.draw(nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True)), -x))["0/ReLU"]
+    assert torch.equal(x, torch.ones(1, 8))
