@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from mnist_tb.board.series import Where, statuses
 from mnist_tb.config.hyperparameters import hyperparameters, to_hparam
 from mnist_tb.config.load import with_defaults
-from mnist_tb.events.curves import by_step, find_curves, thin
+from mnist_tb.events.curves import by_step, find_curves, find_measured, thin
 from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
 
 
@@ -80,8 +80,8 @@ def _points(source: provider.DataProvider, where: Where, runs: Sequence[str], re
     data = source.read_scalars(**where, plugin_name="scalars", downsample=read, run_tag_filter=these) if wanted else {}
     return {
         run: {
-            key: by_step((point.step, point.value) for point in data.get(run, {}).get(tag, ()))
-            for key, tag in shown[run].items()
+            key: by_step((point.step, point.value / unit) for point in data[run][tag])
+            for key, (tag, unit) in find_measured(data.get(run, {})).items()
         }
         for run in runs
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from mnist_tb.board.series import content, newest, notes_of, statuses
 from mnist_tb.board.snapshot import Snapshot, order, state_of
 from mnist_tb.environment.console import read_console
 from mnist_tb.events import status, tags
-from mnist_tb.events.curves import find_curves, thin
+from mnist_tb.events.curves import find_curves, find_measured, thin
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -117,10 +117,9 @@ class LivePlugin(base_plugin.TBPlugin):
                 "written": written,
                 "step": max((s.max_step for s in series.values()), default=0),
             }
-            for (kind, split), tag in _shown_curves(series).items():
-                value = values[tag].value if tag in values else None
-                is_nan = value is not None and value != value
-                entry[kind if split == "train" else f"val_{kind}"] = None if is_nan else value
+            for (kind, split), (tag, unit) in _shown_curves({tag: [last] for tag, last in values.items()}).items():
+                value = values[tag].value / unit
+                entry[kind if split == "train" else f"val_{kind}"] = None if value != value else value
 
     def _curves(self, request: Request) -> Response:
         """The curves of a run: kind → split → [step, value, wall time]."""
@@ -128,16 +127,15 @@ class LivePlugin(base_plugin.TBPlugin):
         where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
         only = provider.RunTagFilter(runs=[run])
         series = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=only).get(run, {})
-        shown = _shown_curves(series)
         points: dict[str, Any] = {}
-        if shown:
-            these = provider.RunTagFilter(runs=[run], tags=list(shown.values()))
+        if wanted := list(find_curves(series).values()):
+            these = provider.RunTagFilter(runs=[run], tags=wanted)
             read = self._provider.read_scalars(**where, plugin_name="scalars", downsample=_READ, run_tag_filter=these)
             points = read.get(run, {})
         curves: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
-        for (kind, split), tag in shown.items():
-            kept = thin(points.get(tag, ()), _SENT)
-            curves[kind][split] = [[one.step, one.value, round(one.wall_time, 3)] for one in kept]
+        for (kind, split), (tag, unit) in _shown_curves(points).items():
+            kept = thin(points[tag], _SENT)
+            curves[kind][split] = [[one.step, one.value / unit, round(one.wall_time, 3)] for one in kept]
         return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
 
     def _means(self, request: Request) -> Response:
@@ -202,9 +200,9 @@ class LivePlugin(base_plugin.TBPlugin):
         return http_util.Respond(request, {"epochs": epochs}, "application/json")
 
 
-def _shown_curves(series: Iterable[str]) -> dict[tuple[str, str], str]:
-    """(kind, split) → tag, of the curves that the tab shows."""
-    return {key: tag for key, tag in find_curves(series).items() if key[1] in _SPLITS}
+def _shown_curves(points: Mapping[str, Iterable[Any]]) -> dict[tuple[str, str], tuple[str, float]]:
+    """(kind, split) → tag and unit, of the curves that the tab shows."""
+    return {key: found for key, found in find_measured(points).items() if key[1] in _SPLITS}
 
 
 def _experiment(request: Request) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from tensorboard.data import provider
 
 from mnist_tb.events import status, tags
+from mnist_tb.events.curves import in_fractions
 from mnist_tb.events.status import Status
 
 Where = Mapping[str, Any]
@@ -29,7 +30,7 @@ def statuses(
     """Run → its newest status, and when it was written, seconds since 1970; without those that have none."""
     found = newest(source, where, runs, tags.LIVE_STATUS).items()
     known = {run: (status.status_from_json(content(datum)), datum.wall_time) for run, datum in found}
-    return {run: (said, wall_time) for run, (said, wall_time) in known.items() if said is not None}
+    return {run: (in_fractions(said), wall_time) for run, (said, wall_time) in known.items() if said is not None}
 
 
 def notes_of(source: provider.DataProvider, where: Where) -> dict[str, dict[str, Any]]:

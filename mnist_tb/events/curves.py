@@ -6,10 +6,12 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from mnist_tb.errors import InputError
 from mnist_tb.events import tags as own
+from mnist_tb.events.status import Status
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -51,6 +53,8 @@ _PHRASES = {
 }
 _OURS = {key: tag for key, (tag, _) in _TABLE.items()}
 _KINDS = ("loss", "accuracy")
+_ROUNDING = 1.001
+"""So much an accuracy of 1 may exceed it, added up in few bits."""
 NOTHING_TOLD: Told = {}
 
 
@@ -61,6 +65,33 @@ def find_curves(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[Key, str
     the shortest tag that speaks of the kind and of the split; what speaks of no split is of the training.
     """
     return {(kind, split): tag for (kind, split), tag in _find(tags, told).items() if kind in _KINDS}
+
+
+def find_measured(curves: Mapping[str, Iterable[Any]], told: Told = NOTHING_TOLD) -> dict[Key, tuple[str, float]]:
+    """As `find_curves`, by the points too, each with a `value`: the tag, and the unit of its values.
+
+    That is 1 but for accuracies in percent, as those are that exceed 1: 100. What exceeds 100 is no accuracy.
+    """
+    found = {}
+    for key, tag in find_curves(curves, told).items():
+        largest = max((point.value for point in curves[tag] if math.isfinite(point.value)), default=0.0)
+        if unit := _unit(largest) if key[0] == "accuracy" else 1.0:
+            found[key] = tag, unit
+    return found
+
+
+def _unit(accuracy: float) -> float | None:
+    return next((unit for unit in (1.0, 100.0) if accuracy <= unit * _ROUNDING), None)
+
+
+def in_fractions(said: Status) -> Status:
+    """A status with accuracies from 0 to 1, by the same rule: a Tracker's says what it was given."""
+    changed: dict[str, Any] = {}
+    for (kind, _), (_, field) in _TABLE.items():
+        if kind == "accuracy" and (value := getattr(said, field)) is not None:
+            unit = _unit(value)
+            changed[field] = value / unit if unit else None
+    return replace(said, **changed)
 
 
 def fields(tags: Iterable[str], told: Told = NOTHING_TOLD) -> dict[str, str]:
@@ -110,13 +141,6 @@ def read_told(texts: Iterable[str]) -> dict[Key, str]:
 def own_tag(key: Key) -> str:
     """The tag by which a curve is known here: (`accuracy`, `val`) → `accuracy/val`."""
     return _OURS[key]
-
-
-def find_tag(tag: str, tags: Iterable[str], told: Told = NOTHING_TOLD) -> str | None:
-    """The one of `tags` that is known here as `tag`, such as `accuracy/val`; else `tag` itself, if it is among them."""
-    known = list(tags)
-    meant = next((found for key, found in find_curves(known, told).items() if _OURS[key] == tag), tag)
-    return meant if meant in known else None
 
 
 def by_step(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:

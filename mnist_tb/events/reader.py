@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,22 @@ from mnist_tb.events.tags import LIVE_STATUS
 _SESSION_START = "_hparams_/session_start_info"
 _SESSION_END = "_hparams_/session_end_info"
 _ENDS = {1: "completed", 2: "failed"}
+_START = event_pb2.SessionLog.START
 _NUMBERS = {types_pb2.DT_FLOAT: ("<f", "float_val"), types_pb2.DT_DOUBLE: ("<d", "double_val")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
-    """A scalar. wall_time: seconds since 1970. value: as written, mostly a 32-bit number; may be NaN or infinite."""
+    """A scalar. wall_time: seconds since 1970. value: as written, mostly a 32-bit number; may be NaN or infinite.
+
+    place: the number of its event among all that were read.
+    """
 
     tag: str
     step: int
     wall_time: float
     value: float
+    place: int = 0
 
 
 @dataclass
@@ -57,19 +63,25 @@ class Contents:
 class Reader:
     """The contents of a run's event files, read on as the files grow.
 
-    contents: what has been read so far. limit: how many points of a curve are kept, evenly spaced, the newest always
-    among them; a curve has twice as many at most. None: all. Curves that hold a result are kept whole.
+    contents: what has been read so far. What a restart of the training takes back is left out, as by TensorBoard's
+    EventAccumulator: at a SessionLog.START all from its step on; in files older than version 2, at a step that is lower
+    than one before, its own tags from there on.
+    limit: how many points of a curve are kept, evenly spaced, the newest always among them; a curve has twice as many
+    at most. None: all. Curves that hold a result are kept whole. begin: file name → the byte from which on it is read.
     """
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, folder: Path, limit: int | None = None, begin: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._limit = limit
-        self._begin()
+        self._begin(begin or {})
 
-    def _begin(self) -> None:
+    def _begin(self, begin: Mapping[str, int]) -> None:
         self.contents = Contents()
+        self._is_marked = any(begin.values())  # whether the events tell of restarts, as the first one of a file says
+        self._newest = -1  # the last step, where they do not
+        self._place = 0
         self._sizes: dict[str, int] = {}
-        self._read: dict[str, Damage] = {}
+        self._read = {name: Damage(end=byte) for name, byte in begin.items()}
         self._counts: dict[str, int] = {}
         self._strides: dict[str, int] = {}
 
@@ -79,7 +91,7 @@ class Reader:
         if sizes == self._sizes:
             return False
         if any(sizes.get(name, 0) < before.end for name, before in self._read.items()):
-            self._begin()
+            self._begin({})
         grown = [name for name, size in sizes.items() if size != self._sizes.get(name)]
         for name in grown:
             for event in _events(self._folder / name, self._read.setdefault(name, Damage()), self.contents.damage):
@@ -92,14 +104,38 @@ class Reader:
         if event.wall_time > 0:
             found.first = min(event.wall_time, found.first or event.wall_time)
             found.last = max(event.wall_time, found.last or event.wall_time)
+        self._take_back(event)
+        self._place += 1
         for value in event.summary.value:
             number = _scalar(value)
             if number is None:
                 _take_other(found, event, value)
-            elif self._limit is None or _is_result(value.tag):
-                found.curves.setdefault(value.tag, []).append(Point(value.tag, event.step, event.wall_time, number))
+                continue
+            point = Point(value.tag, event.step, event.wall_time, number, self._place)
+            if self._limit is None or _is_result(value.tag):
+                found.curves.setdefault(value.tag, []).append(point)
             else:
-                self._thin(Point(value.tag, event.step, event.wall_time, number), self._limit)
+                self._thin(point, self._limit)
+
+    def _take_back(self, event: Any) -> None:
+        """Leave out what a restart makes void, if this event tells of one."""
+        if event.HasField("file_version"):
+            self._is_marked = event.file_version == "brain.Event:2"
+        tags: Iterable[str] = ()
+        if self._is_marked:
+            if event.session_log.status == _START:
+                tags = [*self.contents.curves, *self.contents.pictures]
+        elif event.step < self._newest and event.HasField("summary"):
+            tags = [value.tag for value in event.summary.value]
+        else:
+            self._newest = event.step
+        for tag in tags:
+            curve = [point for point in self.contents.curves.pop(tag, ()) if point.step < event.step]
+            if curve:
+                self.contents.curves[tag] = curve
+            self._counts[tag] = max(len(curve) - 1, 0) * self._strides.get(tag, 1) + bool(curve)
+            if self.contents.pictures.get(tag, (event.step - 1,))[0] >= event.step:
+                del self.contents.pictures[tag]
 
     def _thin(self, point: Point, limit: int) -> None:
         """Add a point to its curve; the last one stays until another comes, however it is spaced."""
@@ -129,20 +165,18 @@ def read(folder: Path) -> Contents:
 
 
 def points(folder: Path, damage: dict[str, Damage | str], positions: dict[str, int] | None = None) -> Iterator[Point]:
-    """Every scalar of a run's event files, one at a time, without keeping them. damage: as in `Contents`.
+    """Every scalar of a run's event files, in the order of the files. damage: as in `Contents`.
 
     positions: file name → the byte from which on it is read; at the end, where the next call may go on. Of a file that
     is shorter now, because the run was resumed, nothing is read again.
     """
     positions = {} if positions is None else positions
-    for name, size in _sizes(folder, damage).items():
-        read = Damage(end=min(positions.get(name, 0), size))
-        for event in _events(folder / name, read, damage):
-            for value in event.summary.value:
-                number = _scalar(value)
-                if number is not None:
-                    yield Point(value.tag, event.step, event.wall_time, number)
-        positions[name] = read.end
+    sizes = _sizes(folder, damage)
+    reader = Reader(folder, begin={name: min(positions.get(name, 0), size) for name, size in sizes.items()})
+    reader.update()
+    damage.update(reader.contents.damage)
+    positions.update({name: read.end for name, read in reader._read.items()})
+    return merge(*reader.contents.curves.values(), key=lambda point: point.place)
 
 
 def _sizes(folder: Path, damage: dict[str, Damage | str]) -> dict[str, int]:

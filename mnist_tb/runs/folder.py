@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import json
 import os
 import platform
@@ -19,15 +21,20 @@ from typing import Any
 
 from mnist_tb.config.hyperparameters import finite_or_none
 from mnist_tb.errors import InputError, InUseError, TrainingError
-from mnist_tb.events.records import own_folder
+from mnist_tb.events.records import open_regular, own_folder, sizes
 from mnist_tb.runs.files import is_temporary, read_json, write_atomically
 from mnist_tb.runs.locks import is_locked, locked, sync_folder
 
-_FOLDER = re.compile(r"^(\d{4,})-(.+)$")
+_NUMBERED = re.compile(r"(\d{4,})-.+")
+_OUR_VERSION = re.compile(rb'"versions":\s*\{[^}]*"mnist-tb":')
+_BEGINNING = 2**16
+"""Bytes of a metrics.json, in which our version is, unless the settings are very long."""
+_OUR_BEGINNINGS = b'{"status":', b'{"config":'
+_OUR_EVENTS = re.compile(r"tfevents.*\.(mnist_tb|[0-9a-f]{12})$")
 _UNFINISHED = ".unfinished-run"
 _ATTEMPTS, _ATTEMPT_SECONDS = 20, 0.02
 _MOST_NAMED = 5
-_KEYS_OF_THE_TRAINING = (
+KEYS_OF_THE_TRAINING = (
     "error",
     "ended",
     "test",
@@ -117,7 +124,7 @@ class Run:
     def restart_metrics(self, **changes: Any) -> None:
         """Mark the run as running, and remove the keys that its training has written; set some others."""
         with locked(self.home):
-            known = {key: value for key, value in self.read_metrics().items() if key not in _KEYS_OF_THE_TRAINING}
+            known = {key: value for key, value in self.read_metrics().items() if key not in KEYS_OF_THE_TRAINING}
             self.write_metrics({**known, **changes, "status": "running"})
 
     @contextlib.contextmanager
@@ -187,8 +194,9 @@ def create_run(
             unfinished.last_checkpoint.parent.mkdir(parents=True)
             write_atomically(unfinished.config, config.encode())
             unfinished.write_metrics(metrics)
-            taken = [used for entry in os.listdir(logdir) if (used := run_number(entry)) is not None]
-            run = Run(logdir / f"{max(taken, default=0) + 1 if number is None else number:04d}-{name}")
+            run = Run(logdir / (_free_name(logdir, name) if number is None else f"{number:04d}-{name}"))
+            if number is not None and os.path.lexists(run.path):
+                raise FileExistsError(errno.EEXIST, f"{run.name} is there already")
             if held is not None and sys.platform != "win32":
                 held.enter_context(unfinished.in_use())
             unfinished.path.rename(run.path)
@@ -215,24 +223,23 @@ def find_run(logdir: Path, which: str, trained: bool = False) -> Run:
         if name and ".." not in Path(which).parts and not Path(which).is_absolute() and (logdir / folder).is_dir():
             return find_run(logdir / folder, name, trained)
         raise InputError(f"{which}: no such run folder")
-    found = list_run_folders(logdir)
-    if which == "last" and found:
-        return (_last_trained(found) if trained else None) or found[-1]
-    for run in found:
-        if which == run.name or which.lstrip("0") == str(run_number(run.name)):
-            return run
-    if _is_name(which) and (logdir / which / "metrics.json").is_file():  # named by a SummaryWriter of ours
+    if which == "last" and (last := _last(logdir, trained)):
+        return last
+    for run in list_run_folders(logdir, which):
+        return run
+    if which and is_ours(logdir / which):  # named by a SummaryWriter of ours
         return Run(logdir / which)
+    raise InputError(f"{logdir}: no run called {which!r}; {_what_there_is(logdir, which)}")
+
+
+def _what_there_is(logdir: Path, which: str) -> str:
+    """The newest runs, and the folder of a sweep that may be meant."""
+    found = list_run_folders(logdir)
     newest = "there are" if len(found) <= _MOST_NAMED else f"the last {_MOST_NAMED} of {len(found)} are"
     there = f"{newest} {', '.join(run.name for run in found[-_MOST_NAMED:])}" if found else "it has no runs yet"
-    sweeps = sorted(path.parent.name for path in logdir.glob("*/0001-*"))
-    there += f"; those of a sweep are named as {sweeps[0]}/{which}" if sweeps and which.isdecimal() else ""
-    raise InputError(f"{logdir}: no run called {which!r}; {there}")
-
-
-def _is_name(which: str) -> bool:
-    """Whether a file can have this name, as far as Linux asks."""
-    return 0 < len(which.encode(errors="replace")) < 256 and "\0" not in which
+    below = (path.parent for path in sorted(logdir.glob("*/*/metrics.json")) if which.isdecimal())
+    sweep = next((folder.parent.name for folder in below if run_number(folder) is not None), None)
+    return there if sweep is None else f"{there}; those of a sweep are named as {sweep}/{which}"
 
 
 def is_trackers(metrics: Mapping[str, Any]) -> bool:
@@ -240,33 +247,92 @@ def is_trackers(metrics: Mapping[str, Any]) -> bool:
     return "kind" in metrics
 
 
-def _last_trained(runs: list[Run]) -> Run | None:
-    """The last run that is not known to be a Tracker's."""
-    for run in reversed(runs):
+def _last(logdir: Path, trained: bool) -> Run | None:
+    """The last run; if `trained`, the last that is not known to be a Tracker's, if there is one."""
+    runs = (Run(path) for _, path in reversed(_numbered(logdir)) if run_number(path) is not None)
+    last = next(runs, None)
+    for run in itertools.chain([last], runs) if trained and last else ():
         try:
             if not is_trackers(run.read_metrics()):
                 return run
         except InputError:  # broken: whoever asks for it is told so
             return run
-    return None
+    return last
 
 
-def list_run_folders(logdir: Path) -> list[Run]:
-    """All run folders in a log folder, by their numbers; none where there is no such folder."""
-    if not logdir.is_dir():
-        return []
-    numbered = [
-        (number, path) for path in logdir.iterdir() if (number := run_number(path.name)) is not None and path.is_dir()
-    ]
-    return [Run(path) for _, path in sorted(numbered)]
+def list_run_folders(logdir: Path, which: str | None = None) -> list[Run]:
+    """The runs that this program has made in a log folder, by their numbers; none where there is no such folder.
+
+    which: those alone of this name or number, such as `7`.
+    """
+    which_number = (which or "").lstrip("0")
+    wanted = (path for n, path in _numbered(logdir) if which in (None, path.name) or which_number == str(n))
+    return [Run(path) for path in wanted if run_number(path) is not None]
 
 
-def run_number(name: str) -> int | None:
-    """The number in the name of a run's folder, 7 in `0007-name`; None for another folder's."""
-    match = _FOLDER.match(name)
-    return int(match[1]) if match else None
+def _numbered(logdir: Path) -> list[tuple[int, Path]]:
+    """Whatever is named as our runs are, by its number."""
+    paths = logdir.iterdir() if logdir.is_dir() else ()
+    return sorted((int(match[1]), path) for path in paths if (match := _NUMBERED.fullmatch(path.name)))
 
 
+def _free_name(logdir: Path, name: str) -> str:
+    """The highest number of our runs so far plus one, and the name; or the next one that nothing has."""
+    last = _last(logdir, trained=False)
+    first = 1 if last is None else (run_number(last.path) or 0) + 1
+    names = (f"{number:04d}-{name}" for number in itertools.count(first))
+    return next(name for name in names if not os.path.lexists(logdir / name))
+
+
+def run_number(folder: Path) -> int | None:
+    """The number of a run, 7 of `0007-name`; None of a folder that this program has not made, whatever its name."""
+    match = _NUMBERED.fullmatch(folder.name)
+    return int(match[1]) if match and is_ours(folder, adopted=False) else None
+
+
+def folders(logdir: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Every folder below one, and itself, `.`: its path from there, and the names of the folders and files in it.
+
+    As in TensorBoard, links are followed; but not back to where they are, and not into hidden folders.
+    """
+    top = str(logdir)
+    above: dict[str, tuple[str, ...]] = {top: (os.path.realpath(top),)}
+    for folder, below, files in os.walk(top, followlinks=True):
+        yield folder[len(os.path.join(top, "")) :] or ".", below[:], files
+        so_far = above.pop(folder)
+        for name in below[:]:
+            path = os.path.join(folder, name)
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(so_far[-1], name)
+            above[path] = (*so_far, real)
+            if real in so_far or name.startswith("."):
+                below.remove(name)
+        below.sort()
+
+
+def is_ours(folder: Path, adopted: bool = True) -> bool:
+    """Whether a folder holds a metrics.json that this program has written.
+
+    It has our version in it. One that is damaged lies beside other files of ours. adopted: also in a user's folder.
+    """
+    home = own_folder(folder)
+    if home != folder and not adopted:
+        return False
+    try:
+        with open_regular(home / "metrics.json") as file:
+            text = file.read(_BEGINNING)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one of what can be no name
+        return False
+    except OSError:  # not a file
+        text = b""
+    if (has_version := _OUR_VERSION.search(text) is not None) or not os.path.isdir(home / "checkpoints"):
+        return has_version
+    begin = b"".join(text[:64].split())
+    begins_as_ours = any(begin.startswith(own) or own.startswith(begin) for own in _OUR_BEGINNINGS)
+    has_settings = home != folder or (home / "config.yaml").is_file()
+    return (begins_as_ours and has_settings) or any(map(_OUR_EVENTS.search, sizes(home)))
+
+
+@functools.cache
 def package_versions(*packages: str) -> dict[str, str]:
     """The versions of Python and of some packages, as metrics.json has them."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

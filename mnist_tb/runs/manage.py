@@ -14,7 +14,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.files import write_atomically
-from mnist_tb.runs.folder import Run, find_run, run_number
+from mnist_tb.runs.folder import Run, find_run, is_ours, run_number
 from mnist_tb.runs.locks import locked
 from mnist_tb.runs.notes import Notes, edit_notes, read_notes, write_notes
 
@@ -24,8 +24,7 @@ _REMOVED = ".removed-"
 def run_in_logdir(logdir: Path, which: str) -> Run:
     """A run whose folder is in the log folder itself. Raises InputError for anything else."""
     run = find_run(logdir, which)
-    is_run = run_number(run.name) is not None or run.metrics.is_file()
-    if run.path.parent.resolve() != logdir.resolve() or not is_run:
+    if run.path.parent.resolve() != logdir.resolve() or not is_ours(run.path):
         raise InputError(f"{which}: is not a run in {logdir}; only those are renamed or removed")
     return run
 
@@ -51,7 +50,7 @@ def annotate(run: Run, add: Sequence[str] = (), remove: Sequence[str] = (), note
 def rename(logdir: Path, run: Run, name: str) -> Run:
     """Give a run another name after its number; TensorBoard follows. Raises InputError, and OSError."""
     check_run_name(name)
-    if run_number(run.name) is None:
+    if run_number(run.path) is None:
         raise InputError(f"{run.path}: has no number, and keeps the name that its program gave it")
     target = Run(logdir / f"{run.name.partition('-')[0]}-{name}")
     if target.path == run.path:

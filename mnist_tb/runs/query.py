@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -15,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_tb.config import strict_yaml
+from mnist_tb.config import foreign_yaml
 from mnist_tb.config.hyperparameters import seed_of
 from mnist_tb.config.load import with_defaults
+from mnist_tb.config.plain import plain_settings
 from mnist_tb.errors import InputError
 from mnist_tb.events import records
-from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_curves, last_result
+from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_measured, last_result
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.events.tags import THROUGHPUT
 from mnist_tb.runs.files import read_ours, write_atomically
-from mnist_tb.runs.folder import Run, find_run, is_trackers, list_run_folders
+from mnist_tb.runs.folder import Run, find_run, folders, is_ours, is_trackers, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
 from mnist_tb.runs.values import mapping, number, plain, time, whole
 
@@ -116,8 +116,17 @@ def find_runs(logdir: Path) -> list[tuple[str, Run]]:
     """Every run in a log folder, with its name. Raises InputError where there is no such log folder."""
     if not logdir.is_dir():
         raise InputError(f"{logdir}: no such log folder")
-    numbered = [(run.name, run) for run in list_run_folders(logdir)]
-    return numbered + [(name, Run(logdir / name)) for name in _foreign_folders(logdir, {name for name, _ in numbered})]
+    numbered = {run.name: run for run in list_run_folders(logdir)}
+    others = {
+        path: Run(logdir / path)
+        for path, below, files in folders(logdir)
+        if path not in numbered
+        and (
+            any("tfevents" in name for name in files)
+            or (("metrics.json" in files or records.OWN in below) and is_ours(logdir / path))
+        )
+    }
+    return list((numbered | others).items())
 
 
 def select_runs(logdir: Path, which: Iterable[str], told: Told = NOTHING_TOLD) -> RunList:
@@ -137,7 +146,8 @@ def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
     seen = set()
     for name in which:
         inside = logdir / name
-        is_foreign = not Path(name).is_absolute() and ".." not in Path(name).parts and _is_foreign(inside)
+        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        is_foreign = is_inside and any(inside.glob("*tfevents*")) and not is_ours(inside)
         run = Run(inside) if is_foreign else find_run(logdir, name)
         if (path := run.path.resolve()) not in seen:  # the same run twice is one run
             seen.add(path)
@@ -148,7 +158,9 @@ def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
 def add_summary(found: RunList, run: Run, name: str, told: Told = NOTHING_TOLD, read: Read | None = None) -> None:
     """Add what is known of one run, or a problem. read: gives what its event files contain, if it has to be known."""
     try:
-        metrics = run.read_metrics() if run.metrics.exists() else None
+        metrics: dict[str, Any] | None = read_ours(run.metrics)
+        if "mnist-tb" not in mapping(mapping(metrics).get("versions")):  # else that is proof enough
+            metrics = run.read_metrics() if is_ours(run.path) else None
         if metrics is not None and not isinstance(metrics.get("config"), dict):
             raise InputError(f"{run.metrics}: has no settings")
         if metrics is not None and not is_trackers(metrics):
@@ -159,21 +171,6 @@ def add_summary(found: RunList, run: Run, name: str, told: Told = NOTHING_TOLD, 
         found.problems.append(Problem(str(error)))
     except Exception as error:  # whatever a file says, it costs its own run only
         found.problems.append(Problem(f"{run.path}: cannot be read: {type(error).__name__}: {error}"))
-
-
-def _foreign_folders(logdir: Path, native: set[str]) -> list[str]:
-    """The other folders with event files, by their path in the log folder, which is their name in TensorBoard."""
-    names = []
-    for folder, below, files in os.walk(logdir):
-        at_top = Path(folder) == logdir
-        below[:] = sorted(name for name in below if not name.startswith(".") and not (at_top and name in native))
-        if any("tfevents" in name for name in files):
-            names.append(os.path.relpath(folder, logdir))
-    return names
-
-
-def _is_foreign(folder: Path) -> bool:
-    return not (folder / "metrics.json").exists() and any(folder.glob("*tfevents*"))
 
 
 def _facts(run: Run, metrics: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
@@ -249,6 +246,8 @@ def _run_by_curves(
         if not told and not contents.damage and facts["status"] != RUNNING:
             with suppress(OSError):  # it is another's folder, and is read again next time
                 write_atomically(run.home / _KEPT, json.dumps({"sizes": sizes, "said": said}).encode())
+    steps = [step for step in (said.get("step"), facts["step"]) if step is not None]
+    facts["step"] = max(steps, default=None)
     known = {**said, **{key: value for key, value in facts.items() if value is not None}}
     return RunSummary(name=name, path=run.path, settings=settings, epochs=whole(settings.get("epochs")), **known)
 
@@ -258,7 +257,7 @@ def _said_by_curves(contents: Contents, told: Told) -> dict[str, Any]:
     speeds = [point.value for point in contents.curves.get(THROUGHPUT, ()) if math.isfinite(point.value)]
     return {
         "step": max((curve[-1].step for curve in contents.curves.values()), default=None),
-        **_results(contents, find_curves(contents.curves, told)),
+        **_results(contents, told),
         "images_per_second": speeds[-1] if speeds else None,
         "seconds": None if contents.first is None or contents.last is None else number(contents.last - contents.first),
         "started": time(contents.first),
@@ -278,12 +277,14 @@ def _problem(path: Path, found: Damage | str) -> Problem:
     return Problem(f"{path}: {' and '.join(parts)}; the rest was read", lost=found.broken > 0)
 
 
-def _results(contents: Contents, tags: Told) -> dict[str, Any]:
-    """The best validation result and the last test result of the curves that these tags name, by a summary's fields."""
+def _results(contents: Contents, told: Told) -> dict[str, Any]:
+    """The best validation result and the last test result of the curves, by a summary's fields."""
     found = {}
+    tags = find_measured(contents.curves, told)
     for split, result in (("val", best_result), ("test", last_result)):  # a test is no choice
-        curves = (contents.curves.get(tags.get((kind, split), ""), []) for kind in ("accuracy", "loss"))
-        values = result(*({point.step: point.value for point in curve} for curve in curves))
+        curves = (tags.get((kind, split), ("", 1.0)) for kind in ("accuracy", "loss"))
+        steps = ({point.step: point.value / unit for point in contents.curves.get(tag, ())} for tag, unit in curves)
+        values = result(*steps)
         found[f"{split}_accuracy"], found[f"{split}_loss"] = map(_as_logged, values)
     return found
 
@@ -300,11 +301,11 @@ def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
             text = file.read(_LARGEST_YAML).decode()
-        values = strict_yaml.read_value(text, str(path))
+        values = foreign_yaml.read_value(text, str(path))
     except FileNotFoundError:
         return {}
     except (InputError, OSError, UnicodeDecodeError) as error:
         sentence = str(error) if isinstance(error, InputError) else f"{path}: cannot be read: {error}"
         problems.append(Problem(sentence, lost=False))
         return {}
-    return plain(values) if isinstance(values, dict) else {}
+    return plain(plain_settings(values, strict=False)) if isinstance(values, dict) else {}

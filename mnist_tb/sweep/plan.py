@@ -21,7 +21,6 @@ from mnist_tb.config.load import explain_errors, flat_config, load_config, repla
 from mnist_tb.config.redaction import hide_text
 from mnist_tb.config.schema import LONGEST_NAME, Config, Group, RunName
 from mnist_tb.errors import InputError, command_line, did_you_mean
-from mnist_tb.runs.folder import run_number
 
 _RESERVED = {
     "name": "each run is named after its values",
@@ -160,8 +159,6 @@ def load_plan(path: str | Path, overrides: Iterable[str] = (), options: Iterable
         raise InputError(f"{places.get(('base',), path)}: base: {error}") from None
     if not base.is_file():
         raise InputError(f"{places.get(('base',), path)}: base: {base} is not a file")
-    if run_number(file.name) is not None:
-        raise InputError(f"{places.get(('name',), path)}: {file.name} would be taken for a run: give the sweep a name")
     preset = [(places.get(("set", *key.split(".")), str(path)), key, value) for key, value in flatten(file.set).items()]
     # No fallback dataset: a trial on other data could not be compared with the rest.
     known = [*options, (str(path), "data.fallback", None)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from mnist_tb.data.files import provide
 from mnist_tb.engine.process import available_cores, end_child, reap_child, start_child
 from mnist_tb.errors import InputError, TrainingError
+from mnist_tb.runs.folder import is_ours
 from mnist_tb.sweep.plan import Plan, Task
 from mnist_tb.sweep.study import Counts, Study
 
@@ -30,7 +31,7 @@ def sweep(
     Raises KeyboardInterrupt if the user stops it, and InputError or TrainingError if a worker fails; in each case after
     the other workers have saved their checkpoints.
     """
-    if (folder / "metrics.json").exists():
+    if is_ours(folder):
         raise InputError(f"{folder}: is a run's folder: give the sweep another name")
     before = study.counts()
     if before.finished < plan.trials:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mnist_tb.config.hyperparameters import format_value, varying
 from mnist_tb.config.load import with_defaults
 from mnist_tb.errors import InputError
-from mnist_tb.runs.folder import Run, list_run_folders, run_number
+from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.sweep.locks import Locks
 from mnist_tb.sweep.plan import Plan
 from mnist_tb.sweep.search import from_optuna, pruner, sampler, suggest, to_optuna
@@ -192,7 +192,7 @@ class Study:
 
     def find_run(self, folder: Path, number: int) -> Run | None:
         """The run of that number in the sweep's folder, if any. Raises InputError if it belongs to another sweep."""
-        found = next((run for run in list_run_folders(folder) if run_number(run.name) == number), None)
+        found = next(iter(list_run_folders(folder, str(number))), None)
         if found is not None:
             facts = found.read_metrics().get("sweep")
             if not isinstance(facts, dict) or facts.get("id") != self.id:

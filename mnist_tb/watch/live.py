@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.events import records
-from mnist_tb.events.curves import NOTHING_TOLD, Told
+from mnist_tb.events.curves import NOTHING_TOLD, Told, in_fractions
 from mnist_tb.events.reader import Contents, Reader
 from mnist_tb.events.status import RUNNING, Status, status_from_json
 from mnist_tb.runs.folder import Run
@@ -115,7 +115,7 @@ class LiveRuns:
             return found, LiveRun(summary)
         contents = self.contents(summary)
         said = None if contents.said is None else status_from_json(contents.said[0])
-        return found, LiveRun(summary if said is None else _newer(summary, said, contents), said)
+        return found, LiveRun(summary if said is None else _newer(summary, in_fractions(said), contents), said)
 
     def _reader(self, path: Path) -> Reader:
         reader = self._readers.pop(path, None) or Reader(path, _POINTS)

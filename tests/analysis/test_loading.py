@@ -11,7 +11,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter as TorchWriter
 
 from helpers.events import scalars
-from mnist_tb import Tracker, load_runs
+from mnist_tb import SummaryWriter, Tracker, load_runs
 from mnist_tb.analysis import loading
 from mnist_tb.cli.main import main
 from mnist_tb.errors import InputError
@@ -68,6 +68,21 @@ def test_some_of_them_and_which_curve_is_which(logdir: Path, tmp_path: Path) -> 
         load_runs(tmp_path / "nothing")
     with pytest.raises(InputError):
         load_runs(logdir, "17")
+
+
+def test_percent_and_steps_are_what_the_curves_say(tmp_path: Path) -> None:
+    with TorchWriter(str(tmp_path / "percent")) as writer:
+        writer.add_scalar("val_acc", 0.5, 1)
+        writer.add_scalar("val_acc", 76.1, 2)
+    for step, tag in ((100, "val/accuracy"), (1, "other")):  # opened again, and nothing at a later step
+        with SummaryWriter(tmp_path / "again", code=False) as again:
+            again.add_scalar(tag, 0.95, step)
+    again, percent = load_runs(tmp_path)
+    assert (percent.summary.val_accuracy, again.summary.val_accuracy, again.summary.step) == (0.761, 0.95, 100)
+    assert main(arguments=["compare", "--logdir", str(tmp_path), "--report", str(tmp_path / "r.html")]) == 0
+    report = (tmp_path / "r.html").read_text()
+    assert '"76.10"' in report
+    assert '"values": [0.005, 0.761]' in report
 
 
 def test_event_files_are_read_when_they_are_needed(logdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

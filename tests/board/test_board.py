@@ -24,6 +24,8 @@ from typing import Any
 
 import pytest
 from tensorboard import errors
+from tensorboard.backend.event_processing import plugin_event_multiplexer
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
@@ -324,6 +326,31 @@ def test_a_picture_in_a_damaged_part_of_a_file_is_no_error_of_the_server(monkeyp
     plugin = LivePlugin(SimpleNamespace(data_provider=Source(), logdir=None))  # type: ignore[arg-type]
     answer = Client(plugin.get_plugin_apps()["/picture"]).get("/picture?run=a")
     assert (answer.status_code, answer.data) == (204, b"")
+
+
+def test_an_accuracy_in_percent_is_a_fraction_of_one(tmp_path: Path) -> None:
+    """Of another program, and of a Tracker; what exceeds 100 is no accuracy."""
+    for name, values in {"percent": (0.5, 76.1), "none": (76.1, 250.0)}.items():
+        with SummaryWriter(str(tmp_path / name)) as writer:
+            for step, value in enumerate(values):
+                writer.add_scalar("val_acc", value, step)
+    with Tracker(tmp_path, "mine", {}, code=False) as tracker:
+        tracker.scalars(1, {"accuracy/val": 76.1})
+    loaded = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    context = SimpleNamespace(data_provider=MultiplexerDataProvider(loaded, str(tmp_path)), logdir=str(tmp_path))
+    with warnings.catch_warnings(action="ignore"):
+        from mnist_tb.board.plugin import LivePlugin
+    pages = LivePlugin(context).get_plugin_apps()  # type: ignore[arg-type]
+    runs = {run["run"]: run for run in Client(pages["/runs"]).get("/runs").get_json()["runs"]}
+    assert runs["percent"]["val_accuracy"] == pytest.approx(0.761)
+    assert runs["0001-mine"]["val_accuracy"] == pytest.approx(0.761)
+    assert "val_accuracy" not in runs["none"]
+    for run, expected in {"percent": [0.005, 0.761], "0001-mine": [0.761], "none": []}.items():
+        curves = Client(pages["/curves"]).get("/curves", query_string={"run": run}).get_json()["curves"]
+        assert [value for _, value, _ in curves["accuracy"].get("val", [])] == pytest.approx(expected)
+        (group,) = Client(pages["/means"]).get("/means", query_string={"run": run}).get_json()["groups"]
+        means = group["curves"].get("accuracy", {}).get("val", [])
+        assert [value for _, value, _ in means] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

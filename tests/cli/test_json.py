@@ -155,8 +155,7 @@ def test_what_cannot_be_read_is_said_beside_it(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("--epochs", "1")
-    (tmp_path / "runs" / "0002-broken").mkdir()
-    (tmp_path / "runs" / "0002-broken" / "metrics.json").write_text("{")
+    (train("--epochs", "1").path.rename(tmp_path / "runs" / "0002-broken") / "metrics.json").write_text("{")
     capsys.readouterr()
     for words in (["runs", "list"], ["compare"], ["export"]):
         assert main(arguments=[*words, "--json", "--logdir", str(tmp_path / "runs")]) == 1

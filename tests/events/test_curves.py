@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_tb.events import tags as own
-from mnist_tb.events.curves import best_result, fields, find_curves, thin
+from mnist_tb.events.curves import best_result, fields, find_curves, find_measured, in_fractions, thin
+from mnist_tb.events.reader import Point
 from mnist_tb.events.status import Status
+from mnist_tb.watch.chart import charts
 
 FIELDS = {
     "loss": ["loss", "Loss", "train/loss", "Loss/train", "train_loss_step", "train_loss_epoch", "epoch_loss",
@@ -70,6 +73,27 @@ def test_what_is_told_is_not_guessed() -> None:
     told = {("accuracy", "val"): "top5/val"}
     assert find_curves(["val_acc", "top5/val"], told) == {("accuracy", "val"): "top5/val"}
     assert fields(["val_acc"], told) == {"val_acc": "val_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [([0.1, 1.0], 1), ([0.5, 1.0000001], 1), ([0.9, 76.1], 100), ([100.0], 100), ([0.5, 101.0], None), ([], 1),
+     ([float("nan"), 76.1, float("inf")], 100), ([float("inf")], 1)],
+)  # fmt: skip
+def test_an_accuracy_may_be_in_percent(values: list[float], unit: int | None) -> None:
+    """All that shows it shows the same; a loss may have any value."""
+    points = [Point("", step, 0.0, value) for step, value in enumerate(values)]
+    expected = {} if unit is None else {("accuracy", "val"): ("val_acc", unit)}
+    assert find_measured({"val_acc": points, "loss": points}) == {**expected, ("loss", "train"): ("loss", 1)}
+    (chart, *_) = [chart for chart in charts({"val_acc": points}) if chart.title == "accuracy"] or [None]
+    assert (chart is None) == (unit is None)
+    finite = [value for value in values if math.isfinite(value)]
+    if chart is not None:
+        assert chart.series["val"][1] == [value / unit for value in finite]
+    if values:
+        said = in_fractions(Status(val_accuracy=max(finite, default=None), val_loss=101.0))
+        assert said.val_accuracy == (max(finite) / unit if unit and finite else None)
+        assert said.val_loss == 101
 
 
 def test_each_field_is_one_of_the_status() -> None:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter as TorchWriter
 
 from helpers.events import scalars
 from mnist_tb import Tracker
@@ -64,6 +65,20 @@ def test_a_resumed_run_goes_on_behind_what_was_taken_back(tmp_path: Path, capsys
         tracker.scalars(3, {"a": 3.0})
     after = exported(capsys, tmp_path / "runs", "--tag", "a", "--since", place)
     assert [line.rpartition(",")[2] for line in after] == ["-2.0", "3.0"]
+
+
+def test_what_a_restart_takes_back_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rows are in the order of the files; what was exported before stays where it is."""
+    place = ("--since", str(tmp_path / "place.json"))
+    for part, purge in enumerate((None, 2)):
+        with TorchWriter(str(tmp_path / "runs" / "a"), purge_step=purge, filename_suffix=f".{part}") as writer:
+            for step in range(purge or 0, 4):
+                writer.add_scalar("x", 10 * part + step, step)
+                writer.add_scalar("y", step, step)
+        assert len(exported(capsys, tmp_path / "runs", *place)) == (4 if part else 1 + 8)
+        whole = list(csv.DictReader(exported(capsys, tmp_path / "runs")))
+    assert [row["tag"] for row in whole] == ["x", "y"] * 4
+    assert [float(row["value"]) for row in whole if row["tag"] == "x"] == [0, 1, 12, 13]
 
 
 def test_the_place_moves_only_when_all_was_taken(

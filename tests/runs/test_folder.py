@@ -21,10 +21,10 @@ def make(logdir: Path, name: str) -> Run:
 
 def test_numbers_count_on_from_the_highest(tmp_path: Path) -> None:
     assert make(tmp_path / "new" / "runs", "a").name == "0001-a"
-    (tmp_path / "new" / "runs" / "0041-left").mkdir()
+    (tmp_path / "new" / "runs" / "0001-a").rename(tmp_path / "new" / "runs" / "0041-left")
     (tmp_path / "new" / "runs" / "other").mkdir()
     assert make(tmp_path / "new" / "runs", "a").name == "0042-a"
-    (tmp_path / "new" / "runs" / "12345-far").mkdir()
+    (tmp_path / "new" / "runs" / "0042-a").rename(tmp_path / "new" / "runs" / "12345-far")
     assert make(tmp_path / "new" / "runs", "b").name == "12346-b"
 
 
@@ -65,7 +65,7 @@ def test_find_in_a_folder_of_the_log_folder(tmp_path: Path) -> None:
     named.mkdir()
     with pytest.raises(InputError, match="no run called 'mine'"):
         find_run(tmp_path, "mine")
-    (named / "metrics.json").write_text("{}")
+    (named / "metrics.json").write_text('{"versions": {"mnist-tb": "1.0.0"}}')
     assert find_run(tmp_path, "mine") == Run(named)
     for which in ("lr/2", "nothing/1", "lr/../lr/1x", "\0", "a" * 300):
         with pytest.raises(InputError):
@@ -91,7 +91,7 @@ def test_find_says_what_there_is(which: str, tmp_path: Path) -> None:
 
 def test_listing_is_in_the_order_of_the_numbers(tmp_path: Path) -> None:
     for name in ("0010-b", "0009-c", "12345-a", "notes"):
-        (tmp_path / name).mkdir()
+        make(tmp_path, "a").path.rename(tmp_path / name)
     (tmp_path / "0011-file").write_text("")
     assert [run.name for run in list_run_folders(tmp_path)] == ["0009-c", "0010-b", "12345-a"]
 

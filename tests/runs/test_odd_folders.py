@@ -31,6 +31,7 @@ def test_one_odd_folder_ends_no_listing(
 ) -> None:
     shutil.copytree(finished.path, tmp_path / "runs" / "0001-healthy")
     odd.ODD[kind](tmp_path / "runs" / "0002-odd")
+    make_ours(tmp_path / "runs" / "0002-odd")
     report, figure = str(tmp_path / "report.html"), str(tmp_path / "figure.pdf")
     for command in (
         ["runs", "list"],
@@ -58,6 +59,7 @@ def test_one_odd_folder_ends_no_listing(
 def test_settings_of_any_type_are_shown(epochs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = f'"schedule.epochs": {epochs}, "train.epochs": 5, "train.lr": []'
     odd.metrics('{"config": {' + settings + "}}")(tmp_path / "0001-a")
+    make_ours(tmp_path / "0001-a")
     assert main(arguments=["runs", "show", "1", "--logdir", str(tmp_path)]) == 0
     assert "schedule.epochs" in capsys.readouterr().out
 
@@ -84,6 +86,8 @@ def test_folders_of_random_rubbish(finished: Run, tmp_path: Path, seed: int, cap
             logdir = Path(folder) / "runs"
             shutil.copytree(finished.path, logdir / "0001-healthy")
             odd.write(logdir, made)
+            for name in made:
+                make_ours(logdir / os.fsdecode(name))
             with vanishing(logdir, finished):
                 for command in commands(Path(folder)):
                     begin = time.perf_counter()
@@ -102,6 +106,13 @@ def test_folders_of_random_rubbish(finished: Run, tmp_path: Path, seed: int, cap
     with capfd.disabled():
         if "MNIST_TB_TEST_RUBBISH" in os.environ:
             print(f"\nthe slowest answer: {slowest[1]:.2f} s, {slowest[0]}")
+
+
+def make_ours(folder: Path) -> None:
+    """What lies beside the metrics.json of a run of ours, and proves that it is one, however broken it is."""
+    if folder.is_dir():
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "events.out.tfevents.2.mnist_tb").touch()
 
 
 def commands(folder: Path) -> list[list[str]]:

@@ -120,7 +120,6 @@ def study(tmp_path: Path) -> Iterator[Open]:
         ({"space": [1]}, "space must be a group of keys, not [1]"),
         ({"set": [1]}, "set must be a group of keys, not [1]"),
         ({"sampler": "tpe"}, "sampler must be a group of keys, not 'tpe'"),
-        ({"name": "0007-a"}, "0007-a would be taken for a run: give the sweep a name"),
         (
             {"pruner": {"name": "median"}, "set": {"train": {"evaluate_every": 0}}},
             "pruner: with train.evaluate_every 0 there is nothing to prune by",

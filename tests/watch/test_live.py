@@ -106,12 +106,12 @@ def test_another_programs_file_is_read_on_where_it_ended(tmp_path: Path, monkeyp
     before = len(read)
     runs.update()
     assert len(read) == before
-    writer.add_scalar("val_acc", 2.0, 100)
+    writer.add_scalar("val_acc", 1.0, 100)
     writer.flush()
     (run,) = runs.update()
     writer.close()
     assert len(read) == before + 1
-    assert (run.summary.step, run.summary.val_accuracy) == (100, 2.0)
+    assert (run.summary.step, run.summary.val_accuracy) == (100, 1.0)
 
 
 def test_what_a_resumed_training_takes_back_is_forgotten(tmp_path: Path) -> None:
@@ -146,6 +146,27 @@ def test_a_long_curve_keeps_its_shape_and_its_end(tmp_path: Path) -> None:
     assert (steps[0], steps[-1]) == (0, 10_049)
     gaps = {after - before for before, after in itertools.pairwise(steps[:-1])}
     assert gaps == {64}
+
+
+@pytest.mark.parametrize("count", [3, 9, 50])
+def test_what_a_restart_takes_back_leaves_a_thinned_curve_too(tmp_path: Path, count: int) -> None:
+    """And the curve goes on, evenly spaced, whether it was read before the restart or after it."""
+    before, after = (reader.Reader(tmp_path, limit=4) for _ in range(2))
+    with TorchWriter(str(tmp_path)) as writer:
+        for step in range(count):
+            writer.add_scalar("a", step, step)
+    before.update()
+    with TorchWriter(str(tmp_path), purge_step=count // 2, filename_suffix=".z") as writer:
+        for step in range(count // 2, 3 * count):
+            writer.add_scalar("a", -step, step)
+    for one in (before, after):
+        one.update()
+        points = one.contents.curves["a"]
+        steps = [point.step for point in points]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 3 * count - 1
+        assert len(steps) <= 8
+        assert all(point.value == (point.step if point.step < count // 2 else -point.step) for point in points)
 
 
 @pytest.mark.parametrize("count", range(1, 40))
@@ -210,7 +231,7 @@ def test_named_runs_and_the_last_one(tmp_path: Path, finished: Run) -> None:
 
 def test_what_is_broken_costs_its_own_run(tmp_path: Path, finished: Run) -> None:
     shutil.copytree(finished.path, tmp_path / finished.name)
-    (tmp_path / "0002-broken").mkdir()
+    shutil.copytree(finished.path, tmp_path / "0002-broken")
     (tmp_path / "0002-broken" / "metrics.json").write_text("{")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "events.out.tfevents.1").write_bytes(os.urandom(500))
