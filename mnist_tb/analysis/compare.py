@@ -72,7 +72,10 @@ def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSumm
         key = key.strip()
         if not separator or not key:
             raise InputError(f"--where {condition}: write it as key=value, such as --where lr=0.001")
-        wanted = strict_yaml.read_value(text, f"--where {condition}")
+        try:
+            wanted, wrong = strict_yaml.read_value(text, f"--where {condition}"), None
+        except InputError as error:  # but a name that there is need not be YAML
+            wanted, wrong = text.strip(), error
         names = {name for run in runs for name in run.settings if name == key or name.endswith(f".{key}")}
         if key == "tag" and not names:
             runs = [run for run in runs if text.strip() in run.notes.tags]
@@ -87,6 +90,8 @@ def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSumm
             if any(_is_equal(run.settings[name], wanted, text) for name in names if name in run.settings)
             or (not names and _is_equal(getattr(run, key), wanted, text))
         ]
+        if wrong and not runs:
+            raise wrong
     return runs
 
 
@@ -225,7 +230,7 @@ def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:
 
 
 def _is_equal(value: Any, wanted: Any, text: str) -> bool:
-    return value == wanted or format_value(value) == text.strip()
+    return value == wanted or format_value(value) in (text, text.strip())
 
 
 def _finite(value: float | None) -> float | None:

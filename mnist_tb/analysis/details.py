@@ -26,9 +26,10 @@ def run_details(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
         "training": None if run.seconds is None else f"{run.seconds:,.1f} s",
         "images/s": None if run.images_per_second is None else f"{run.images_per_second:,.0f}",
     }
+    known = [(name, text) for name, text in facts.items() if text is not None]
     files = [path for path in sorted(run.path.rglob("*")) if path.is_file() and not path.is_symlink()]
     return [
-        (run.name, [(name, value) for name, value in facts.items() if value is not None]),
+        (run.name, [(name * (at == 0), line) for name, text in known for at, line in enumerate(text.splitlines())]),
         ("settings", [(key, format_value(value)) for key, value in run.settings.items()]),
         ("files", [(str(path.relative_to(run.path)), f"{path.stat().st_size:,} bytes") for path in files]),
     ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
 from mnist_tb.analysis.compare import Section
+from mnist_tb.config.names import printable
 from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
-from mnist_tb.events.curves import Told, by_step, find_tag
+from mnist_tb.events.curves import Told, by_step, find_measured, own_tag
 from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.events.tags import ACCURACY_VAL
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
@@ -123,17 +124,14 @@ def _points(
     if run.native:  # the others were read for the table, and their problems named there
         problems += damage_problems(run.path, contents.damage)
     known.update(contents.curves)
-    found = {tag: find_tag(tag, contents.curves, told) for tag in tags}
-    return {
-        tag: by_step((point.step, point.value) for point in contents.curves[own])
-        for tag, own in found.items()
-        if own is not None
-    }
+    found = {own_tag(key): one for key, one in find_measured(contents.curves, told).items()}
+    meant = {tag: found.get(tag, (tag, 1.0)) for tag in tags if tag in found or tag in contents.curves}
+    return {tag: by_step((p.step, p.value / unit) for p in contents.curves[own]) for tag, (own, unit) in meant.items()}
 
 
 def _printable(name: str) -> str:
-    """A name as text, whatever bytes it was made of; matplotlib leaves one that begins with _ out of the legend."""
-    text = name.encode("utf-8", "replace").decode()
+    """A name as text; matplotlib leaves one that begins with _ out of the legend."""
+    text = printable(name, "\n")
     return f" {text}" if text.startswith("_") else text
 
 
@@ -227,7 +225,7 @@ def _extent(lines: Sequence[_Line]) -> tuple[float, float]:
 def _title(tag: str) -> str:
     """`accuracy/val` in words: validation accuracy."""
     kind, _, split = tag.partition("/")
-    return f"{_WORDS[split]} {kind}" if split in _WORDS else tag
+    return printable(f"{_WORDS[split]} {kind}" if split in _WORDS else tag)
 
 
 def _sentence(text: str) -> str:
@@ -258,7 +256,7 @@ def _caption(panels: Mapping[str, Sequence[_Line]], sections: Sequence[Section])
         parts += [f"{_sentence(_title(tag))}: {text}." for tag, text in made_of.items()]
     for tag, lines in panels.items():
         missing = [line.name for line in lines if line.curve is None or not line.curve.steps]
-        parts += [f"Not drawn, for want of the curve {tag}: {', '.join(missing)}."] if missing else []
+        parts += [f"Not drawn, for want of the curve {printable(tag)}: {', '.join(missing)}."] if missing else []
     windows = {tag: max(line.window for line in lines) for tag, lines in panels.items()}
     smoothed = [f"{_title(tag)}: means of {window} consecutive points" for tag, window in windows.items() if window > 1]
     parts.append("The vertical axis fits the last three quarters of each curve.")

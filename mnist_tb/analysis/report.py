@@ -15,9 +15,10 @@ from mnist_tb import __version__
 from mnist_tb.analysis import tables
 from mnist_tb.analysis.compare import Line, Section
 from mnist_tb.config.hyperparameters import format_value
+from mnist_tb.config.names import encodable
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader, tags
-from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, own_tag, thin
+from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, find_measured, own_tag, thin
 from mnist_tb.events.reader import Contents
 from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
@@ -68,9 +69,10 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: To
         "groups": groups,
         "band": _about_the_band(groups),
     }
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    text = encodable(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    text = text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
     try:
-        path.write_text(_page().replace("@DATA@", text), encoding="utf-8", errors="replace")
+        path.write_text(_page().replace("@DATA@", text), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     return problems
@@ -139,12 +141,12 @@ def _about_the_band(groups: Sequence[Mapping[str, Any]]) -> str:
 
 def _shown_curves(contents: Contents, told: Told) -> dict[str, list[tuple[int, float]]]:
     """Tag → the curve by steps; those of loss and accuracy first. What was told has the tag that it has here."""
-    first = ("loss", "acc")
     named = {tag: own_tag(key) for key, tag in told.items() if own_tag(key) not in contents.curves}
     shown = [item for item in contents.curves.items() if not item[0].startswith(tags.PER_CLASS)]
-    curves = [(named.get(tag, tag), points) for tag, points in shown]
-    ordered = sorted(curves, key=lambda item: (not item[0].startswith(first), item[0]))
-    return {tag: by_step((point.step, point.value) for point in points) for tag, points in ordered}
+    units = dict(find_measured(contents.curves, told).values())
+    curves = {named.get(tag, tag): [(p.step, p.value / units.get(tag, 1.0)) for p in points] for tag, points in shown}
+    order = sorted(curves, key=lambda tag: (not tag.startswith(("loss", "acc")), tag))
+    return {tag: by_step(curves[tag]) for tag in order}
 
 
 def _curve(points: Sequence[tuple[int, float]]) -> dict[str, list[Any]]:

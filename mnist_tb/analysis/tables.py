@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -19,6 +17,7 @@ from rich.text import Text
 
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
 from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
+from mnist_tb.config.names import csv_line, encodable, in_markdown, printable
 from mnist_tb.config.schema import LONGEST_NAME
 from mnist_tb.runs.folder import run_number
 
@@ -70,7 +69,7 @@ def _cell(section: Section, line: Line, key: str) -> str:
     if value is None:
         return "–"
     if key == "runs":
-        return _short_names([run.name for run in line.runs])
+        return _short_names(line)
     if key == "n" and len(line.runs) != value:
         return f"{value} ({len(line.runs)} runs)"
     if key in METRICS or key == "seconds":
@@ -81,9 +80,9 @@ def _cell(section: Section, line: Line, key: str) -> str:
     return f"{value:,.0f}" if key == "images_per_second" else str(value)
 
 
-def _short_names(names: Sequence[str]) -> str:
+def _short_names(line: Line) -> str:
     """Runs by their numbers where they have them: `1, 2, 7`; of many, the first and how many more."""
-    short = [str(run_number(name) or name) for name in names]
+    short = [str(run_number(run.path) or run.name) for run in line.runs]
     if len(short) > _MOST_NAMED:
         short = [*short[: _MOST_NAMED - 1], f"+{len(short) - _MOST_NAMED + 1}"]
     return ", ".join(short)
@@ -170,11 +169,10 @@ def as_markdown(sections: Sequence[Section]) -> str:
         columns = header(section)
         lines = [list(columns.values()), ["---"] * len(columns)]
         lines += [cells(section, line, columns) for line in section.lines]
-        rows = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
-        note = footnote(section)
-        sentence = summary(section)
-        first = f"{_escaped(sentence)}\n\n" if sentence else ""
-        parts.append(f"**{_escaped(section.data)}**\n\n{first}{rows}\n" + (f"\n{note}\n" if note else ""))
+        rows = "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)
+        first = f"{in_markdown(sentence)}\n\n" if (sentence := summary(section)) else ""
+        last = f"\n{note}\n" if (note := footnote(section)) else ""
+        parts.append(f"**{in_markdown(section.data)}**\n\n{first}{rows}\n{last}")
     return "\n".join(parts)
 
 
@@ -182,13 +180,12 @@ def as_csv(sections: Sequence[Section]) -> str:
     """Every line with its dataset and exact numbers, under one header."""
     lines = [(section, line) for section in sections for line in section.lines]
     columns = list(dict.fromkeys(key for _, line in lines for key in line.values))
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(["dataset", "test_images", *columns])
+    rows: list[list[Any]] = [["dataset", "test_images", *columns]]
     for _, line in lines:
-        values = [_plain(line.values.get(key)) for key in columns]
-        writer.writerow([line.runs[0].dataset, line.runs[0].test_images, *values])
-    return written.getvalue()
+        rows.append(
+            [line.runs[0].dataset, line.runs[0].test_images, *(_plain(line.values.get(key)) for key in columns)]
+        )
+    return encodable("".join(map(csv_line, rows)))
 
 
 def as_json(sections: Sequence[Section]) -> str:
@@ -209,15 +206,11 @@ def as_json(sections: Sequence[Section]) -> str:
         }
         for section in sections
     ]
-    return json.dumps(finite_or_none(made), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return json.dumps(finite_or_none(made), indent=2, allow_nan=False, default=str) + "\n"
 
 
 def _plain(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 _DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs", "status", "p")
@@ -237,7 +230,7 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
                 break
             columns.pop(key, None)
         if sentence := summary(section):
-            console.print(Text(sentence, style="bold"), soft_wrap=not console.is_terminal)
+            console.print(Text(printable(sentence), style="bold"), soft_wrap=not console.is_terminal)
         print_table(
             section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
         )
@@ -245,14 +238,15 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
         left_out = [title for key, title in titles.items() if key not in columns]
         notes += [f"No room for: {', '.join(left_out)}."] if left_out else []
         for note in notes:
-            console.print(Text(note, style="dim"), soft_wrap=not console.is_terminal)
+            console.print(Text(printable(note), style="dim"), soft_wrap=not console.is_terminal)
         console.print()
 
 
 def print_table(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
     """Print a table, numbers aligned to the right; where it is wider than the terminal, long cells are folded."""
+    titles, rows = list(map(printable, titles)), [list(map(printable, row)) for row in rows]
     if title:
-        console.print(Text(title, style="bold"))
+        console.print(Text(printable(title), style="bold"))
     numeric = [index > 0 and all(_is_number(row[index]) for row in rows) for index in range(len(titles))]
     if console.is_terminal and _width(titles, rows) > console.width:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(titles), padding=(0, 1))
@@ -285,4 +279,4 @@ def _filled(cell: str, width: int, right: bool) -> str:
 
 
 def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    return sum(2 + max(map(cell_len, column)) for column in zip(titles, *rows, strict=True))
+    return sum(2 + max(cell_len(printable(cell)) for cell in column) for column in zip(titles, *rows, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import threading
@@ -80,7 +81,8 @@ def live_page(logdir: Path, port: int, browser: bool) -> Iterator[Page]:
 def board_hint(logdir: Path) -> str:
     """The command that shows a log folder, as it can be typed here."""
     command = command_line("board", "--logdir", logdir)
-    return f"make board LOGDIR={logdir}  or  {command}" if Path("Makefile").exists() else command
+    is_plain = shlex.quote(str(logdir)) == str(logdir)  # else make and the shell would each take it for something else
+    return f"make board LOGDIR={logdir}  or  {command}" if is_plain and Path("Makefile").exists() else command
 
 
 def start_page(logdir: Path, port: int, browser: bool) -> Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def compare_command(
         report_problems(found.problems)
     else:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
-        click.echo(forms["json" if as_json else form](sections), nl=False)
+        click.echo(forms["json" if as_json else form](sections), nl=False, color=not sys.stdout.isatty())  # as it is
         report_problems(found.problems)
 
 

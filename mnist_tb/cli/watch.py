@@ -72,7 +72,7 @@ def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> lis
             if news != before or (step != its_step and now > when + _SILENCE_SECONDS):
                 said[name] = news, step, now
                 if not is_first or name in runs.watched:
-                    click.echo(json.dumps(to_dict(run), ensure_ascii=False) if as_json else line(run))
+                    click.echo(json.dumps(to_dict(run)) if as_json else line(run))
         if until_end and not any(run.is_running for run in found):
             return found
         is_first = False

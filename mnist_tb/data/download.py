@@ -76,7 +76,9 @@ def _run_limited(command: list[str], folder: Path, seconds: float) -> None:
     Raises DownloadError with what the command printed if it fails.
     """
     progress = None if sys.stderr.isatty() else subprocess.DEVNULL
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=progress, text=True)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=progress, encoding="utf-8", errors="replace"
+    )
     start = last_change = time.monotonic()
     size = 0
     try:

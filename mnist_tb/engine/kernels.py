@@ -248,7 +248,8 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype, channels: Sequence[int]) -
 
 def _compiled(compiler: str, defined: Sequence[str]) -> Path:
     """The path of the library in the cache, compiled if it is not there. Raises OSError or SubprocessError."""
-    made_of = (_SOURCE.read_text(), *_FLAGS, *defined, compiler, str(os.stat(compiler).st_mtime), _processor())
+    source, changed = _SOURCE.read_text(encoding="utf-8"), str(os.stat(compiler).st_mtime)
+    made_of = (source, *_FLAGS, *defined, compiler, changed, _processor())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mnist_tb"
     path = cache / f"kernels-{hashlib.sha256('|'.join(made_of).encode()).hexdigest()[:20]}.so"
     if not path.exists():
@@ -265,7 +266,7 @@ def _compiled(compiler: str, defined: Sequence[str]) -> Path:
 
 def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
     """What decides the code that -march=native produces, of x86 (flags, model name) and of ARM."""
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     return "|".join([platform.machine(), *sorted({line for line in lines if line.startswith(_DECIDING)})])
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from mnist_tb.environment.console import ConsoleLog
 from mnist_tb.environment.notify import Notifier, end_message
-from mnist_tb.environment.snapshot import gather, record
+from mnist_tb.environment.snapshot import gather_recent, record
 from mnist_tb.environment.summary import facts
 from mnist_tb.environment.system import Sensors
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events.tags import ENVIRONMENT_TEXT
-from mnist_tb.events.texts import escape, table
+from mnist_tb.events.texts import code, escape, table
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run
 
@@ -63,7 +63,8 @@ class EnvironmentLog:
             return
         self._run, self._writer, self._last_step = run, writer, writer.first_step - 1
         self._console.attach(run.path)
-        work = (self._source, run, writer, step, with_code, system_seconds)
+        self._sensors = Sensors(system_seconds)
+        work = (self._source, run, writer, step, with_code)
         self._thread = threading.Thread(target=self._work, args=work, name="environment", daemon=True)
         self._thread.start()
         writer.every.append(self._tick)
@@ -95,15 +96,11 @@ class EnvironmentLog:
         if self._run is not None and self._notifier is not None and self._notifier.enabled:
             self._notifier.tell(*end_message(self._run))
 
-    def _work(
-        self, source: Path, run: Run, writer: EventWriter, step: int, with_code: bool, system_seconds: float
-    ) -> None:
+    def _work(self, source: Path, run: Run, writer: EventWriter, step: int, with_code: bool) -> None:
         with suppress(Exception):  # whatever this machine is like, its description is not worth a training
-            found, patch = gather(source, with_code)
+            found, patch = gather_recent(source, with_code)
             record(run, found, patch)
             writer.texts(step, {ENVIRONMENT_TEXT: environment_text(found)})
-        if writer.enabled:
-            self._sensors = Sensors(system_seconds)
 
     def _tick(self) -> None:
         """On the writing thread, twice a second."""
@@ -117,13 +114,7 @@ class EnvironmentLog:
 
 def environment_text(found: Mapping[str, Any]) -> str:
     """The page of the Text tab: Markdown."""
-    rows = [(name, _code(text)) for name, text in facts(found)]
-    rows += [(_code(name), _code(value)) for name, value in found.get("variables", {}).items()]
+    rows = [(name, code(text)) for name, text in facts(found)]
+    rows += [(code(name), code(value)) for name, value in found.get("variables", {}).items()]
     packages = [(escape(name), str(version)) for name, version in found.get("packages", {}).items()]
     return f"{table(('made with', ''), rows)}\n\n{table(('package', 'version'), packages)}"
-
-
-def _code(text: str) -> str:
-    """In a cell of a table, as it is, but for what would end the cell or itself."""
-    plain = text.replace("\n", " ").replace("|", "\\|").replace("`", "'")
-    return f"`{plain}`"

@@ -60,7 +60,7 @@ class Notifier:
 
     def _send(self, title: str, text: str, arrived: list[bool]) -> None:
         try:
-            arrived.append(bool(self._apprise.notify(title=title, body=text)))
+            arrived.append(bool(self._apprise.notify(title=title, body=text, body_format="text")))
         except Exception:  # each service has its own ways to fail
             arrived.append(False)
 

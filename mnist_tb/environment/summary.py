@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_tb.config.names import printable
 from mnist_tb.environment.snapshot import packages, read_environment
 from mnist_tb.errors import InputError
 from mnist_tb.runs.folder import Run
@@ -67,7 +68,8 @@ def reproduction(run: Run) -> list[str]:
     if code.get("patch_too_large"):
         lines.append("# its changes to that commit were too large to be kept")
     if code.get("untracked"):
-        lines.append(f"# files that git did not know, and are not here: {', '.join(map(str, code['untracked']))}")
+        names = ", ".join(printable(str(name)) for name in code["untracked"])  # a line break would end the comment
+        lines.append(f"# files that git did not know, and are not here: {names}")
     wanted = environment.get("packages")
     other = (
         sorted(f"{n}=={v}" for n, v in wanted.items() if n in installed and installed[n] != v)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -153,13 +154,18 @@ def text(tag: str, text: str) -> Any:
     )
 
 
+class Below(str):
+    """All tags that begin with this."""
+
+
 def layout(charts: Mapping[str, Mapping[str, Sequence[str]]]) -> Any:
-    """The Custom Scalars tab: category → chart title → tags drawn on one chart."""
+    """The Custom Scalars tab: category → chart title → tags drawn on one chart, for which it has Python's patterns."""
     proto = layout_pb2.Layout()
     for category, titled in charts.items():
         added = proto.category.add(title=category)
         for title, tags in titled.items():
-            added.chart.add(title=title).multiline.tag.extend(f"^{tag}$" for tag in tags)
+            patterns = (re.escape(tag) + ("" if isinstance(tag, Below) else r"$(?!\n)") for tag in tags)
+            added.chart.add(title=title).multiline.tag.extend(f"^{pattern}" for pattern in patterns)
     return summary_pb2.Summary.Value(
         tag=layout_metadata.CONFIG_SUMMARY_TAG,
         metadata=layout_metadata.create_summary_metadata(),

@@ -13,7 +13,7 @@ from mnist_tb.config.hyperparameters import hyperparameters
 from mnist_tb.config.load import flat_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split
-from mnist_tb.events.summaries import Picture
+from mnist_tb.events.summaries import Below, Picture
 from mnist_tb.events.tags import (
     ACCURACY_TEST,
     ACCURACY_TRAIN,
@@ -49,11 +49,11 @@ from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation, WindowMetrics
 from mnist_tb.tracking import figures, graph, weights_export
 
-LAYOUT = {
+LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Training and validation": {
         "loss": [LOSS_TRAIN, LOSS_VAL, LOSS_TEST],
         "accuracy": [ACCURACY_TRAIN, ACCURACY_VAL, ACCURACY_TEST],
-        "validation accuracy per class": [f"{PER_CLASS}.*"],
+        "validation accuracy per class": [Below(PER_CLASS)],
     },
     "The training itself": {"learning rate": [LR], "gradient norm": [GRAD_NORM], "images per second": [THROUGHPUT]},
 }

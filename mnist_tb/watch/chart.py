@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, find_curves, thin
+from mnist_tb.config.names import printable
+from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, find_measured, thin
 from mnist_tb.events.reader import Point
 from mnist_tb.events.tags import PER_CLASS
 
@@ -32,19 +33,19 @@ class Chart:
 
 def charts(curves: Mapping[str, Sequence[Point]], told: Told = NOTHING_TOLD) -> list[Chart]:
     """The loss on all splits, the accuracy on all splits, then each other curve by its tag, the classes' last."""
-    known = find_curves(curves, told)
+    known = find_measured(curves, told)
     made = []
     for kind in ("loss", "accuracy"):
-        splits = {split: tag for (of, split), tag in known.items() if of == kind}
+        splits = {split: _finite(curves[tag], unit) for (of, split), (tag, unit) in known.items() if of == kind}
         if splits:
-            made.append(Chart(kind, {split: _finite(curves[splits[split]]) for split in _COLORS if split in splits}))
-    rest = sorted(set(curves) - set(known.values()), key=lambda tag: (tag.startswith(PER_CLASS), tag))
+            made.append(Chart(kind, {split: splits[split] for split in _COLORS if split in splits}))
+    rest = sorted(set(curves) - {tag for tag, _ in known.values()}, key=lambda tag: (tag.startswith(PER_CLASS), tag))
     return made + [Chart(tag, {"": _finite(curves[tag])}) for tag in rest]
 
 
 def heading(chart: Chart) -> Text:
     """Its title, and each curve's colour, name and newest value."""
-    text = Text(chart.title, style="bold")
+    text = Text(printable(chart.title), style="bold")
     for label, (_, values) in chart.series.items():
         newest = f" {values[-1]:.4g}" if values else ""
         text.append(f"  {label}{newest}", style=f"not bold color({_color(label)})")
@@ -125,8 +126,8 @@ def _ticks(within: tuple[float, float], count: int) -> list[tuple[float, float]]
     return [(part / (count - 1), low * (1 - part / (count - 1)) + high * (part / (count - 1))) for part in range(count)]
 
 
-def _finite(points: Sequence[Point]) -> tuple[list[int], list[float]]:
-    kept = [(step, value) for step, value in by_step((p.step, p.value) for p in points) if math.isfinite(value)]
+def _finite(points: Sequence[Point], unit: float = 1.0) -> tuple[list[int], list[float]]:
+    kept = [(step, value) for step, value in by_step((p.step, p.value / unit) for p in points) if math.isfinite(value)]
     return [step for step, _ in kept], [value for _, value in kept]
 
 

@@ -20,6 +20,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
+from mnist_tb.config.names import printable
 from mnist_tb.errors import InputError
 from mnist_tb.events.curves import Told
 from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, KILLED, PRUNED, RUNNING, UNKNOWN
@@ -174,7 +175,7 @@ class TerminalPage(App[None]):
     def _show_head(self, shown: int) -> None:
         counts = Counter(run.summary.status for run in self.runs)
         parts = [f"{counts[state]} {state}" for state in _STATES if counts[state]]
-        head = Text.assemble((str(self._logdir), "bold"), "  ", ", ".join(parts) or "no runs yet")
+        head = Text.assemble((printable(str(self._logdir)), "bold"), "  ", ", ".join(parts) or "no runs yet")
         if self._waiting:
             head.append(f", reading {self._waiting:,} more", style="dim")
         if shown < len(self.runs):
@@ -182,7 +183,7 @@ class TerminalPage(App[None]):
             head.append(f"  {shown} shown: {why}", style="bold yellow")
         if self._problems:
             more = f" (and {len(self._problems) - 1} more)" if len(self._problems) > 1 else ""
-            head.append(f"\n{self._problems[0].text}{more}", style="yellow")
+            head.append(f"\n{printable(self._problems[0].text)}{more}", style="yellow")
         self.query_one("#head", Static).update(head)
 
     def _show_table(self, shown: Sequence[LiveRun]) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from rich.cells import cell_len
 from rich.text import Text
 
+from mnist_tb.config.names import printable
 from mnist_tb.events.status import FAILED, INTERRUPTED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.query import RunSummary
 from mnist_tb.watch.live import LiveRun
@@ -34,7 +35,7 @@ def line(run: LiveRun) -> str:
     parts += _results(summary)
     if summary.error:
         parts.append(summary.error)
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def _progress(run: LiveRun) -> list[str]:
@@ -102,7 +103,7 @@ def _cell(run: LiveRun, title: str, width: int) -> Text:
     """What a table says of a run in a column. width: of the terminal."""
     summary = run.summary
     if title == "run":
-        return Text(_shortened(summary.name, max(width // 3, _SHORTEST_NAME)))
+        return Text(_shortened(printable(summary.name), max(width // 3, _SHORTEST_NAME)))
     if title == "state":
         return Text(summary.status, style=_STYLES.get(summary.status, ""))
     if title == "done":
@@ -119,7 +120,8 @@ def _cell(run: LiveRun, title: str, width: int) -> Text:
     if title in number:
         return Text(number[title], justify="right")
     started = "" if summary.started is None else f"{datetime.fromtimestamp(summary.started):%m-%d %H:%M}"
-    return Text({"started": started, "data": summary.dataset or "", "tags": " ".join(summary.notes.tags)}[title])
+    texts = {"started": started, "data": summary.dataset or "", "tags": " ".join(summary.notes.tags)}
+    return Text(printable(texts[title]))
 
 
 def _shortened(name: str, most: int) -> str:
@@ -155,9 +157,8 @@ def detail(run: LiveRun) -> Text:
     """The chosen run: how far it is, its results, what went wrong, what somebody noted."""
     summary = run.summary
     parts = [*_progress(run), *_results(summary)]
-    text = Text.assemble((summary.name, "bold"), "  ", ", ".join(parts))
-    if summary.error:
-        text.append(f"\n{summary.error}", style="red")
-    if summary.notes.note:
-        text.append(f"\n{summary.notes.note}", style="italic")
+    text = Text.assemble((printable(summary.name), "bold"), "  ", ", ".join(parts))
+    for said, style in ((summary.error, "red"), (summary.notes.note, "italic")):
+        if said:
+            text.append(printable(f"\n{said}", "\n\t"), style=style)
     return text

@@ -66,7 +66,7 @@ def start_board(
 ) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, *command, "board", "--no-browser", *arguments],
-        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", cwd=REPOSITORY,
     )  # fmt: skip
     return process, read_address(process)
 

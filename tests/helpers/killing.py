@@ -105,7 +105,7 @@ def differences(run: Run, whole: Run) -> list[str]:
     found += [f"{tag} at {step}: {ours[tag, step]} times" for tag, step in ours | theirs if ours[tag, step] != 1]
     if ours != theirs:
         found.append("records")
-    one, other = (json.loads(r.metrics.read_text()) for r in (run, whole))
+    one, other = (json.loads(r.metrics.read_text(encoding="utf-8")) for r in (run, whole))
     found += [f"metrics: {key}" for key in ("test", "val", "best_step", "epoch", "step") if one[key] != other[key]]
     return found
 

@@ -24,7 +24,7 @@ def metrics(text: str) -> Odd:
 
     def make(path: Path) -> None:
         path.mkdir()
-        (path / "metrics.json").write_text(text)
+        (path / "metrics.json").write_text(text, encoding="utf-8")
 
     return make
 
@@ -35,7 +35,7 @@ def hparams(text: str) -> Odd:
     def make(path: Path) -> None:
         path.mkdir()
         (path / "events.out.tfevents.1.x").write_bytes(b"")
-        (path / "hparams.yaml").write_text(text)
+        (path / "hparams.yaml").write_text(text, encoding="utf-8")
 
     return make
 

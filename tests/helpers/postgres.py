@@ -38,7 +38,7 @@ class Server:
         subprocess.run([bin / "initdb", "--pgdata", data, *options], **quiet)  # type: ignore[call-overload]
         port = free_port()
         settings = ("-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F")
-        with open(os.devnull, "w") as nothing:
+        with open(os.devnull, "wb") as nothing:
             self.process = subprocess.Popen(
                 [bin / "postgres", "-D", data, *settings], stdout=nothing, stderr=nothing, user=user, cwd=folder
             )

@@ -46,7 +46,7 @@ def in_forks(program: str, folder: Path, ways: Iterable[str]) -> subprocess.Comp
     """
     command = [sys.executable, "-c", _FORKS + textwrap.dedent(program), str(folder), *ways]
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # forks of forks
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=untraced)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=240, check=False, env=untraced)
 
 
 def torchrun(processes: int, *command: str) -> list[str]:
@@ -75,7 +75,7 @@ def command_of(pid: int) -> str:
 def alive(pid: int) -> bool:
     """Whether there is such a process, and it is no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:
         return False
 
@@ -105,7 +105,8 @@ def end_all(name: str, value: str, grace: float = _GRACE, more: Iterable[int] = 
 
 def mounts_below(folder: Path) -> list[str]:
     """The mount points in a folder, the innermost first."""
-    points = [line.split()[1].replace("\\040", " ") for line in Path("/proc/self/mounts").read_text().splitlines()]
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    points = [line.split()[1].replace("\\040", " ") for line in lines]
     return [point for point in reversed(points) if Path(point).is_relative_to(folder)]
 
 

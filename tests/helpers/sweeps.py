@@ -30,7 +30,8 @@ TINY: dict[str, Any] = {
 def write_file(folder: Path, **changes: Any) -> Path:
     """A sweep file: TINY with some keys changed; None removes a key."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in {**TINY, **changes}.items() if v is not None}, sort_keys=False))
+    kept = {key: value for key, value in {**TINY, **changes}.items() if value is not None}
+    path.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -70,7 +71,7 @@ def workers(parent: int) -> list[int]:
         if folder.name.isdigit():
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                its = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                its = int((folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
             except OSError:
                 continue
             if its == parent and b"mnist_tb.sweep.worker" in words:

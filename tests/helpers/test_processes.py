@@ -52,11 +52,11 @@ def test_starts_nothing():
 def test_a_test_that_leaves_something_fails_by_name(tmp_path: Path) -> None:
     mark = f"left-by-{os.getpid()}-{tmp_path.name}"
     guilty = tmp_path / "test_guilty.py"
-    guilty.write_text(GUILTY.format(mark=mark))
+    guilty.write_text(GUILTY.format(mark=mark), encoding="utf-8")
     options = ["-c", str(REPOSITORY / "setup.cfg"), "-p", "conftest", "-rA", "--basetemp", str(tmp_path / "inner")]
     command = [sys.executable, "-m", "pytest", *options, str(guilty)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests"), "MNIST_TB_TEST_GRACE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=REPOSITORY, env=environment)
     outcomes = {}
     for line in done.stdout.splitlines():
         if line.startswith(("PASSED ", "FAILED ", "ERROR ")):

@@ -40,8 +40,10 @@ class Forked:
 
     def __init__(self, pid: int, status: int, stdin: int, stdout: int, stderr: int) -> None:
         self.pid = pid
-        self._status = os.fdopen(status, "r")
-        self.stdin, self.stdout, self.stderr = os.fdopen(stdin, "w"), os.fdopen(stdout), os.fdopen(stderr)
+        self._status = os.fdopen(status, "r", encoding="utf-8")
+        self.stdin, self.stdout, self.stderr = (
+            os.fdopen(stream, mode, encoding="utf-8") for stream, mode in ((stdin, "w"), (stdout, "r"), (stderr, "r"))
+        )
         self.returncode: int | None = None
 
     def wait(self, timeout: float = 120) -> int:
@@ -193,7 +195,8 @@ def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
