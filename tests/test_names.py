@@ -357,6 +357,7 @@ def test_a_text_is_a_cell_of_markdown(one: str, other: str) -> None:
     assert cells(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(written)) == expected
 
 
+@some
 @given(st.dictionaries(TAGS | FOLDERS, TAGS | FOLDERS, min_size=1, max_size=3))
 def test_the_settings_in_the_text_tab(known: dict[str, str]) -> None:
     found = cells(markdown_to_safe_html(config_text(known)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_tb.config import foreign_yaml
 from mnist_tb.config.hyperparameters import seed_of
 from mnist_tb.config.load import with_defaults
-from mnist_tb.config.plain import plain_settings
+from mnist_tb.config.plain import plain_setting
 from mnist_tb.errors import InputError
 from mnist_tb.events import records
 from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_measured, last_result
@@ -308,4 +308,4 @@ def _yaml_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
         sentence = str(error) if isinstance(error, InputError) else f"{path}: cannot be read: {error}"
         problems.append(Problem(sentence, lost=False))
         return {}
-    return plain(plain_settings(values, strict=False)) if isinstance(values, dict) else {}
+    return {key: plain_setting(value) for key, value in plain(values).items()} if isinstance(values, dict) else {}

@@ -86,7 +86,7 @@ def test_text_hparams_status_layout_and_graph_come_back(tmp_path: Path) -> None:
     layout = layout_pb2.Layout.FromString(
         tensor_util.make_ndarray(events.Tensors("custom_scalars__config__")[0].tensor_proto).item()
     )
-    assert list(layout.category[0].chart[0].multiline.tag) == ["^loss/train$", "^loss/val$"]
+    assert list(layout.category[0].chart[0].multiline.tag) == [r"^loss/train$(?!\n)", r"^loss/val$(?!\n)"]
     assert {node.name for node in events.Graph().node} >= {"x", "conv1/Conv2d", "conv1/weight", "output"}
 
 
