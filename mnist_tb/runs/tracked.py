@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from mnist_tb.config import strict_yaml
+from mnist_tb.config.plain import flatten
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
 from mnist_tb.runs.files import is_temporary, read_ours, write_atomically
@@ -151,10 +152,21 @@ class RunFiles:
 
     def add_settings(self, settings: Mapping[str, Any]) -> None:
         """More settings, flat, which are known only now. Raises TrainingError if they cannot be written."""
+        is_own = self._has_own_config()
         self.settings = {**self.settings, **settings}
         with self._or_failed("its settings cannot be written"):
-            write_atomically(self.run.config, strict_yaml.dump(self.settings).encode())
+            if is_own:
+                write_atomically(self.run.config, strict_yaml.dump(self.settings).encode())
             self.run.update_metrics(config=self.settings)
+
+    def _has_own_config(self) -> bool:
+        """Whether config.yaml is ours to write: LightningCLI keeps a file of that name beside the run's event files."""
+        if self.run.home != self.run.path:
+            return True
+        try:
+            return flatten(strict_yaml.read(self.run.config).values) == dict(self.settings)
+        except InputError:
+            return False
 
     def end(self, **changes: Any) -> None:
         """Set the last keys of metrics.json, and only then let go of the run. Raises TrainingError."""
