@@ -24,8 +24,8 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.hyperparameters import plain_settings
 from mnist_tb.config.load import check_run_name
+from mnist_tb.config.plain import nested, plain_settings
 from mnist_tb.config.redaction import hide_settings
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.errors import InputError
@@ -104,7 +104,7 @@ class Tracker:
         settings = hide_settings(plain_settings(config or {}, strict=True))
         check_run_name(name)
         asked = Asked(steps, dataset, charts, code, system_seconds)
-        notes, text = make_notes(tags, note), strict_yaml.dump(_nested(config or {}, settings))
+        notes, text = make_notes(tags, note), strict_yaml.dump(nested(settings))
         layout = LAYOUT if charts is None else charts
         try:
             summaries.layout(layout)
@@ -289,14 +289,3 @@ def _in_another_process(kind: type[Tracker]) -> Tracker:
     tracker = kind.__new__(kind)
     tracker._recording, tracker._writer = None, EventWriter(None)
     return tracker
-
-
-def _nested(values: Any, settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flat settings, in the groups in which they were given, if these are mappings."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        own = f"{prefix}{key}"
-        inner = {each: settings[each] for each in settings if each.startswith(f"{own}.")} if own not in settings else {}
-        found |= {str(key): _nested(value, settings, f"{own}.")} if isinstance(value, Mapping) else inner
-        found |= {str(key): settings[own]} if own in settings else {}
-    return found

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from mnist_tb.config import strict_yaml
-from mnist_tb.config.plain import flatten
+from mnist_tb.config.plain import flatten, nested
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
 from mnist_tb.runs.files import is_temporary, read_ours, write_atomically
@@ -156,7 +156,7 @@ class RunFiles:
         self.settings = {**self.settings, **settings}
         with self._or_failed("its settings cannot be written"):
             if is_own:
-                write_atomically(self.run.config, strict_yaml.dump(self.settings).encode())
+                write_atomically(self.run.config, strict_yaml.dump(nested(self.settings)).encode())
             self.run.update_metrics(config=self.settings)
 
     def _has_own_config(self) -> bool:
