@@ -71,7 +71,7 @@ def test_texts(board: Board) -> None:
 
 def test_layout_puts_train_and_validation_on_one_chart(board: Board) -> None:
     charts = board.get("data/plugin/custom_scalars/layout")["category"][0]["chart"]
-    assert charts[0]["multiline"]["tag"] == ["^loss/train$", "^loss/val$", "^loss/test$"]
+    assert charts[0]["multiline"]["tag"] == [rf"^loss/{split}$(?!\n)" for split in ("train", "val", "test")]
 
 
 def test_hparams_are_one_row_with_real_metrics_and_the_true_status(board: Board, finished: Run) -> None:

@@ -174,9 +174,9 @@ def test_links_in_the_log_folder_lead_nowhere(tmp_path: Path, capsys: pytest.Cap
     (logdir / "0001-circle").symlink_to(logdir / "0001-circle")
     (logdir / "0002-nowhere").symlink_to(tmp_path / "nowhere")
     made = create_run(logdir, "a", "seed: 0\n", {"status": "running"})
-    assert made.name == "0003-a"
+    assert made.name == "0001-a"
     assert not made.path.is_symlink()
     assert list(outside.iterdir()) == []
-    assert [run.name for run in list_run_folders(logdir)] == ["0003-a"]
-    assert main(arguments=["resume", "1", "--logdir", str(logdir)]) == 2
-    assert "no run called '1'; there are 0003-a" in capsys.readouterr().err
+    assert [run.name for run in list_run_folders(logdir)] == ["0001-a"]
+    assert main(arguments=["resume", "2", "--logdir", str(logdir)]) == 2
+    assert "no run called '2'; there are 0001-a" in capsys.readouterr().err

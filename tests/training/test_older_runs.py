@@ -76,8 +76,9 @@ def test_compared(logdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments=["compare", "--format", "json", "--logdir", str(logdir)]) == 0
     sections = json.loads(capsys.readouterr().out)
     lines = {line["run"]: line for section in sections for line in section["lines"]}
-    assert lines.keys() == {"0001-whole", "0002-stopped", "0003-mlp"}
-    assert [lines[name]["status"] for name in sorted(lines)] == ["completed", "interrupted", "completed"]
+    runs = ["0001-whole", "0002-stopped", "0003-mlp"]
+    assert lines.keys() == {*runs, "sweep/0001-lr3e-3", "sweep/0002-lr0.01"}
+    assert [lines[name]["status"] for name in runs] == ["completed", "interrupted", "completed"]
     assert lines["0001-whole"]["test_accuracy"] == pytest.approx(0.9666, abs=1e-4)
     assert lines["0003-mlp"]["val_accuracy"] == pytest.approx(20 / 21)
 
