@@ -196,7 +196,7 @@ class SummaryWriter(tensorboard.SummaryWriter):
         run_name: str | None = None,
         global_step: int | None = None,
     ) -> None:
-        """The run's settings, once, and further points on curves; run_name and the domains have no effect."""
+        """Settings of the run, and further points on curves; run_name and the domains have no effect."""
         writer = self._get_file_writer()
         if not isinstance(writer, _FileWriter):
             super().add_hparams(hparam_dict, metric_dict, hparam_domain_discrete, run_name, global_step)
