@@ -225,7 +225,7 @@ def export_command(
     run: tuple[str, ...], form: str, as_json: bool, tags: tuple[str, ...], since: Path | None, logdir: Path
 ) -> None:
     """Print every scalar of each RUN, or of all: run, tag, step, wall time, value."""
-    from mnist_tb.runs import export
+    from mnist_tb.cli import export
 
     found = read(logdir, run)
     place = export.Place(since)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mnist_tb.config.hyperparameters import hyperparameters, seed_of, short_name
+from mnist_tb.environment import exits
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.environment.snapshot import main_folder
@@ -71,9 +72,9 @@ class Recording:
         self._ending, self._is_told = threading.RLock(), False
         self._began = time.monotonic()
         self._state: dict[str, Any] | None = None  # of the end
-        self._error_before = getattr(sys, "last_value", None)
+        self._error_before = exits.last_error()
         _open.add(self)
-        _note_exits()
+        exits.note_exits(True)
         if multiprocessing.parent_process() is not None:  # which ends without atexit
             multiprocessing.util.Finalize(None, _end_all, exitpriority=0)
 
@@ -121,7 +122,7 @@ class Recording:
                 failed = failed or (None if self._is_gone else found)
             self._environment.close(failed or error)
             _open.discard(self)
-            _note_exits()
+            exits.note_exits(bool(_open))
         if failed is not None and error is None:  # else the first error says more than those that follow from it
             raise failed
 
@@ -161,13 +162,8 @@ class Recording:
 
     def end_with_program(self) -> None:
         """The program ends, or what has the Tracker, and nobody has closed it."""
-        code, when = _exit
-        error: Any = getattr(sys, "last_value", None)
-        if code and when > max(self.live.last_point, self._began):  # what was logged since says that it went on
-            error = SystemExit(code)
-        elif error is self._error_before or error is None or error.__traceback__ is None or _is_interactive():
-            error = None
-        self.end_unheard(error)
+        since = max(self.live.last_point, self._began)  # what is logged after an exit says that it was none
+        self.end_unheard(exits.ending(since, self._error_before))
 
     @property
     def is_open(self) -> bool:
@@ -206,30 +202,7 @@ def _how(error: BaseException | None) -> tuple[str, str]:
     return (FAILED if isinstance(error, Exception) else INTERRUPTED), str(error) or type(error).__name__
 
 
-def _is_interactive() -> bool:
-    """Whether an error ends a line or a cell, and not the program."""
-    ipython = sys.modules.get("IPython")
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive) or bool(ipython and ipython.get_ipython())
-
-
-# ---- How the program ends: Python says so of errors, not of exit codes
-
 _open: set[Recording] = set()
-_exit: tuple[Any, float] = (None, -1.0)  # the last code of sys.exit, and when it was called, by time.monotonic
-_python_exit = sys.exit
-
-
-def _noted_exit(code: Any = None, /) -> NoReturn:
-    global _exit
-    if threading.current_thread() is threading.main_thread():
-        _exit = code, time.monotonic()
-    _python_exit(code)
-
-
-def _note_exits() -> None:
-    """While a run is open, and unless another program does the like."""
-    if sys.exit in (_python_exit, _noted_exit):
-        sys.exit = _noted_exit if _open else _python_exit
 
 
 def _end_all() -> None:

@@ -72,7 +72,8 @@ class SummaryWriter(tensorboard.SummaryWriter):
 
         options: as for a `Tracker`. Raises InputError if the name or the log folder cannot be used.
         """
-        return _made(cls, _FileWriter.in_logdir(logdir, name, options))
+        tracker = Tracker._start(logdir, name, options)
+        return _made(cls, _FileWriter(str(tracker.run.path), None, "", options, tracker))
 
     @property
     def tracker(self) -> Tracker | None:
@@ -288,32 +289,14 @@ class _FileWriter(tensorboard.FileWriter):
     def __init__(
         self, log_dir: str, purge_step: int | None, suffix: str, options: Options, tracker: Tracker | None = None
     ) -> None:
-        """It is open after `reopen`. tracker: of a run that is open."""
+        """It is open after `reopen`. tracker: of a run that is open; None if there is none of its own."""
         self._log_dir, self._purge_step, self._suffix, self._options = log_dir, purge_step, suffix, options
         self._folder = Path(log_dir).absolute()  # wherever the program goes from here
-        self._pid: int | None = os.getpid()
-        self._tracker, self._events, self._is_closed = tracker, EventWriter(None), True
+        self.pid: int | None = os.getpid()  # whose calls write
+        self.tracker, self._events, self._is_closed = tracker, EventWriter(None), True
         self.error: BaseException | None = None
         self.together: dict[str, list[str]] | None = {}
         self._changing, self._is_new = threading.RLock(), False
-
-    @classmethod
-    def in_logdir(cls, logdir: str | Path, name: str, options: Options) -> _FileWriter:
-        """On a new run."""
-        tracker = Tracker._start(logdir, name, options)
-        return cls(str(tracker.run.path), None, "", options, tracker)
-
-    @classmethod
-    def of_another_process(cls, log_dir: str) -> _FileWriter:
-        """Whose calls do nothing."""
-        made = cls(log_dir, None, "", {})
-        made._pid = None
-        return made
-
-    @property
-    def tracker(self) -> Tracker | None:
-        """None if there is none of its own."""
-        return self._tracker
 
     @property
     def event_writer(self) -> SimpleNamespace:
@@ -327,23 +310,23 @@ class _FileWriter(tensorboard.FileWriter):
             return
         self._is_closed, self.error = False, None
         try:
-            self._tracker = self._open() if self._pid == os.getpid() else None
-            self._events = EventWriter(None) if self._tracker is None else self._tracker._writer
+            self.tracker = self._open() if self.pid == os.getpid() else None
+            self._events = EventWriter(None) if self.tracker is None else self.tracker._writer
         except InUseError:  # by another writer, which says how the run is
-            self._tracker = None
+            self.tracker = None
             self._events = EventWriter(self._folder, self._purge_step, suffix=self._suffix, may_vanish=True)
             weakref.finalize(self, self._events.close)
         self._purge_step = None
         write_layout = weakref.WeakMethod(self._write_layout)  # else the writing thread would keep this one
         self._events.every.append(lambda: (call := write_layout()) and call())
-        self.scalars = self._events.points if self._tracker is None else self._tracker._points
+        self.scalars = self._events.points if self.tracker is None else self.tracker._points
 
     def _open(self) -> Tracker:
-        if self._tracker is not None:
-            if self._tracker.is_open:
-                return self._tracker
+        if self.tracker is not None:
+            if self.tracker.is_open:
+                return self.tracker
             try:
-                return self._tracker._go_on(self._options.get("notify", ()))
+                return self.tracker._go_on(self._options.get("notify", ()))
             except InUseError:
                 raise
             except (InputError, TrainingError):  # its folder is gone
@@ -373,8 +356,8 @@ class _FileWriter(tensorboard.FileWriter):
 
     def see(self, step: int, values: list[tuple[str, float]]) -> None:
         """Points that are written already."""
-        if self._tracker is not None:
-            self._tracker._see(step, values)
+        if self.tracker is not None:
+            self.tracker._see(step, values)
 
     def settings(self, values: Any) -> None:
         if self._events.enabled:
@@ -409,17 +392,20 @@ class _FileWriter(tensorboard.FileWriter):
         self._is_closed = True
         with suppress(TrainingError):  # what has failed is said below
             self._write_layout()
-        if self._tracker is None:
+        if self.tracker is None:
             self._events.close()
         else:
-            self._tracker.__exit__(None, self.error, None)
+            self.tracker.__exit__(None, self.error, None)
 
 
 _Kind = TypeVar("_Kind", bound=SummaryWriter)
 
 
 def _in_another_process(kind: type[_Kind], log_dir: str) -> _Kind:
-    return _made(kind, _FileWriter.of_another_process(log_dir))
+    """Its calls do nothing."""
+    writer = _FileWriter(log_dir, None, "", {})
+    writer.pid = None
+    return _made(kind, writer)
 
 
 def _made(kind: type[_Kind], writer: _FileWriter) -> _Kind:

@@ -386,8 +386,8 @@ def test_of_several_the_newest_has_what_is_printed(tmp_path: Path) -> None:
     writers = [SummaryWriter(tmp_path / f"fold{number}") for number in range(5)]
     print("HELLO")
     for writer in writers:
-        assert writer.file_writer._tracker._recording._environment._thread is not None
-        writer.file_writer._tracker._recording._environment._thread.join()
+        assert writer.file_writer.tracker._recording._environment._thread is not None
+        writer.file_writer.tracker._recording._environment._thread.join()
     assert threading.active_count() - before == 5, "a thread each"
     for writer in reversed(writers):
         writer.close()
