@@ -42,8 +42,8 @@ from mnist_tb.cli.board import board_hint
 from mnist_tb.cli.main import main
 from mnist_tb.config.names import in_markdown, printable
 from mnist_tb.environment.summary import reproduction
+from mnist_tb.environment.texts import code, config_text, escape, table
 from mnist_tb.events import summaries
-from mnist_tb.events.texts import code, config_text, escape, table
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import create_run
 from mnist_tb.runs.query import list_runs

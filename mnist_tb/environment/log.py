@@ -15,9 +15,9 @@ from mnist_tb.environment.notify import Notifier, end_message
 from mnist_tb.environment.snapshot import gather_recent, record
 from mnist_tb.environment.summary import facts
 from mnist_tb.environment.system import Sensors
+from mnist_tb.environment.texts import code, escape, table
 from mnist_tb.errors import InputError, TrainingError
 from mnist_tb.events.tags import ENVIRONMENT_TEXT
-from mnist_tb.events.texts import code, escape, table
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.folder import Run
 

@@ -26,11 +26,11 @@ from mnist_tb.config.redaction import hide_settings
 from mnist_tb.errors import InputError, InUseError, TrainingError
 from mnist_tb.events import summaries
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.integrations.recording import open_in
 from mnist_tb.integrations.tracker import Options, Tracker
 from mnist_tb.integrations.tracker import _in_another_process as _idle_tracker
 from mnist_tb.runs.folder import Run
 from mnist_tb.runs.values import mapping
+from mnist_tb.tracking.recording import open_in
 
 _LOG = logging.getLogger(__name__)
 _HPARAMS = "_hparams_/"

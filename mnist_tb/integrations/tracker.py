@@ -32,12 +32,12 @@ from mnist_tb.errors import InputError
 from mnist_tb.events import summaries
 from mnist_tb.events.summaries import Picture
 from mnist_tb.events.writer import EventWriter
-from mnist_tb.integrations.recording import Recording
 from mnist_tb.runs.notes import Notes, make_notes
 from mnist_tb.runs.predictions import save_predictions
 from mnist_tb.runs.tracked import Asked, Charts, RunFiles
 from mnist_tb.tracking import graph
 from mnist_tb.tracking.charts import LAYOUT
+from mnist_tb.tracking.recording import Recording
 
 Image = Picture | torch.Tensor | Callable[[], Picture]
 

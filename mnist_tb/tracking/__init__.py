@@ -1,4 +1,5 @@
 """What a training shows of itself: curves, pictures, texts, the graph, the Live tab, the terminal.
 
-Its face is `charts`, for this network. It knows nothing of how an update is computed.
+Its faces are `charts`, for this network, and `recording`, for the trainings of others. It knows nothing of how an
+update is computed.
 """

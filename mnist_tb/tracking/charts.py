@@ -13,6 +13,7 @@ from mnist_tb.config.hyperparameters import hyperparameters
 from mnist_tb.config.load import flat_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split
+from mnist_tb.environment.texts import config_text, escape, group_name, table
 from mnist_tb.events.summaries import Below, Picture
 from mnist_tb.events.tags import (
     ACCURACY_TEST,
@@ -44,7 +45,6 @@ from mnist_tb.events.tags import (
     UNCERTAIN,
     WEIGHTS,
 )
-from mnist_tb.events.texts import config_text, escape, group_name, table
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation, WindowMetrics
 from mnist_tb.tracking import figures, graph, weights_export

@@ -284,7 +284,7 @@ LIGHT = (
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
     " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.endings environment.console environment.notify environment.snapshot environment.summary"
-    " environment.system events.texts cli.export runs.values cli.watch watch.chart watch.live"
+    " environment.system environment.texts cli.export runs.values cli.watch watch.chart watch.live"
     " analysis.details runs.files runs.predictions watch.page watch.widgets watch.words"
 )
 

@@ -18,10 +18,10 @@ from mnist_tb.environment import exits
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
 from mnist_tb.environment.snapshot import main_folder
+from mnist_tb.environment.texts import config_text
 from mnist_tb.errors import TrainingError
 from mnist_tb.events.status import COMPLETED, FAILED, INTERRUPTED, RUNNING, Status
 from mnist_tb.events.tags import CONFIG_TEXT
-from mnist_tb.events.texts import config_text
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.runs.tracked import RunFiles
 from mnist_tb.tracking.live import Live
