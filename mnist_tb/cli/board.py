@@ -46,10 +46,11 @@ def board_command(
     from mnist_tb.board import launcher
     from mnist_tb.environment.notify import Notifier
 
-    tell = Notifier(notify).tell if notify else None
     ended = threading.Event()
     if with_parent:
         when_parent_ends(ended.set)
+    notifier = None if with_parent else Notifier(notify)  # that one tells of its run itself
+    tell = notifier.tell if notifier is not None and notifier.enabled else None
     with suppress(KeyboardInterrupt):
         place = launcher.Place(host, port, token, path_prefix)
         launcher.serve(logdir, place, click.echo, not no_browser, ended, tell)

@@ -21,8 +21,10 @@ _SHOWN = 10
 )
 @click.option(
     "--storage",
+    envvar="MNIST_TB_STORAGE",
     metavar="URL",
-    help="Where several machines share the sweep: postgresql://… or a journal's file in a folder they share.",
+    help="Where several machines share the sweep: postgresql://… or a journal's file in a folder they share. Or"
+    " MNIST_TB_STORAGE.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of every run. Repeatable.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; with auto and cuda, the workers share the GPUs.")

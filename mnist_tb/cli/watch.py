@@ -33,7 +33,8 @@ _NOW = ("phase", "steps", "loss", "accuracy", "lr", "remaining")
 def watch_command(run: tuple[str, ...], until_end: bool, as_json: bool, told: tuple[str, ...], logdir: Path) -> None:
     """Watch all runs, or each RUN, in the terminal: states, progress, charts.
 
-    Where the output goes elsewhere, a line for each run that begins, goes on or ends; with --json, a JSON object.
+    If the output goes elsewhere, it is a line for each run, and another when one begins, goes on or ends; with --json,
+    a JSON object.
     """
     from mnist_tb.events.curves import read_told
     from mnist_tb.watch.live import LiveRuns
@@ -53,16 +54,12 @@ def watch_command(run: tuple[str, ...], until_end: bool, as_json: bool, told: tu
 
 
 def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> list[LiveRun]:
-    """Print what is news, for ever or until none of the runs runs; returns all of them.
-
-    Runs that ended before are news only where they are named.
-    """
+    """Print how each run is, and then what is news, for ever or until none of the runs runs; returns all of them."""
     from mnist_tb.watch.words import line
 
     if not logdir.exists():
         click.echo(f"{logdir}: is not there yet; its runs appear as they begin.", err=True)
     said: dict[str, tuple[Any, int | None, float]] = {}
-    is_first = True
     while True:
         found = runs.update()
         for run in reversed(found):
@@ -71,11 +68,9 @@ def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> lis
             before, its_step, when = said.get(name, (None, None, 0.0))
             if news != before or (step != its_step and now > when + _SILENCE_SECONDS):
                 said[name] = news, step, now
-                if not is_first or name in runs.watched:
-                    click.echo(json.dumps(to_dict(run)) if as_json else line(run))
+                click.echo(json.dumps(to_dict(run)) if as_json else line(run))
         if until_end and not any(run.is_running for run in found):
             return found
-        is_first = False
         time.sleep(_EVERY_SECONDS)
 
 

@@ -28,8 +28,9 @@ def open_storage(sweep: str, folder: Path, storage: str | None) -> tuple[Locks, 
         raise InputError("--storage: give postgresql://… or the path of a journal file")
     if storage is None or "://" not in storage:
         return _open_journal(folder / JOURNAL if storage is None else Path(storage))
-    if storage.startswith("postgresql://"):
-        return _open_postgres(storage, sweep)
+    scheme, _, place = storage.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        return _open_postgres(f"postgresql://{place}", sweep)
     raise InputError(f"--storage {hide_address(storage)}: give postgresql://… or the path of a journal file")
 
 

@@ -168,10 +168,15 @@ def test_the_page_tells_of_those_that_fall_silent() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_tells_of_a_run(heard: Heard, tmp_path: Path) -> None:
+def test_the_page_tells_of_a_run(heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the address of the environment. The page is asked directly, whatever proxy there is."""
     write_status(tmp_path / "0001-old", replace(TRAINING, state="completed"))
     write_status(tmp_path / "0002-new", TRAINING)
-    process, address = start_board("--logdir", str(tmp_path), "--port", str(free_port()), "--notify", heard.url)
+    with monkeypatch.context() as its:
+        its.setenv("MNIST_TB_NOTIFY", heard.url)
+        its.setenv("http_proxy", "http://127.0.0.1:1")
+        its.setenv("no_proxy", heard.url.removeprefix("json://"))
+        process, address = start_board("--logdir", str(tmp_path), "--port", str(free_port()))
     try:
         wait_for_runs(address.rstrip("/"), 2)
         end = time.monotonic() + 60

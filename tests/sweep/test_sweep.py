@@ -687,15 +687,21 @@ def test_workers_that_are_killed_again_and_again_end_the_sweep(
         ("mysql://localhost/a", "--storage mysql://localhost/a: give postgresql://… or the path of a journal file"),
         ("mysql://me:geheim@localhost/a", "--storage mysql://(hidden)@localhost/a: give "),
         ("postgresql://127.0.0.1:1/none", "--storage: PostgreSQL cannot be reached: connection"),
+        ("postgres://me:geheim@127.0.0.1:1/none", "--storage: PostgreSQL cannot be reached: connection"),
         ("postgresql://me:ge@heim@localhost/a", "--storage: write postgresql://user:password@host/database, with %40"),
         ("postgresql://localhost/a?password=ge&heim", "--storage: write postgresql://user:password@host/database, "),
         ("/proc/journal", "/proc/journal: the sweep's journal cannot be written"),
     ],
 )
 def test_storage_that_cannot_be_opened(
-    storage: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    storage: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = ["sweep", str(write_file(tmp_path)), "--logdir", str(tmp_path / "runs"), "--storage", storage]
+    monkeypatch.setenv("MNIST_TB_STORAGE", storage)
+    arguments = ["sweep", str(write_file(tmp_path)), "--logdir", str(tmp_path / "runs")]
     assert main(arguments=arguments) == 2
     assert capsys.readouterr().err.startswith(f"mnist-tb: {message}")
 
