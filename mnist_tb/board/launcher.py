@@ -94,7 +94,7 @@ def _launch(logdir: Path, place: Place, allowed: Access) -> tuple[str, int]:
         from mnist_tb.board import python_loader
 
         python_loader.restrict()
-    os.environ["no_grpc_proxy"] = "localhost"  # where TensorBoard's loader is, whatever proxy there is
+    os.environ["no_grpc_proxy"] = "localhost"  # noqa: SIM112 - TensorBoard's loader is there, whatever proxy there is
     port = _free_port(place.host, place.port)
     board = program.TensorBoard(
         plugins=_plugins(),

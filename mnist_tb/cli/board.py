@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from mnist_tb.cli.options import logdir_option, no_browser_option, notify_option, port_option
+from mnist_tb.cli.options import logdir_option, no_browser_option, notify_option, port_option, say
 from mnist_tb.engine.process import end_child, reap_child, start_child, when_parent_ends
 from mnist_tb.errors import InputError, command_line
 
@@ -53,7 +53,7 @@ def board_command(
     tell = notifier.tell if notifier is not None and notifier.enabled else None
     with suppress(KeyboardInterrupt):
         place = launcher.Place(host, port, token, path_prefix)
-        launcher.serve(logdir, place, click.echo, not no_browser, ended, tell)
+        launcher.serve(logdir, place, say, not no_browser, ended, tell)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def live_page(logdir: Path, port: int, browser: bool) -> Iterator[Page]:
     Raises InputError where it does not start.
     """
     page = start_page(logdir, port, browser)
-    click.echo(f"TensorBoard: {page.address}")
+    say(f"TensorBoard: {page.address}")
     try:
         yield page
     finally:

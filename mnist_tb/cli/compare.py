@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_tb.cli.options import json_option, logdir_option, metric_option
+from mnist_tb.cli.options import json_option, logdir_option, metric_option, say
 from mnist_tb.cli.runs import console, read, report_problems
 from mnist_tb.errors import InputError
 
@@ -75,7 +75,7 @@ def compare_command(
         report_problems(found.problems)
     else:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
-        click.echo(forms["json" if as_json else form](sections), nl=False, color=not sys.stdout.isatty())  # as it is
+        sys.stdout.write(forms["json" if as_json else form](sections))
         report_problems(found.problems)
 
 
@@ -93,11 +93,11 @@ def _draw(
         from mnist_tb.analysis.report import write_report
 
         problems += write_report(report, sections, logdir, metrics)
-        click.echo(f"The report: {report}")
+        say(f"The report: {report}")
     if figure is not None:
         from mnist_tb.analysis.plot import write_figure
 
         drawn = write_figure(figure, sections, tags, metrics)
         problems += drawn.problems
-        click.echo(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}")
+        say(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}")
     return problems

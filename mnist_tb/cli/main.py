@@ -13,6 +13,7 @@ import click
 from mnist_tb import __version__
 from mnist_tb.cli.board import board_command
 from mnist_tb.cli.compare import compare_command
+from mnist_tb.cli.options import say
 from mnist_tb.cli.runs import export_command, runs_group
 from mnist_tb.cli.sweep import sweep_command
 from mnist_tb.cli.training import (
@@ -23,7 +24,6 @@ from mnist_tb.cli.training import (
     train_command,
 )
 from mnist_tb.cli.watch import watch_command
-from mnist_tb.config.names import printable
 from mnist_tb.config.redaction import hide_addresses
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.engine.process import bound_spinning
@@ -68,7 +68,7 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
             command.main(arguments, prog_name="mnist-tb", standalone_mode=False)
     except click.ClickException as error:
         error.show(shown := io.StringIO())
-        click.echo(hide_addresses(printable(shown.getvalue(), "\n")), err=True, nl=False)
+        say(hide_addresses(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except InputError as error:
         return _fail(error, 2)
@@ -83,11 +83,10 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
 
 def _fail(message: object, code: int) -> int:
     """Print an error and return the exit code; of several processes, those speak that have something new to say."""
-    text = printable(str(message), "\n\t")
     if is_main_process():
-        click.echo(f"mnist-tb: {text}", err=True)
+        say(f"mnist-tb: {message}", err=True)
     else:
         if not getattr(message, "said_by_main", False):
-            click.echo(f"mnist-tb, process {os.environ['RANK']}: {text}", err=True)
+            say(f"mnist-tb, process {os.environ['RANK']}: {message}", err=True)
         time.sleep(_MAIN_SPEAKS_FIRST)
     return code

@@ -1,10 +1,18 @@
-"""Options that several commands have."""
+"""What several commands have: options, and how they print."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from mnist_tb.config.names import printable
+
+
+def say(text: str, nl: bool = True, err: bool = False) -> None:
+    """Print a text, in which nothing commands the terminal."""
+    click.echo(printable(text, "\n\t"), nl=nl, err=err)
+
 
 logdir_option = click.option(
     "--logdir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_tb.cli.options import json_option, logdir_option
+from mnist_tb.cli.options import json_option, logdir_option, say
 from mnist_tb.config.names import printable
 from mnist_tb.errors import InputError, TrainingError
 
@@ -61,7 +61,7 @@ def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> No
     if rows:
         tables.print_table("", titles, rows, console())
     else:
-        click.echo(f"{logdir}: " + ("no run meets all --where" if found.runs else "no runs yet"))
+        say(f"{logdir}: " + ("no run meets all --where" if found.runs else "no runs yet"))
     report_problems(found.problems)
 
 
@@ -86,7 +86,7 @@ def show_command(run: str, log: bool, as_json: bool, logdir: Path) -> None:
     if log:
         for summary in found.runs:
             text = read_console(summary.path)
-            click.echo(f"{summary.path}: has no {NAME}" if text is None else text, nl=text is None or text[-1:] != "\n")
+            say(f"{summary.path}: has no {NAME}" if text is None else text, nl=text is None or text[-1:] != "\n")
         report_problems(found.problems)
         return
     for title, rows in run_details(found.runs[0]) if found.runs else ():
@@ -126,7 +126,7 @@ def diff_command(one: str, other: str, as_json: bool, logdir: Path) -> None:
             if cells:
                 tables.print_table("", (kind, *names), cells, console())
         if not any(differing.values()):
-            click.echo(f"{printable(names[0])} and {printable(names[1])} have the same settings, code and packages.")
+            say(f"{names[0]} and {names[1]} have the same settings, code and packages.")
     report_problems([problem for found in named for problem in found.problems])
 
 
@@ -144,7 +144,7 @@ def reproduce_command(run: str, as_json: bool, logdir: Path) -> None:
     if as_json:
         _print_json({"run": found.name, "commands": lines})
     else:
-        click.echo("\n".join(lines))
+        say("\n".join(lines))
 
 
 # without -h, which stands in -that and would be taken for it
@@ -159,7 +159,7 @@ def tag_command(run: str, tag: tuple[str, ...], logdir: Path) -> None:
     added, removed = [one for one in tag if one[:1] != "-"], [one[1:] for one in tag if one[:1] == "-"]
     found = manage.run_in_logdir(logdir, run)
     notes = manage.annotate(found, added, removed)
-    click.echo(printable(f"{found.name}: {', '.join(notes.tags) or 'no tags'}"))
+    say(f"{found.name}: {', '.join(notes.tags) or 'no tags'}")
 
 
 @runs_group.command("note")
@@ -172,7 +172,7 @@ def note_command(run: str, text: str, logdir: Path) -> None:
 
     found = manage.run_in_logdir(logdir, run)
     notes = manage.annotate(found, note=text)
-    click.echo(printable(f"{found.name}: {notes.note or 'no note'}", "\n\t"))
+    say(f"{found.name}: {notes.note or 'no note'}")
 
 
 @runs_group.command("rename")
@@ -184,7 +184,7 @@ def rename_command(run: str, name: str, logdir: Path) -> None:
     from mnist_tb.runs import manage
 
     renamed = manage.rename(logdir, manage.run_in_logdir(logdir, run), name)
-    click.echo(printable(f"It is now {renamed.path}"))
+    say(f"It is now {renamed.path}")
 
 
 @runs_group.command("remove")
@@ -199,12 +199,12 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
     for found in named.values():
         if found.is_in_use():
             raise InputError(f"{found.path}: this run is in use by another process; wait until it has ended")
-    click.echo("\n".join(printable(str(path)) for path in named))
+    say("\n".join(printable(str(path)) for path in named))
     if not yes and not click.confirm(f"Delete {'these' if len(named) > 1 else 'this'} for good?"):
         raise TrainingError("nothing was deleted")
     for found in named.values():
         manage.remove(logdir, found)
-    click.echo("Deleted.")
+    say("Deleted.")
 
 
 @click.command("export")
@@ -245,7 +245,7 @@ def read(logdir: Path, which: Sequence[str], told: Told | None = None) -> RunLis
 def report_problems(problems: Sequence[Problem]) -> None:
     """Print what could not be read, and fail if something is missing, though the rest was shown."""
     for problem in problems:
-        click.echo(f"mnist-tb: {printable(problem.text)}", err=True)
+        say(f"mnist-tb: {problem.text}", err=True)
     if any(problem.lost for problem in problems):
         raise TrainingError(f"not everything could be read: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
@@ -262,7 +262,7 @@ def _print_json(value: Any) -> None:
     """Numbers that are not finite become null."""
     from mnist_tb.config.hyperparameters import finite_or_none
 
-    click.echo(json.dumps(finite_or_none(value), indent=1))
+    say(json.dumps(finite_or_none(value), indent=1))
 
 
 def _percent(value: float | None) -> str:

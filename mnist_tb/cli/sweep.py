@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mnist_tb.cli.options import data_root_option, logdir_option
+from mnist_tb.cli.options import data_root_option, logdir_option, say
 from mnist_tb.cli.runs import console
 from mnist_tb.engine.distributed import is_distributed
 from mnist_tb.errors import InputError, command_line
@@ -59,16 +59,16 @@ def sweep_command(
     from mnist_tb.sweep.study import Study
 
     with storage_errors(), Study(plan, folder, storage) as study:
-        sweep(plan, study, folder, storage, workers, lambda line: click.echo(line))
+        sweep(plan, study, folder, storage, workers, say)
         counts, best, importances = study.counts(), result.require_best(study), study.importances()
     others = [f"{count} {word}" for count, word in ((counts.pruned, "pruned"), (counts.failed, "failed")) if count]
-    click.echo(f"\n{counts.finished} trials: {', '.join([f'{counts.complete} complete', *others])}")
+    say(f"\n{counts.finished} trials: {', '.join([f'{counts.complete} complete', *others])}")
     print_table("The best on validation", *result.rows(plan, best[:_SHOWN]), console())
     verdict = result.verdict(best)
     if verdict is not None:
-        click.echo(verdict)
+        say(verdict)
     if importances:
         parts = ", ".join(f"{key} {fraction:.0%}" for key, fraction in importances.items())
-        click.echo(f"What decides whether a trial is among the best: {parts}")
+        say(f"What decides whether a trial is among the best: {parts}")
     path = result.write_best(plan, best[0], folder)
-    click.echo(f"The best configuration: {path}\nCompare: {command_line('compare', '--group', '--logdir', folder)}")
+    say(f"The best configuration: {path}\nCompare: {command_line('compare', '--group', '--logdir', folder)}")

@@ -19,6 +19,7 @@ from mnist_tb.cli.options import (
     no_browser_option,
     notify_option,
     port_option,
+    say,
 )
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.errors import InputError, command_line
@@ -94,14 +95,14 @@ def train_command(
         if not is_main_process():
             return
         hint = board_hint(logdir)
-        click.echo(f"\nThe run: {run.path}\nSee it:  {hint if page is None else page.address}")
+        say(f"\nThe run: {run.path}\nSee it:  {hint if page is None else page.address}")
         if page is not None:
             with suppress(KeyboardInterrupt):
                 if page.process.poll() is None:
-                    click.echo("Press Ctrl-C to stop the page.")
+                    say("Press Ctrl-C to stop the page.")
                 while page.process.poll() is None:
                     time.sleep(_LISTEN_SECONDS)
-                click.echo(f"The page has ended by itself; start it again with: {hint}")
+                say(f"The page has ended by itself; start it again with: {hint}")
 
 
 @click.command("resume")
@@ -141,10 +142,10 @@ def resume_command(
     if not is_main_process():
         return
     if resumed:
-        click.echo(f"\nThe run: {found.path}\nSee it:  {board_hint(found.path.parent)}")
+        say(f"\nThe run: {found.path}\nSee it:  {board_hint(found.path.parent)}")
     else:
         longer = command_line("resume", found.path, "--epochs", 2 * read_to_resume(found, options)[0].train.epochs)
-        click.echo(f"{found.path}: this run is complete; to make it longer: {longer}")
+        say(f"{found.path}: this run is complete; to make it longer: {longer}")
 
 
 @click.command("evaluate")
@@ -166,7 +167,7 @@ def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: P
         dataset, evaluation = evaluate_run(found, split, device, data_root)
         if as_json:
             numbers = evaluation_numbers(evaluation, dataset.classes)
-            click.echo(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
+            say(json.dumps({"run": found.name, "dataset": dataset.name, "split": split, **numbers}))
         else:
             terminal = Terminal()
             title = f"{found.name}: {split} images of {dataset.name}, best weights"
@@ -203,12 +204,12 @@ def predict_command(
 
     predictions = predict_pictures(found, image, device, data_root)
     if as_json:
-        click.echo(json.dumps([{"image": str(one.path), "classes": one.classes} for one in predictions]))
+        say(json.dumps([{"image": str(one.path), "classes": one.classes} for one in predictions]))
     else:
-        click.echo(f"By the best weights of {found.name}:", err=True)
+        say(f"By the best weights of {found.name}:", err=True)
         for one in predictions:
             most_probable = list(one.classes.items())[:TOP]
-            click.echo(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in most_probable))
+            say(f"{one.path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in most_probable))
     if show is not None:
         from mnist_tb.tracking import figures
 
@@ -239,10 +240,10 @@ def configs_command(name: str | None, output: Path | None, as_json: bool) -> Non
         raise InputError("--json: prints, and --output writes the YAML; give one of them")
     if name is None:
         if as_json:
-            click.echo(json.dumps([{"name": known, "summary": presets.summary(known)} for known in presets.names()]))
+            say(json.dumps([{"name": known, "summary": presets.summary(known)} for known in presets.names()]))
             return
         for known in presets.names():
-            click.echo(f"{known:16} {presets.summary(known)}")
+            say(f"{known:16} {presets.summary(known)}")
         return
     if name not in presets.names():
         raise presets.unknown(name)
@@ -250,14 +251,14 @@ def configs_command(name: str | None, output: Path | None, as_json: bool) -> Non
     if as_json:
         from mnist_tb.config import strict_yaml
 
-        click.echo(json.dumps(strict_yaml.read(presets.find(name)).values))
+        say(json.dumps(strict_yaml.read(presets.find(name)).values))
         return
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     try:
         with open(output, "x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {error.strerror}") from None
-    click.echo(f"{output}: written; train with it by: {command_line('train', '--config', output)}")
+    say(f"{output}: written; train with it by: {command_line('train', '--config', output)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_tb.cli.options import json_option, logdir_option, metric_option
+from mnist_tb.cli.options import json_option, logdir_option, metric_option, say
 from mnist_tb.errors import TrainingError
 from mnist_tb.events.status import FAILED, KILLED
 
@@ -58,7 +58,7 @@ def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> lis
     from mnist_tb.watch.words import line
 
     if not logdir.exists():
-        click.echo(f"{logdir}: is not there yet; its runs appear as they begin.", err=True)
+        say(f"{logdir}: is not there yet; its runs appear as they begin.", err=True)
     said: dict[str, tuple[Any, int | None, float]] = {}
     while True:
         found = runs.update()
@@ -68,7 +68,7 @@ def _follow(runs: LiveRuns, logdir: Path, as_json: bool, until_end: bool) -> lis
             before, its_step, when = said.get(name, (None, None, 0.0))
             if news != before or (step != its_step and now > when + _SILENCE_SECONDS):
                 said[name] = news, step, now
-                click.echo(json.dumps(to_dict(run)) if as_json else line(run))
+                say(json.dumps(to_dict(run)) if as_json else line(run))
         if until_end and not any(run.is_running for run in found):
             return found
         time.sleep(_EVERY_SECONDS)

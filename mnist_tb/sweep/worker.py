@@ -13,6 +13,7 @@ from contextlib import suppress
 import torch
 
 from mnist_tb.config.hyperparameters import format_value
+from mnist_tb.config.names import printable
 from mnist_tb.config.schema import Data
 from mnist_tb.data.datasets import Dataset, load_dataset
 from mnist_tb.engine.device import resolve_auto
@@ -46,7 +47,7 @@ class WarningsOnly(Silent):
         """Print a warning on one line, unless one with this title was printed before."""
         if title not in self._warned:
             self._warned.add(title)
-            print(f"WARNING: {title}: {message}", flush=True)
+            print(printable(f"WARNING: {title}: {message}"), flush=True)
 
 
 class Worker:
@@ -79,7 +80,7 @@ class Worker:
         try:
             self._run(claimed)
         except MemoryFullError as error:  # other programs may be the cause: retried a few times, here or elsewhere
-            print(error, flush=True)
+            print(printable(str(error)), flush=True)
             return _RETRY_SECONDS
         except InUseError:
             claimed.reset_attempts()
@@ -163,7 +164,7 @@ def _progress(run: Run) -> int:
     try:
         return int(load_checkpoint(run.last_checkpoint)["step"]) if run.last_checkpoint.exists() else 0
     except InputError as error:
-        print(f"{error}; the run starts over", flush=True)
+        print(printable(f"{error}; the run starts over"), flush=True)
         run.last_checkpoint.unlink()
         return 0
 

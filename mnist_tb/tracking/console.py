@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tb.config.names import printable
 from mnist_tb.metrics import Evaluation, WindowMetrics, class_scores
 
 _ROOM_FOR_ALL = 100
@@ -34,7 +35,8 @@ class Terminal:
             self._progress = None
 
     def say(self, message: str) -> None:
-        """One line, as it is."""
+        """One line."""
+        message = printable(message, "\n")
         if self.console.is_terminal:
             self.console.print(Text(message), soft_wrap=True)
             return
@@ -46,7 +48,8 @@ class Terminal:
     def warn(self, title: str, message: str) -> None:
         """A warning that must not be overlooked."""
         if self.console.is_terminal:
-            self.console.print(Panel(Text(message), title=Text(title), border_style="bold yellow", style="yellow"))
+            text = Text(printable(message, "\n"), style="yellow")
+            self.console.print(Panel(text, title=Text(printable(title)), border_style="bold yellow"))
         else:
             self.say(f"WARNING: {title}: {message}")
 

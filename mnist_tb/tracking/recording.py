@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tb.config.hyperparameters import hyperparameters, seed_of, short_name
+from mnist_tb.config.names import printable
 from mnist_tb.environment import exits
 from mnist_tb.environment.log import EnvironmentLog
 from mnist_tb.environment.notify import Notifier
@@ -147,7 +148,7 @@ class Recording:
         try:
             self.end(error)
         except TrainingError as failed:
-            print(failed, file=sys.stderr)
+            print(printable(str(failed)), file=sys.stderr)
 
     def end_lost(self) -> None:
         """The Tracker is gone, and nobody has closed it: on a thread, as any thread can be the one that finds this.
