@@ -264,7 +264,6 @@ def test_what_is_said_commands_no_terminal(tmp_path: Path) -> None:
     assert error == printable(error, "\n")
     error = printed("\x07\u202e", expected=2)
     assert error == printable(error, "\n")
-    (tmp_path / "a").mkdir()
     made(tmp_path / "a")
     (tmp_path / "a" / "console.log").write_text("one\n\x1b]0;x\x07two\n", encoding="utf-8")
     assert printed("runs", "show", "a", "--log", "--logdir", tmp_path) == "one\n\\x1b]0;x\\x07two\n"
@@ -419,7 +418,7 @@ def _calls_without(path: Path) -> Iterator[str]:
         modes = [*node.args[:2], *([given["mode"]] if "mode" in given else [])]
         is_binary = any(_is_binary(each) for mode in modes for each in ast.walk(mode))
         opens = name in ("read_text", "write_text", "fdopen") or (
-            name == "open" and owner not in ("os", "webbrowser", "Image")
+            name == "open" and owner not in ("os", "webbrowser", "Image", "opener")
         )
         is_text = opens and not is_binary
         is_text |= isinstance(is_asked := given.get("text"), ast.Constant) and is_asked.value is True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mnist_tb.config.names import csv_line
 from mnist_tb.errors import InputError
 from mnist_tb.runs.files import read_json, write_atomically
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
@@ -74,10 +75,8 @@ def export(runs: Sequence[RunSummary], form: str, tags: Sequence[str], place: Pl
             problems.append(Problem(f"--tag {', '.join(tags)}: no curve has such a tag", lost=False))
 
     if form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        if place.is_new:
-            writer.writerow(_COLUMNS)
-        writer.writerows(points())
+        for line in itertools.chain([_COLUMNS] if place.is_new else [], points()):
+            out.write(csv_line(line))
         return problems
     out.write("[")
     for index, point in enumerate(points()):

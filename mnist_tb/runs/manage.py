@@ -14,7 +14,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.load import check_run_name
 from mnist_tb.errors import InputError, InUseError
 from mnist_tb.runs.files import write_atomically
-from mnist_tb.runs.folder import Run, find_run, is_ours, run_number
+from mnist_tb.runs.folder import Run, find_run, is_ours, is_trackers, run_number
 from mnist_tb.runs.locks import locked
 from mnist_tb.runs.notes import Notes, edit_notes, read_notes, write_notes
 
@@ -69,12 +69,14 @@ def rename(logdir: Path, run: Run, name: str) -> Run:
 
 
 def _name_in_config(run: Run, name: str) -> None:
-    values = strict_yaml.read(run.config).values
-    if "name" in values:
+    """Where a training of this program has its name; a Tracker's settings are somebody's own."""
+    known = run.read_metrics() if run.metrics.exists() else {}
+    if is_trackers(known):
+        return
+    if "name" in strict_yaml.read(run.config).values:
         text = run.config.read_text(encoding="utf-8")
         changed = re.sub(r"^name: .*$", f"name: {json.dumps(name)}", text, count=1, flags=re.MULTILINE)
         write_atomically(run.config, changed.encode())
-    known = run.read_metrics() if run.metrics.exists() else {}
     if isinstance(known.get("config"), dict) and "name" in known["config"]:
         run.update_metrics(config={**known["config"], "name": name})
 

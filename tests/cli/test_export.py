@@ -118,3 +118,11 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_printed(
     assert main(arguments=arguments) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"mnist-tb: --since {tmp_path}/no/p: there is no folder {tmp_path}/no\n")
+
+
+def test_a_tag_with_line_ends_is_one_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TorchWriter(str(tmp_path / "theirs")) as writer:
+        writer.add_scalar("a\rb", 1.0, 1)
+    assert main(arguments=["export", "--logdir", str(tmp_path)]) == 0
+    header, point = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert (header[1], point[1]) == ("tag", "a\rb")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter as TorchWriter
 
-from mnist_tb import SummaryWriter
+from mnist_tb import SummaryWriter, Tracker
 from mnist_tb.analysis.compare import Line
 from mnist_tb.analysis.tables import _short_names
 from mnist_tb.cli.main import main
@@ -75,6 +75,15 @@ def test_what_is_not_ours_is_not_numbered(dates: Path) -> None:
     found = {run.name: run for run in list_runs(dates).runs}
     line = Line({}, (found["0002-a"], found["20250101-000000"], found["exp/a"]), None)
     assert _short_names(line) == "2, 20250101-000000, exp/a"
+
+
+def test_a_setting_that_is_called_name_stays_when_a_run_is_renamed(tmp_path: Path) -> None:
+    with Tracker(tmp_path, "mine", {"name": "resnet"}, code=False) as tracker:
+        pass
+    config = tracker.run.config.read_bytes()
+    renamed = manage.rename(tmp_path, tracker.run, "other")
+    assert (renamed.name, renamed.config.read_bytes()) == ("0001-other", config)
+    assert renamed.read_metrics()["config"] == {"name": "resnet"}
 
 
 def test_a_new_run_takes_no_folders_place(tmp_path: Path) -> None:
