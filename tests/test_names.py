@@ -264,9 +264,7 @@ def test_what_is_said_commands_no_terminal(tmp_path: Path) -> None:
     assert error == printable(error, "\n")
     error = printed("\x07\u202e", expected=2)
     assert error == printable(error, "\n")
-    made(tmp_path / "a")
-    (tmp_path / "a" / "console.log").write_text("one\n\x1b]0;x\x07two\n", encoding="utf-8")
-    assert printed("runs", "show", "a", "--log", "--logdir", tmp_path) == "one\n\\x1b]0;x\\x07two\n"
+
 
 
 def test_a_note_and_an_error_have_their_lines(tmp_path: Path) -> None:
