@@ -266,7 +266,6 @@ def test_what_is_said_commands_no_terminal(tmp_path: Path) -> None:
     assert error == printable(error, "\n")
 
 
-
 def test_a_note_and_an_error_have_their_lines(tmp_path: Path) -> None:
     known = {"config": {}, "kind": "tracked", "status": "failed", "error": "first\nsecond \x1b[31m", "id": "0" * 12}
     create_run(tmp_path, "a", "", known)
