@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import io
 import os
 import re
 import socket
 import sys
 import threading
 import webbrowser
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from mnist_tb.board.endings import Tell, tell_endings
 from mnist_tb.errors import InputError
@@ -30,7 +27,6 @@ _LISTEN_SECONDS = 0.5
 """How often to check for a signal: one that reaches another thread does not wake the thread that waits."""
 _EVERYWHERE = re.compile(r"//(0\.0\.0\.0|\[::\]):")
 """An address to listen at, to which no browser goes."""
-_SCRIPTS = "".join(f'<script src="data/plugin/live/static/{name}.js"></script>' for name in ("settings", "reload"))
 
 
 @dataclass(frozen=True)
@@ -87,18 +83,17 @@ def _launch(logdir: Path, place: Place, allowed: Access) -> tuple[str, int]:
     """Start TensorBoard; the page's address, and the port that it has got."""
     from tensorboard import program  # takes a second to import
 
+    from mnist_tb.board import patches
     from mnist_tb.board.access import Guard
 
-    fast = _has_fast_loader()
+    fast = patches.has_fast_loader()
     if not fast:
-        from mnist_tb.board import python_loader
-
-        python_loader.restrict()
+        patches.restrict_python_loader()
     os.environ["no_grpc_proxy"] = "localhost"  # noqa: SIM112 - TensorBoard's loader is there, whatever proxy there is
     port = _free_port(place.host, place.port)
     board = program.TensorBoard(
-        plugins=_plugins(),
-        assets_zip_provider=_assets,
+        plugins=patches.plugins(),
+        assets_zip_provider=patches.assets,
         server_class=lambda app, flags: program.WerkzeugServer(Guard(app, allowed, flags.port), flags),
     )
     board.configure(
@@ -142,51 +137,3 @@ def _free_port(host: str, port: int) -> int:
                 if "assign" in str(error):
                     raise InputError(f"--host {host}: is not an address of this machine") from None
     raise InputError(f"--port {port}: is taken, and so are the {_PORTS} after it")
-
-
-def _has_fast_loader() -> bool:
-    from tensorboard.data import server_ingester
-
-    try:
-        server_ingester.get_server_binary()
-    except server_ingester.NoDataServerError:
-        return False
-    return True
-
-
-def _plugins() -> list[object]:
-    """TensorBoard's own plugins and those that are installed, with the Live tab as the first one."""
-    from tensorboard import default
-    from tensorboard.plugins.hparams import hparams_plugin
-
-    from mnist_tb.board import LiveLoader
-    from mnist_tb.board.hparams import HParamsOfResults
-
-    plugins = [
-        HParamsOfResults if plugin is hparams_plugin.HParamsPlugin else plugin
-        for plugin in default.get_plugins()
-        if plugin is not LiveLoader
-    ]
-    return [plugins[0], LiveLoader, *plugins[1:]]  # the first one is TensorBoard's core
-
-
-def _assets() -> IO[bytes]:
-    """TensorBoard's page as a zip file, with our scripts, which are loaded before it starts."""
-    return io.BytesIO(_patched())
-
-
-@functools.cache
-def _patched() -> bytes:
-    from tensorboard import assets
-
-    patched = io.BytesIO()
-    provider = assets.get_default_assets_zip_provider()
-    assert provider is not None, "tensorboard includes its page"
-    with provider() as given, zipfile.ZipFile(given) as old, zipfile.ZipFile(patched, "w") as new:
-        for entry in old.infolist():
-            content = old.read(entry)
-            if entry.filename == "index.html":
-                before, found, after = content.partition(b'<script src="index.js')
-                content = before + _SCRIPTS.encode() + found + after
-            new.writestr(entry.filename, content)
-    return patched.getvalue()
