@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED = "running", "completed", "interrupted", "pruned", "failed"
@@ -58,7 +58,7 @@ class Status:
 
     def to_json(self) -> str:
         """As JSON; numbers that are not finite become null."""
-        values = asdict(self).items()
+        values = vars(self).items()
         return json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values})
 
 
