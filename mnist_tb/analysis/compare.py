@@ -1,14 +1,13 @@
-"""Runs in, comparisons out: a line for each run or group of seeds, and whether it differs significantly from the best.
+"""Runs in, comparisons out: a line for each run or group of seeds, and whether it differs significantly from the first.
 
 Imports no torch. Runs on different data are in different sections: they are never ranked against each other.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_tb.analysis import significance
@@ -16,7 +15,8 @@ from mnist_tb.analysis.significance import Difference
 from mnist_tb.config import strict_yaml
 from mnist_tb.config.hyperparameters import SEED, format_value, hyperparameters, varying
 from mnist_tb.errors import InputError, did_you_mean
-from mnist_tb.events.seeds import by_seed
+from mnist_tb.events import configurations
+from mnist_tb.events.configurations import Group, by_seed
 from mnist_tb.runs.folder import Run
 from mnist_tb.runs.predictions import read_predictions
 from mnist_tb.runs.query import RunSummary
@@ -29,34 +29,46 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Group[RunSummary]):
     """A run, or the runs of one configuration with different seeds. values: column → value.
 
     difference: of the test accuracy from that of the first line; None on that line, and where there is nothing to test.
     """
 
     values: dict[str, Any]
-    runs: tuple[RunSummary, ...]
     difference: Difference | None
-
-    @property
-    def seeds(self) -> list[list[RunSummary]]:
-        """The runs of each seed: its repeats."""
-        return by_seed(self.runs, lambda run: run.seed)
 
 
 @dataclass(frozen=True)
 class Section:
-    """The lines of one dataset, the best first. varying: the settings that differ between them.
+    """The lines of one dataset, in the order of `sort`, those that do not count last.
 
-    seeds_needed: where the first two groups do not differ significantly, how many seeds each would need for that.
+    varying: the settings that differ between them. seeds_needed: where the first two groups do not differ
+    significantly, how many seeds each would need for that.
     """
 
     data: str
     varying: list[str]
     lines: list[Line]
     grouped: bool
+    sort: str
     seeds_needed: int | None = None
+
+    @property
+    def counted(self) -> list[Line]:
+        return [line for line in self.lines if line.counts]
+
+    @property
+    def first(self) -> str:
+        """What the first line is: the best, if the order is that of a result."""
+        return "best" if self.sort in METRICS and self.lines[0].values.get(self.sort) is not None else "first"
+
+
+def line_names(sections: Sequence[Section]) -> list[str]:
+    """What each line is called, one section after the other."""
+    lines = [line for section in sections for line in section.lines]
+    grouped = any(section.grouped for section in sections)
+    return configurations.names(lines) if grouped else [line.runs[0].name for line in lines]
 
 
 def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSummary]:
@@ -101,41 +113,53 @@ def select(runs: Iterable[RunSummary], conditions: Iterable[str], last: int | No
     return found if last is None else sorted(found, key=lambda run: run.started or 0.0)[-last:]
 
 
-def compare(runs: Sequence[RunSummary], sort: str = "val_accuracy", group: bool = False) -> list[Section]:
-    """Runs in sections of the same data, the largest first; in each, the best run first and the others against it."""
+def compare(
+    runs: Sequence[RunSummary], sort: str = "val_accuracy", group: bool = False, unfinished: bool = False
+) -> list[Section]:
+    """Runs in sections of the same data, the largest first; in each, the best run first and the others against it.
+
+    unfinished: whether runs that are not finished count as well. Else they are last, and are not tested.
+    """
     by_data: dict[tuple[str, int | None] | None, list[RunSummary]] = {}
-    for run in runs:
+    for run in _told_apart(runs):
         by_data.setdefault(None if run.dataset is None else (run.dataset, run.test_images), []).append(run)
-    return [_section(same, sort, group) for same in sorted(by_data.values(), key=len, reverse=True)]
+    sections = sorted(by_data.values(), key=len, reverse=True)
+    return [_section(configurations.groups(same, group, unfinished), sort, group) for same in sections]
 
 
-def _section(runs: Sequence[RunSummary], sort: str, group: bool) -> Section:
-    groups = _by_configuration(runs) if group else [(run,) for run in runs]
-    groups.sort(key=lambda members: _rank(members, sort))
-    settings = [_distinguishing(members[0], group) for members in groups]
+def _told_apart(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """Runs of different names: where folders share one, it is as much of the path as tells them apart."""
+    by_name: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append(run)
+    depths = {
+        name: next((n for n in range(2, 50) if len({run.path.parts[-n:] for run in same}) == len(same)), 1)
+        for name, same in by_name.items()
+        if len(same) > 1
+    }
+    return [
+        replace(run, name="/".join(run.path.parts[-depths[run.name] :])) if run.name in depths else run for run in runs
+    ]
+
+
+def _section(groups: list[Group[RunSummary]], sort: str, group: bool) -> Section:
+    groups.sort(key=lambda one: (not one.counts, *_rank(one.runs, sort)))
+    settings = [_distinguishing(one.runs[0], group) for one in groups]
     keys = varying(settings)
     differences = _from_first(groups, group)
     lines = [
-        Line(_values(members, {key: own.get(key) for key in keys}, group, difference), members, difference)
-        for members, own, difference in zip(groups, settings, differences, strict=True)
+        Line(one.runs, one.counts, _values(one, {key: own.get(key) for key in keys}, group, difference), difference)
+        for one, own, difference in zip(groups, settings, differences, strict=True)
     ]
-    return Section(runs[0].data, keys, lines, group, _seeds_needed(groups, differences) if group else None)
+    needed = _seeds_needed(groups, differences) if group else None
+    return Section(groups[0].runs[0].data, keys, lines, group, sort, needed)
 
 
-def _seeds_needed(groups: Sequence[tuple[RunSummary, ...]], differences: Sequence[Difference | None]) -> int | None:
+def _seeds_needed(groups: Sequence[Group[RunSummary]], differences: Sequence[Difference | None]) -> int | None:
     if len(groups) < 2 or differences[1] is None or differences[1].significant is not False:
         return None
-    ours, theirs = (_by_seed(members, "test_accuracy") for members in groups[:2])
+    ours, theirs = (_by_seed(one.runs, "test_accuracy") for one in groups[:2])
     return significance.seeds_needed(ours, theirs, differences[1].level)
-
-
-def _by_configuration(runs: Sequence[RunSummary]) -> list[tuple[RunSummary, ...]]:
-    """Runs whose settings, but for the seed, are the same; one that says nothing of its settings is by itself."""
-    groups: dict[str, list[RunSummary]] = {}
-    for run in runs:
-        key = json.dumps(hyperparameters(run.settings), sort_keys=True, default=str) if run.settings else str(run.path)
-        groups.setdefault(key, []).append(run)
-    return [tuple(members) for members in groups.values()]
 
 
 def _distinguishing(run: RunSummary, group: bool) -> dict[str, Any]:
@@ -155,10 +179,10 @@ def _rank(members: Sequence[RunSummary], sort: str) -> tuple[bool, Any]:
 
 
 def _values(
-    members: Sequence[RunSummary], settings: Mapping[str, Any], group: bool, difference: Difference | None
+    one: Group[RunSummary], settings: Mapping[str, Any], group: bool, difference: Difference | None
 ) -> dict[str, Any]:
     """Column → value: results first, then settings."""
-    results: dict[str, Any] = {}
+    members, results = one.runs, dict[str, Any]()
     if group:
         first: dict[str, Any] = {"runs": [run.name for run in members], "n": _num_seeds(members)}
         for key in (*METRICS, "seconds", "images_per_second"):
@@ -176,31 +200,40 @@ def _values(
         "p": found.get("p"),
         "significant": None if difference is None else difference.significant,
     }
-    return {**first, **results, **tested, **settings}
+    return {**first, "counts": one.counts, **results, **tested, **settings}
 
 
-def _from_first(groups: Sequence[tuple[RunSummary, ...]], group: bool) -> list[Difference | None]:
+def _from_first(groups: Sequence[Group[RunSummary]], group: bool) -> list[Difference | None]:
     """The differences from the first, at a level at which all claims together are as safe as one (Bonferroni).
 
     What cannot be tested, such as a single seed, is no claim.
     """
-    pairs = _seeds(groups) if group else _same_images(groups)
+    first = _evidence(groups[0], group)
+    known = [None if first is None else _evidence(one, group) for one in groups[1:]]
+    pairs = [None if one is None or first is None or one[0] != first[0] else (one[1], first[1]) for one in known]
     claims = sum(pair is not None and min(map(len, pair)) > 1 for pair in pairs)
     level = 1 - (1 - LEVEL) / max(1, claims)
     test: Callable[[Any, Any, float], Difference] = significance.welch if group else significance.mcnemar
     return [None, *(None if pair is None else test(*pair, level) for pair in pairs)]
 
 
-def _seeds(groups: Sequence[tuple[RunSummary, ...]]) -> list[tuple[Any, Any] | None]:
-    """For each group but the first: its test accuracies over seeds, and those of the first; None where one has none."""
-    first, *others = (_by_seed(members, "test_accuracy") for members in groups)
-    return [(own, first) if own and first else None for own in others]
+def _evidence(one: Group[RunSummary], group: bool) -> tuple[bytes, Any] | None:
+    """What is tested, after what it must share with what it is tested against. None where it is not tested.
+
+    Of a group, the test accuracies of its seeds. Of a run, which of the test images it predicts, after their labels.
+    """
+    if not one.counts:
+        return None
+    if not group:
+        return _labels_and_correct(one.runs[0])
+    accuracies = _by_seed(one.runs, "test_accuracy")
+    return (b"", accuracies) if accuracies else None
 
 
 def _by_seed(members: Sequence[RunSummary], metric: str) -> list[float]:
     """One value for each seed: its repeats are averaged. Runs without the metric are left out."""
     known = [run for run in members if getattr(run, metric) is not None]
-    repeats = [[getattr(run, metric) for run in runs] for runs in by_seed(known, lambda run: run.seed)]
+    repeats = [[getattr(run, metric) for run in runs] for runs in by_seed(known)]
     return [math.fsum(values) / len(values) for values in repeats]
 
 
@@ -208,15 +241,6 @@ def _num_seeds(members: Sequence[RunSummary]) -> int:
     """How many values the test uses: of the test accuracy, or if no run has one, of the first metric that is known."""
     counts = (len(_by_seed(members, metric)) for metric in ("test_accuracy", *METRICS))
     return next((count for count in counts if count), 0)
-
-
-def _same_images(groups: Sequence[tuple[RunSummary, ...]]) -> list[tuple[Any, Any] | None]:
-    """For each run but the first: which test images it predicts, and which the first does.
-
-    None where one has no stored predictions, or they were not tested on the same images in the same order.
-    """
-    first, *others = (_labels_and_correct(members[0]) for members in groups)
-    return [None if own is None or first is None or own[0] != first[0] else (own[1], first[1]) for own in others]
 
 
 def _labels_and_correct(run: RunSummary) -> tuple[bytes, Any] | None:

@@ -116,13 +116,15 @@ class LoadedRuns(Sequence[LoadedRun]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[LoadedRun]: ...
     def __getitem__(self, index: int | str | slice) -> LoadedRun | Sequence[LoadedRun]:
-        """By place, or by name. Raises IndexError or KeyError."""
+        """By place, or by name; by path where two share a name. Raises IndexError or KeyError."""
         if not isinstance(index, str):
             return self.runs[index]
-        for run in self.runs:
-            if run.name == index:
-                return run
-        raise KeyError(index)
+        found = [run for run in self.runs if index in (run.name, str(run.path))]
+        if len(found) > 1:
+            raise KeyError(f"{index} is the name of {len(found)} runs: {', '.join(str(run.path) for run in found)}")
+        if not found:
+            raise KeyError(index)
+        return found[0]
 
     def __iter__(self) -> Iterator[LoadedRun]:
         return iter(self.runs)

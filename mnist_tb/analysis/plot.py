@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
-from mnist_tb.analysis.compare import Section
+from mnist_tb.analysis.compare import Section, line_names
 from mnist_tb.config.names import printable
 from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
+from mnist_tb.events.configurations import BAND, MeanCurve, mean_curve
 from mnist_tb.events.curves import Told, by_step, find_measured, own_tag
-from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.events.tags import ACCURACY_VAL
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
@@ -92,21 +92,21 @@ def _panels(
     sections: Sequence[Section], tags: Sequence[str], told: Told, problems: list[Problem]
 ) -> dict[str, list[_Line]]:
     known: set[str] = set()
-    runs = [run for section in sections for line in section.lines for run in line.runs]
-    points = {run.path: _points(run, tags, told, known, problems) for run in runs}
     panels: dict[str, list[_Line]] = {}
+    compared = [line for section in sections for line in section.lines]
+    points = {run.path: _points(run, tags, told, known, problems) for line in compared for run in line.runs}
+    named = list(zip(map(_printable, line_names(sections)), compared, strict=True))
     for tag in tags:
         window = math.ceil(max(len(curves.get(tag, [])) for curves in points.values()) / _MOST_POINTS) or 1
         curves = {path: _averaged(found[tag], window) for path, found in points.items() if tag in found}
         panels[tag] = [
             _Line(
-                _printable(tables.line_name(section, line) + (f", {section.data}" if len(sections) > 1 else "")),
+                name,
                 sum(run.path in curves for run in line.runs),
                 mean_curve([[curves.get(run.path, []) for run in repeats] for repeats in line.seeds]),
                 window,
             )
-            for section in sections
-            for line in section.lines
+            for name, line in named
         ]
     for tag, lines in panels.items():
         if not any(line.curve and line.curve.steps for line in lines):
@@ -259,6 +259,7 @@ def _caption(panels: Mapping[str, Sequence[_Line]], sections: Sequence[Section])
         parts += [f"Not drawn, for want of the curve {printable(tag)}: {', '.join(missing)}."] if missing else []
     windows = {tag: max(line.window for line in lines) for tag, lines in panels.items()}
     smoothed = [f"{_title(tag)}: means of {window} consecutive points" for tag, window in windows.items() if window > 1]
+    parts += filter(None, map(tables.unfinished, sections))
     parts.append("The vertical axis fits the last three quarters of each curve.")
     parts.append(f"Smoothed: {'; '.join(smoothed)}." if smoothed else "Nothing is smoothed.")
     return " ".join([*parts, f"Drawn by mnist_tb {__version__}."])

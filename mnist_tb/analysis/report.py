@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from typing import Any
 import mnist_tb
 from mnist_tb import __version__
 from mnist_tb.analysis import tables
-from mnist_tb.analysis.compare import Line, Section
+from mnist_tb.analysis.compare import Line, Section, line_names
 from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.config.names import encodable
 from mnist_tb.errors import InputError
 from mnist_tb.events import reader, tags
+from mnist_tb.events.configurations import MeanCurve, about_means, mean_curve
 from mnist_tb.events.curves import NOTHING_TOLD, Told, by_step, find_measured, own_tag, thin
 from mnist_tb.events.reader import Contents
-from mnist_tb.events.seeds import BAND, MeanCurve, mean_curve
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems
 
 _STATIC = Path(__file__).parent / "static"
@@ -49,25 +49,37 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: To
     problems: list[Problem] = []
     runs: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
-    lines = [(section, line) for section in sections for line in section.lines]
-    for colour, (section, line) in enumerate(lines):
-        contents = {run.name: reader.read(run.path) for run in line.runs}
-        for run in line.runs:
-            runs.append(_run(run, contents[run.name], told, colour, len(runs) < _RUNS_WITH_PICTURES, problems))
-        if section.grouped:
-            groups.append(_group(tables.line_name(section, line), line, contents, told, colour))
+    means: list[tuple[str, list[MeanCurve]]] = []
+    lines = [(section.grouped, line) for section in sections for line in section.lines]
+    for number, ((grouped, line), name) in enumerate(zip(lines, line_names(sections), strict=True)):
+        contents = [reader.read(run.path) for run in line.runs]
+        for run, read in zip(line.runs, contents, strict=True):
+            runs.append(_run(run, read, told, number, len(runs) < _RUNS_WITH_PICTURES, problems))
+        if grouped:
+            curves = _means(line, contents, told)
+            comparable = [mean for tag, mean in curves.items() if not tag.startswith(tags.SYSTEM)]  # go by time
+            means.append((name, comparable))
+            groups.append(
+                {
+                    "name": name,
+                    "runs": [run.name for run in line.runs],
+                    "seeds": len(line.seeds),
+                    "curves": {tag: _mean(mean) for tag, mean in curves.items()},
+                }
+            )
     about = (
         f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
     )
     about += f", mnist_tb {__version__}"
     if len(runs) > _RUNS_WITH_PICTURES:
         about += f". Pictures of the first {_RUNS_WITH_PICTURES} only."
+    numbers = iter(range(len(lines)))
     data = {
         "about": about,
-        "sections": [_section(section) for section in sections],
+        "sections": [_section(section, numbers) for section in sections],
         "runs": runs,
         "groups": groups,
-        "band": _about_the_band(groups),
+        "band": about_means(means),
     }
     text = encodable(json.dumps(data, ensure_ascii=False, allow_nan=False))
     text = text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
@@ -85,29 +97,26 @@ def _page() -> str:
     return page
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, numbers: Iterator[int]) -> dict[str, Any]:
+    """A table. numbers: of the lines, through all sections; runs and rows have them."""
     columns = tables.header(section)
-    lines = [
-        {"cells": tables.cells(section, line, columns), "runs": [run.name for run in line.runs]}
-        for line in section.lines
-    ]
     return {
         "data": section.data,
         "summary": tables.summary(section),
         "titles": list(columns.values()),
-        "rows": lines,
+        "rows": [{"cells": tables.cells(section, line, columns), "line": next(numbers)} for line in section.lines],
         "note": tables.footnote(section),
     }
 
 
 def _run(
-    run: RunSummary, contents: Contents, told: Told, colour: int, with_pictures: bool, problems: list[Problem]
+    run: RunSummary, contents: Contents, told: Told, line: int, with_pictures: bool, problems: list[Problem]
 ) -> dict[str, Any]:
     if run.native:  # the others were read for the table, and their problems named there
         problems += damage_problems(run.path, contents.damage)
     return {
         "name": run.name,
-        "colour": colour,
+        "line": line,
         "data": run.data,
         "settings": {key: format_value(value) for key, value in run.settings.items()},
         "curves": {tag: _curve(points) for tag, points in _shown_curves(contents, told).items()},
@@ -115,28 +124,12 @@ def _run(
     }
 
 
-def _group(name: str, line: Line, contents: Mapping[str, Contents], told: Told, colour: int) -> dict[str, Any]:
-    """A configuration's seeds as mean curves."""
-    curves = {run.name: _shown_curves(contents[run.name], told) for run in line.runs}
+def _means(line: Line, contents: Sequence[Contents], told: Told) -> dict[str, MeanCurve]:
+    """Tag → the mean curve of a configuration's seeds. contents: of its runs, in their order."""
+    curves = {run.path: _shown_curves(read, told) for run, read in zip(line.runs, contents, strict=True)}
     found = {tag: None for known in curves.values() for tag in known}
-    means = {tag: mean_curve([[curves[run.name].get(tag, []) for run in runs] for runs in line.seeds]) for tag in found}
-    known = {tag: mean for tag, mean in means.items() if mean is not None}
-    return {
-        "name": name,
-        "colour": colour,
-        "runs": [run.name for run in line.runs],
-        "seeds": len(line.seeds),
-        "cut": any(mean.is_cut for tag, mean in known.items() if not tag.startswith(tags.SYSTEM)),  # those go by time
-        "curves": {tag: _mean(mean) for tag, mean in known.items()},
-    }
-
-
-def _about_the_band(groups: Sequence[Mapping[str, Any]]) -> str:
-    if not groups:
-        return ""
-    cut = [group["name"] for group in groups if group["cut"]]
-    ends = f" Its seeds differ in length, so it ends with the shortest: {', '.join(cut)}." if cut else ""
-    return f"A line is the mean over a configuration's seeds, the band {BAND}.{ends}"
+    means = {tag: mean_curve([[curves[run.path].get(tag, []) for run in runs] for runs in line.seeds]) for tag in found}
+    return {tag: mean for tag, mean in means.items() if mean is not None}
 
 
 def _shown_curves(contents: Contents, told: Told) -> dict[str, list[tuple[int, float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,20 +15,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section
-from mnist_tb.config.hyperparameters import finite_or_none, format_value, short_name
+from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section, line_names
+from mnist_tb.config.hyperparameters import finite_or_none, format_value
 from mnist_tb.config.names import csv_line, encodable, in_markdown, printable
-from mnist_tb.config.schema import LONGEST_NAME
+from mnist_tb.events.configurations import is_finished
 from mnist_tb.runs.folder import run_number
 
 _MOST_NAMED = 3
 """Runs of a group that a table names."""
 _ONE_SEED = "One seed does not tell what another would do: train each configuration with at least two, better three."
-_REPEATS = " n: seeds with a test result; runs that repeat a seed are averaged into one value."
+_REPEATS = "n: seeds with a test result; runs that repeat a seed are averaged into one value."
+_ONE_RUN = "With one run per setting, what another seed would do is not included."
+_FAVOURED = "The lines are ranked by the same test set, which favours the first."
 _TITLES = {
     "val_accuracy": "val %",
     "test_accuracy": "test %",
-    "difference": "Δ vs best",
+    "difference": "Δ vs {first}",
     "interval": "interval",
     "p": "p",
     "verdict": "verdict",
@@ -50,7 +52,7 @@ def header(section: Section) -> dict[str, str]:
     for key in ("epochs", "seconds", "images_per_second", *METRICS):
         if all(line.values.get(key) is None for line in section.lines):
             left_out.add(key)
-    shown = {key: title for key, title in _TITLES.items() if key not in left_out}
+    shown = {key: title.format(first=section.first) for key, title in _TITLES.items() if key not in left_out}
     last: dict[str, str] = {k: shown.pop(k) for k in ("epochs", "seconds", "images_per_second") if k in shown}
     return {**({"runs": "runs", "n": "n"} if section.grouped else {"run": "run"}), **shown, **settings, **last}
 
@@ -92,75 +94,86 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
     """A part of the difference in test accuracy from the first line, in percentage points, or the verdict on it."""
     difference = line.difference
     if line is section.lines[0] or difference is None or math.isnan(difference.value):
-        is_known = any(line.values.get(key) is not None for key in ("test_accuracy", "val_accuracy"))
-        is_best = line is section.lines[0] and len(section.lines) > 1 and is_known
-        return "best" if is_best and key == "verdict" else ""
+        is_first = line is section.lines[0] and len(section.counted) > 1
+        return "" if key != "verdict" else "unfinished" if not line.counts else section.first if is_first else ""
     if key == "difference":
-        return f"{100 * difference.value:+.2f}"
+        return _points(difference.value, "+")
     if difference.p is None:
         return _untested(section, line) if key == "verdict" and section.grouped else ""
     if key == "interval":
-        return f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+        return f"{_points(difference.low, '+')} to {_points(difference.high, '+')}"
     if key == "p":
         return "<0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
     return "significant" if difference.significant else "not significant"
 
 
 def _untested(section: Section, line: Line) -> str:
-    """Why nothing can be said of a group's difference from the best."""
+    """Why nothing can be said of a group's difference from the first."""
     few = [each.values["n"] < 2 for each in (line, section.lines[0])]
-    return "one seed" if few[0] else "best: one seed" if few[1] else ""
+    return "one seed" if few[0] else f"{section.first}: one seed" if few[1] else ""
 
 
 def summary(section: Section) -> str:
     """The first two lines in one sentence: how much better the best is, and how sure that is. Empty where unknown."""
+    if not section.counted:
+        return "No run is finished: none is the best, and nothing is tested."
     if len(section.lines) < 2 or (difference := section.lines[1].difference) is None or difference.p is None:
         return ""
-    best, second = (line_name(section, line) for line in section.lines[:2])
-    value, low, high = 100 * -difference.value, 100 * -difference.high, 100 * -difference.low
-    interval = f"({LEVEL:.0%}: {low:.2f} to {high:.2f})"
-    if difference.significant and value > 0:
-        return f"{best} is {value:.2f} points better than {second} {interval} on the test set."
+    first, second = line_names([section])[:2]
+    low, high = sorted((abs(difference.low), abs(difference.high)))
     if difference.significant:
-        return f"{best} is best by the order of this table, but {second} is {-value:.2f} points better on the test set."
+        better, worse = (first, second) if difference.value < 0 else (second, first)
+        order = section.sort.replace("val_", "validation ").replace("_", " ")
+        tail = "" if better == first or section.first != "best" else f", though {first} is the best by {order}"
+        interval = f"({LEVEL:.0%}: {_points(low)} to {_points(high)})"
+        return (
+            f"{better} is {_points(abs(difference.value))} points better than {worse} {interval} on the test set{tail}."
+        )
+    interval = f"({LEVEL:.0%}: {_points(-difference.high)} to {_points(-difference.low)})"
     need = section.seeds_needed
     more = "" if need is None else f" {need} seeds of each would probably tell a difference of this size (power 80 %)."
-    return f"{best} and {second} do not differ significantly: {value:.2f} points {interval}.{more}"
+    return f"{first} and {second} do not differ significantly: {_points(-difference.value)} points {interval}.{more}"
 
 
-def line_name(section: Section, line: Line) -> str:
-    """What a sentence calls a line: its settings where it is a group, else its run."""
-    if not section.grouped:
-        return str(line.values["run"])
-    return short_name(_telling(section, line)) or line.runs[0].name
-
-
-def _telling(section: Section, line: Line) -> dict[str, Any]:
-    """The settings that tell a line from the others; where they make no short name, those that most lines do not have.
-
-    A recipe such as best.yaml changes ten at once, and the others are not to be called by what they leave as it is.
-    """
-    own = {key: line.values.get(key) for key in section.varying}
-    if all(len(short_name({key: each.values.get(key) for key in own})) <= LONGEST_NAME for each in section.lines):
-        return own
-    usual = {key: statistics.mode(format_value(each.values.get(key)) for each in section.lines) for key in own}
-    return {key: value for key, value in own.items() if format_value(value) != usual[key]}
+def _points(value: float, sign: str = "-") -> str:
+    """A difference in percentage points: with two digits, or as many as tell it from 0."""
+    for digits in range(2, 7):
+        text = f"{100 * value:{sign}.{digits}f}"
+        if float(text):
+            return text
+    return "0.00"
 
 
 def footnote(section: Section) -> str:
-    """What the verdict is based on; nothing where there is none."""
+    """What the verdict is based on, and what does not count; nothing where there is neither."""
     tested = [
         line.difference for line in section.lines[1:] if line.difference is not None and line.difference.p is not None
     ]
-    if not tested:
-        return _ONE_SEED if section.grouped and len(section.lines) > 1 else ""
-    test = "Welch's t over seeds" if section.grouped else "McNemar's exact test on the same test images"
-    many = "" if len(tested) == 1 else f", for all {len(tested)} together (Bonferroni)"
-    return (
-        f"Δ vs best: test accuracy minus that of the first line, in percentage points, with its {LEVEL:.0%} interval"
-        f"{many}; by {test}. Significant: p < {1 - tested[0].level:.2g}."
-        + (_REPEATS if section.grouped else " With one run per setting, what another seed would do is not included.")
-    )
+    notes = [unfinished(section)]
+    if tested:
+        test = "Welch's t over seeds" if section.grouped else "McNemar's exact test on the same test images"
+        many = "" if len(tested) == 1 else f", for all {len(tested)} together (Bonferroni)"
+        notes = [
+            f"Δ vs {section.first}: test accuracy minus that of the first line, in percentage points, with its"
+            f" {LEVEL:.0%} interval{many}; by {test}. Significant: p < {1 - tested[0].level:.2g}.",
+            _FAVOURED if section.sort.startswith("test_") else "",
+            _REPEATS if section.grouped else _ONE_RUN,
+            *notes,
+        ]
+    elif section.grouped and len(section.counted) > 1:
+        notes.insert(0, _ONE_SEED)
+    return " ".join(filter(None, notes))
+
+
+def unfinished(section: Section) -> str:
+    """How many runs are unfinished, and whether they count; empty where none is."""
+    states = Counter(run.status for line in section.lines for run in line.runs if not is_finished(run))
+    words = ", ".join(f"{count} {status}" for status, count in states.items())
+    if not states:
+        return ""
+    if all(line.counts for line in section.lines):
+        return f"{states.total()} unfinished, counted as well: {words}."
+    return f"{states.total()} unfinished, not counted: {words}. --unfinished counts them."
 
 
 def as_markdown(sections: Sequence[Section]) -> str:
@@ -220,25 +233,23 @@ _DISPENSABLE = ("images_per_second", "seconds", "test_loss", "val_loss", "epochs
 def print_sections(sections: Sequence[Section], console: Console) -> None:
     """Print tables on the terminal; columns for which there is no room are left out, and named."""
     for section in sections:
-        columns = header(section)
-        titles = dict(columns)
+        titles = header(section)
+        rows = [dict(zip(titles, cells(section, line, titles), strict=True)) for line in section.lines]
+        widths = {key: _width([title], [[row[key]] for row in rows]) for key, title in titles.items()}
         settings = section.varying[::-1]
-        settings.sort(key=lambda key: len({format_value(line.values.get(key)) for line in section.lines}))
+        settings.sort(key=lambda key: len({row[key] for row in rows}))
+        columns = dict(titles)
         for key in (*_DISPENSABLE, *settings):
-            rows = [cells(section, line, columns) for line in section.lines]
-            if _width(list(columns.values()), rows) <= console.width:
+            if sum(widths[key] for key in columns) <= console.width:
                 break
             columns.pop(key, None)
         if sentence := summary(section):
             console.print(Text(printable(sentence), style="bold"), soft_wrap=not console.is_terminal)
-        print_table(
-            section.data, list(columns.values()), [cells(section, line, columns) for line in section.lines], console
-        )
-        notes = [footnote(section)] if footnote(section) else []
+        print_table(section.data, list(columns.values()), [[row[key] for key in columns] for row in rows], console)
         left_out = [title for key, title in titles.items() if key not in columns]
-        notes += [f"No room for: {', '.join(left_out)}."] if left_out else []
-        for note in notes:
-            console.print(Text(printable(note), style="dim"), soft_wrap=not console.is_terminal)
+        for note in (footnote(section), f"No room for: {', '.join(left_out)}." if left_out else ""):
+            if note:
+                console.print(Text(printable(note), style="dim"), soft_wrap=not console.is_terminal)
         console.print()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -11,38 +11,63 @@ from tensorboard.data import provider
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from mnist_tb.board.series import Where, statuses
-from mnist_tb.config.hyperparameters import hyperparameters, to_hparam
+from mnist_tb.config.hyperparameters import from_hparam, hyperparameters, to_hparam
 from mnist_tb.config.load import with_defaults
+from mnist_tb.events import configurations
+from mnist_tb.events.configurations import MeanCurve, about_means, mean_curve
 from mnist_tb.events.curves import by_step, find_curves, find_measured, thin
-from mnist_tb.events.seeds import BAND, MeanCurve, by_seed, mean_curve
+from mnist_tb.events.status import FOREIGN, Status
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run, as `configurations.Known`. shown: its settings, as HParams has them. points: (kind, split) → points."""
+
+    name: str
+    data: str
+    settings: Mapping[str, Any]
+    seed: int | str | float | None
+    status: str
+    shown: Mapping[str, Any]
+    points: Mapping[Any, Any]
 
 
 def mean_curves(source: provider.DataProvider, where: Where, runs: Sequence[str], read: int, sent: int) -> Any:
-    """Some runs by their configurations: `{"band": …, "groups": […]}`, each group with these keys.
+    """Some runs by their configurations: `{"about": …, "groups": […]}`, each group with these keys.
 
-    runs: names. settings: as HParams has them, but for the seed; empty where the runs have none. seeds: how many.
+    about: what has to be said of the lines, in words. name: what the group is called. runs: their names. settings: as
+    HParams has them, but for the seed; empty where the runs have none. seeds: how many.
     curves: kind → split → [step, mean, standard deviation or null], null where a seed's value is not finite.
     read, sent: how many points of a curve are read, and how many are sent. A run without settings is its own group.
     """
-    settings = _settings(source, where, runs)
-    seeds = {run: known.seed for run, (known, _) in statuses(source, where, runs).items()}
-    groups: dict[str, list[str]] = {}
-    for run in runs:
-        key = json.dumps(settings[run], sort_keys=True) if settings.get(run) else f"run {run}"
-        groups.setdefault(key, []).append(run)
-    points = _points(source, where, runs, read)
+    groups = configurations.groups(_runs(source, where, runs, read), by_configuration=True)
+    names = configurations.names(groups)
+    means = [_means(group.seeds) for group in groups]
     return {
-        "band": BAND,
+        "about": about_means((name, found.values()) for name, found in zip(names, means, strict=True)),
         "groups": [
             {
-                "runs": members,
-                "settings": settings.get(members[0], {}),
-                "seeds": len(by_seed(members, seeds.get)),
-                "curves": _means([[points[run] for run in same] for same in by_seed(members, seeds.get)], sent),
+                "name": name,
+                "runs": [run.name for run in group.runs],
+                "settings": group.runs[0].shown,
+                "seeds": len(group.seeds),
+                "curves": _rows(found, sent),
             }
-            for members in groups.values()
+            for name, group, found in zip(names, groups, means, strict=True)
         ],
     }
+
+
+def _runs(source: provider.DataProvider, where: Where, runs: Sequence[str], read: int) -> list[_Run]:
+    settings, points = _settings(source, where, runs), _points(source, where, runs, read)
+    said = {run: status for run, (status, _) in statuses(source, where, runs).items()}
+    found = []
+    for run in runs:
+        status, shown = said.get(run, Status(FOREIGN)), settings.get(run, {})
+        own = {key: from_hparam(value) if run in said else value for key, value in shown.items()}
+        data = status.dataset or "data not known"
+        found.append(_Run(run, data, own, status.seed, status.state, shown, points[run]))
+    return found
 
 
 def _settings(source: provider.DataProvider, where: Where, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -87,14 +112,16 @@ def _points(source: provider.DataProvider, where: Where, runs: Sequence[str], re
     }
 
 
-def _means(seeds: Sequence[Sequence[Mapping[Any, Any]]], sent: int) -> dict[str, dict[str, Any]]:
+def _means(seeds: Sequence[Sequence[_Run]]) -> dict[Any, MeanCurve]:
+    """(kind, split) → the mean curve."""
+    kinds = {key: None for repeats in seeds for run in repeats for key in run.points}
+    means = {key: mean_curve([[run.points.get(key, []) for run in repeats] for repeats in seeds]) for key in kinds}
+    return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def _rows(means: Mapping[Any, MeanCurve], sent: int) -> dict[str, dict[str, Any]]:
     curves: dict[str, dict[str, Any]] = {}
-    for kind, split in {key: None for repeats in seeds for run in repeats for key in run}:
-        mean = mean_curve([[run.get((kind, split), []) for run in repeats] for repeats in seeds])
-        if mean is not None:
-            curves.setdefault(kind, {})[split] = _rows(mean, sent)
+    for (kind, split), mean in means.items():
+        kept = thin(range(len(mean.steps)), sent)
+        curves.setdefault(kind, {})[split] = [[mean.steps[at], mean.mean[at], mean.deviation[at]] for at in kept]
     return curves
-
-
-def _rows(mean: MeanCurve, sent: int) -> list[list[Any]]:
-    return [[mean.steps[at], mean.mean[at], mean.deviation[at]] for at in thin(range(len(mean.steps)), sent)]

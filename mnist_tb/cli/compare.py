@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("run", nargs=-1)
 @click.option("--group", is_flag=True, help="Runs that differ only in the seed become one line: mean ± deviation.")
+@click.option("--unfinished", is_flag=True, help="Count unfinished runs too; else they are shown, and not compared.")
 @click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only runs with this, e.g. lr=0.001.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the N newest of them.")
-@click.option("--sort", default="val_accuracy", show_default=True, help="What decides which run is the best.")
+@click.option("--sort", default="val_accuracy", show_default=True, help="What decides the order.")
 @click.option(
     "--format",
     "form",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 def compare_command(
     run: tuple[str, ...],
     group: bool,
+    unfinished: bool,
     conditions: tuple[str, ...],
     last: int | None,
     sort: str,
@@ -66,7 +68,7 @@ def compare_command(
     runs = compare.select(found.runs, conditions, last)
     if not runs:
         raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
-    sections = compare.compare(runs, sort, group)
+    sections = compare.compare(runs, sort, group, unfinished)
     if report is not None or figure is not None:
         problems = _draw(sections, logdir, metrics, report, figure, tags)
         report_problems(list(dict.fromkeys([*found.problems, *problems])))

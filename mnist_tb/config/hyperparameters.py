@@ -15,8 +15,8 @@ from mnist_tb.config.plain import Settings, flatten, nested, plain_settings
 from mnist_tb.config.schema import LONGEST_NAME, Config
 
 __all__ = [
-    "SEED", "Settings", "differences", "fallback_name", "finite_or_none", "flatten", "format_value", "hyperparameters",
-    "nested", "plain_settings", "sanitize_name", "seed_of", "short_name", "to_hparam", "varying",
+    "SEED", "Settings", "differences", "fallback_name", "finite_or_none", "flatten", "format_value", "from_hparam",
+    "hyperparameters", "nested", "plain_settings", "sanitize_name", "seed_of", "short_name", "to_hparam", "varying",
 ]  # fmt: skip
 
 SEED = "seed"
@@ -118,6 +118,20 @@ def to_hparam(value: Any) -> float | str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else format_value(value)
+
+
+def from_hparam(value: Any) -> Any:
+    """What `to_hparam` was given, as far as it can be told: 64.0 → 64, `true` → True, `16 32` → [16, 32]."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[value]
+    parts = value.split(" ") if isinstance(value, str) else []
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        return value
+    return [from_hparam(number) for number in numbers] if len(numbers) > 1 else value
 
 
 def varying(rows: Sequence[Settings]) -> list[str]:

@@ -111,6 +111,16 @@ def test_pandas(logdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         runs.to_pandas()
 
 
+def test_of_runs_that_share_a_name_the_path_says_which(tmp_path: Path) -> None:
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        with Tracker(tmp_path / folder, "run") as tracker:
+            tracker.scalars(1, {"loss/val": value})
+    runs = load_runs(tmp_path, "a/0001-run", "b/0001-run")
+    assert runs[str(tmp_path / "b" / "0001-run")].curves["loss/val"].values.tolist() == [2.0]
+    with pytest.raises(KeyError, match="0001-run is the name of 2 runs"):
+        runs["0001-run"]
+
+
 def test_json(logdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its shape is that of `to_dict`, and it is JSON: without NaN."""
 

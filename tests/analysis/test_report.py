@@ -259,7 +259,7 @@ def test_a_report_of_what_others_wrote(tmp_path: Path, visit: Open) -> None:
     path = write_report(tmp_path / "runs")
     data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
     curve = data["runs"][0]["curves"]["Loss/val"]
-    assert 300 < len(curve["steps"]) <= 400
+    assert 100 < len(curve["steps"]) <= 400
     assert (curve["steps"][-1], curve["values"][-1]) == (999, pytest.approx(0.001))
     page = visit(path.as_uri())
     assert boxes(page) == ["others/one"]
@@ -283,6 +283,42 @@ def test_pictures_are_the_runs_own(report: Path) -> None:
     for tag, source in run["pictures"].items():
         picture = base64.b64decode(source.partition("base64,")[2])
         assert picture == events.Images(tag)[-1].encoded_image_string
+
+
+@pytest.fixture
+def namesakes(tmp_path: Path) -> Path:
+    """Two runs whose folders have one name: constant curves, of 0.5 and 0.9."""
+    for folder, accuracy in (("a", 0.5), ("b", 0.9)):
+        with Tracker(tmp_path / "runs" / folder, "run", {"seed": accuracy}, dataset="letters") as tracker:
+            for step in range(3):
+                tracker.scalars(step, {"accuracy/val": accuracy, "accuracy/test": accuracy})
+    return tmp_path / "runs"
+
+
+NAMESAKES = ("a/0001-run", "b/0001-run")
+
+
+def test_runs_that_share_a_name_are_two_runs(namesakes: Path, visit: Open) -> None:
+    page = visit(write_report(namesakes, *NAMESAKES).as_uri())
+    assert boxes(page) == ["b/0001-run", "a/0001-run"]
+    lines = page.locator(".plot").first.evaluate(
+        "({chart: {lines}}) => lines.map(({name, values}) => [name, values[0]])"
+    )
+    val = {name: value for name, value in lines if name.endswith("val")}
+    assert val == {"b/0001-run val": 0.9, "a/0001-run val": 0.5}
+    page.get_by_label("a/0001-run").uncheck()
+    assert {name.partition(" ")[0] for name in drawn(page, 0)} == {"b/0001-run"}
+    assert page.locator("#tables tr", has_text="b/0001-run").is_visible()
+    assert not page.locator("#tables tr", has_text="a/0001-run").is_visible()
+
+
+def test_the_mean_of_runs_that_share_a_name_is_of_both(namesakes: Path) -> None:
+    path = write_report(namesakes, *NAMESAKES, "--group")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
+    (group,) = data["groups"]
+    assert group["curves"]["accuracy/val"]["values"] == [0.7] * 3
+    assert group["curves"]["accuracy/val"]["deviation"] == pytest.approx([0.08**0.5] * 3, rel=1e-6)
+    assert {run["curves"]["accuracy/val"]["values"][0] for run in data["runs"]} == {0.5, 0.9}
 
 
 def _folder(path: Path) -> Path:

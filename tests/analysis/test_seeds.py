@@ -78,13 +78,11 @@ def test_lines_are_called_by_what_most_others_are_not(tmp_path: Path) -> None:
         with Tracker(tmp_path, "run", {"optimizer.name": "adam", **usual, **settings}, dataset="letters") as tracker:
             tracker.scalars(1, {"accuracy/test": 0.5})
     (section,) = compare.compare(list_runs(tmp_path).runs, "name", group=True)
-    names = [tables.line_name(section, line) for line in section.lines]
+    names = compare.line_names([section])
     assert names[:3] == ["0001-run", "lr=0.2", "sgd"]
     assert names[3].startswith("augment.of_some_kind_0=1-augment.of_some_kind_1=1")
     short = compare.compare(list_runs(tmp_path).runs[:2], "name", group=True)[0]
-    assert [tables.line_name(short, line) for line in short.lines] == ["lr=0.1", "lr=0.2"], (
-        "where there is room for all"
-    )
+    assert compare.line_names([short]) == ["lr=0.1", "lr=0.2"], "where there is room for all"
 
 
 def test_the_same_run_twice_is_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -283,7 +283,7 @@ def test_seeds_are_one_curve(fast: str, seeds: Path) -> None:
         runs = [path.name for path in sorted(seeds.iterdir())]
         query = "&".join(f"run={name}" for name in [*runs, runs[0], "nowhere"])
         answer = get(f"{board.url}/data/plugin/live/means?{query}")
-        assert answer["band"] == "one standard deviation over the seeds to either side"
+        assert answer["about"].endswith("the band one standard deviation over the seeds to either side.")
         groups = {tuple(group["runs"]): group for group in answer["groups"]}
         assert groups.keys() == {tuple(runs[:3]), (runs[3],), ("nowhere",)}
         many, single = groups[tuple(runs[:3])], groups[(runs[3],)]

@@ -379,11 +379,11 @@ def test_what_is_ticked_is_laid_over_another_and_stands_in_the_address(
         lines = frame.locator(".overlay .plot").nth(1).evaluate("({chart: {lines}}) => lines")
         by_name = {line["name"]: line for line in lines}
         assert by_name.keys() == {
-            f"{group}, {split}" for group in ("lr 0.001 (n = 3)", "lr 0.01") for split in ("training", "validation")
+            f"{group}, {split}" for group in ("lr1e-3 (n = 3)", "lr0.01") for split in ("training", "validation")
         }
         colours = {name.partition(",")[0]: line["colour"] for name, line in by_name.items()}
-        assert colours == {"lr 0.001 (n = 3)": "#425066", "lr 0.01": "#f9ab00"}, "Time Series' first and fourth"
-        seeds = by_name["lr 0.001 (n = 3), validation"]
+        assert colours == {"lr1e-3 (n = 3)": "#425066", "lr0.01": "#f9ab00"}, "Time Series' first and fourth"
+        seeds = by_name["lr1e-3 (n = 3), validation"]
         assert seeds["steps"] == [0, 20, 40]
         assert all(
             low < mean < high for low, mean, high in zip(seeds["low"], seeds["values"], seeds["high"], strict=True)

@@ -282,7 +282,7 @@ LIGHT = (
     "config.load config.schema config.hyperparameters events.tags runs.folder errors config.strict_yaml"
     " data.download data.files cli.main cli.runs cli.sweep events.records events.reader runs.query analysis.compare"
     " analysis.significance analysis.tables runs.manage analysis.report events.status data.preprocess"
-    " config.presets events.curves events.seeds runs.locks engine.process analysis.plot board.access"
+    " config.presets events.curves events.configurations runs.locks engine.process analysis.plot board.access"
     " analysis.loading board.endings environment.console environment.notify environment.snapshot environment.summary"
     " environment.system environment.texts cli.export runs.values cli.watch watch.chart watch.live"
     " analysis.details runs.files runs.predictions watch.page watch.widgets watch.words"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_tb.events.seeds import mean_curve
+from mnist_tb.events.configurations import mean_curve
 
 POINTS = st.lists(st.tuples(st.integers(0, 50), st.floats(-10, 10)), min_size=1, max_size=12)
 

@@ -1,10 +1,8 @@
 // The report: tables, curves, settings and pictures of the data in the page. charts.js stands before it in the same script.
 
 const data = JSON.parse(document.getElementById('data').textContent);
-const entries = data.groups.length ? data.groups : data.runs.map((run) => ({...run, runs: [run.name]}));
-const entryOf = new Map(entries.flatMap((entry) => entry.runs.map((run) => [run, entry])));
-const shown = new Map(entries.map((entry) => [entry, true]));
-const isShown = (run) => shown.get(entryOf.get(run));
+const entries = (data.groups.length ? data.groups : data.runs).map((entry, i) => ({...entry, colour: colour(i), shown: true}));
+const entryOf = ({line}) => entries[line];  // of a run, or of a row of a table
 const redrawn = [];  // what is drawn anew when something is switched on or off
 const refresh = () => { for (const draw of redrawn) draw(); };
 
@@ -16,9 +14,9 @@ function make(name, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
-function swatch(run) {
+function swatch(entry) {
   const mark = make('span', {class: 'swatch', 'aria-hidden': 'true'});
-  mark.style.background = colour(entryOf.get(run).colour);
+  mark.style.background = entry.colour;
   return mark;
 }
 function box(text, draw) {
@@ -35,15 +33,15 @@ const boxes = [];
 for (const entry of entries) {
   const input = make('input', {type: 'checkbox'});
   input.checked = true;
-  input.addEventListener('change', () => { shown.set(entry, input.checked); refresh(); });
+  input.addEventListener('change', () => { entry.shown = input.checked; refresh(); });
   boxes.push([entry, input]);
   const seeds = data.groups.length ? [make('span', {class: 'faint'}, `${entry.seeds} seed${entry.seeds === 1 ? '' : 's'}`)] : [];
-  chips.append(make('label', {class: 'chip', title: entry.runs.join(', ')}, input, swatch(entry.runs[0]), entry.name, ...seeds));
+  chips.append(make('label', {class: 'chip', title: entry.runs?.join(', ') ?? entry.name}, input, swatch(entry), entry.name, ...seeds));
 }
 for (const [text, on] of entries.length > 2 ? [['all', true], ['none', false]] : []) {
   const button = make('button', {type: 'button'}, text);
   button.addEventListener('click', () => {
-    for (const [entry, input] of boxes) { input.checked = on; shown.set(entry, on); }
+    for (const [entry, input] of boxes) { input.checked = entry.shown = on; }
     refresh();
   });
   chips.append(button);
@@ -52,15 +50,15 @@ for (const [text, on] of entries.length > 2 ? [['all', true], ['none', false]] :
 // ---- Tables
 function table(titles, rows) {
   const body = make('tbody');
-  for (const {cells, runs} of rows) {
-    const row = make('tr');
-    cells.forEach((cell, i) => {
+  for (const each of rows) {
+    const row = make('tr'), entry = entryOf(each);
+    each.cells.forEach((cell, i) => {
       const td = make('td', cell === 'significant' ? {class: 'significant'} : {});
-      if (i === 0) td.append(swatch(runs[0]));
+      if (i === 0) td.append(swatch(entry));
       td.append(cell);
       row.append(td);
     });
-    redrawn.push(() => { row.hidden = !runs.some(isShown); });
+    redrawn.push(() => { row.hidden = !entry.shown; });
     body.append(row);
   }
   const head = make('tr', {}, ...titles.map((title) => make('th', {scope: 'col'}, title)));
@@ -91,12 +89,12 @@ function panel(quantity, curves) {
   document.getElementById('charts').append(make('div', {class: 'card chart'}, head, holder, empty));
   const chart = new Chart(holder, quantity);
   function draw() {
-    const seen = curves.filter(({entry, run}) => shown.get(entry) && (!run || each.checked));
+    const seen = curves.filter(({entry, run}) => entry.shown && (!run || each.checked));
     empty.hidden = seen.length > 0;
     holder.hidden = !seen.length;
     if (!seen.length) return;
     const lines = seen.map(({entry, run, split, curve}) => curveLine({
-      name: [run ?? entry.name, split].filter(Boolean).join(' '), colour: colour(entry.colour), split, ...curve,
+      name: [run ?? entry.name, split].filter(Boolean).join(' '), colour: entry.colour, split, ...curve,
       ...(run ? {width: 1, alpha: 0.3, dots: 0} : {}),  // one of several seeds, behind their mean
     }));
     chart.show(lines, {scale: scale.value, fromStart: fromStart.checked, smoothing: +smoothing.value});
@@ -113,7 +111,7 @@ function add(entry, curves, run) {
   }
 }
 for (const entry of entries) add(entry, entry.curves);
-if (data.groups.length) for (const run of data.runs) add(entryOf.get(run.name), run.curves, run.name);
+if (data.groups.length) for (const run of data.runs) add(entryOf(run), run.curves, run.name);
 const several = data.groups.some((group) => group.runs.length > 1);
 document.getElementById('charts').before(
   make('p', {class: 'faint'}, `Thin lines: training; thick ones with points: validation; a large point: test. ${data.band} The scale fits the last three quarters of each curve, unless it is shown from the start. Drag to zoom, double-click to see all.`),
@@ -127,10 +125,10 @@ for (const [quantity, curves] of quantities) panel(quantity, curves);
 // ---- Settings
 const all = document.getElementById('all');
 function settings() {
-  const seen = data.runs.filter((run) => isShown(run.name));
+  const seen = data.runs.filter((run) => entryOf(run).shown);
   const keys = [...new Set(data.runs.flatMap((run) => Object.keys(run.settings)))];
   const chosen = keys.filter((key) => all.checked || new Set(seen.filter((run) => key in run.settings).map((run) => run.settings[key])).size > 1);
-  const head = make('tr', {}, make('th', {scope: 'col'}, 'setting'), ...seen.map((run) => make('th', {scope: 'col'}, swatch(run.name), ' ' + run.name)));
+  const head = make('tr', {}, make('th', {scope: 'col'}, 'setting'), ...seen.map((run) => make('th', {scope: 'col'}, swatch(entryOf(run)), ' ' + run.name)));
   const rows = chosen.map((key) => make('tr', {}, make('td', {}, key), ...seen.map((run) => make('td', {}, run.settings[key] ?? ''))));
   const empty = rows.length ? [] : [make('p', {class: 'faint'}, 'No two of these runs differ in a setting.')];
   document.getElementById('settings').replaceChildren(...empty, make('table', {}, make('thead', {}, ...(rows.length ? [head] : [])), make('tbody', {}, ...rows)));
@@ -144,8 +142,8 @@ for (const run of data.runs) {
   const figures = Object.entries(run.pictures).map(([tag, source]) =>
     make('figure', {}, make('img', {src: source, alt: `${tag} of ${run.name}`}), make('figcaption', {}, tag)));
   if (!figures.length) continue;
-  const card = make('div', {class: 'card'}, make('h3', {}, swatch(run.name), ' ' + run.name), make('div', {class: 'pictures'}, ...figures));
-  redrawn.push(() => { card.hidden = !isShown(run.name); });
+  const card = make('div', {class: 'card'}, make('h3', {}, swatch(entryOf(run)), ' ' + run.name), make('div', {class: 'pictures'}, ...figures));
+  redrawn.push(() => { card.hidden = !entryOf(run).shown; });
   pictures.append(card);
 }
 if (!pictures.children.length) pictures.append(make('p', {class: 'faint'}, 'These runs have no pictures.'));

@@ -40,7 +40,7 @@ export class Overlay {
     }
   }
 
-  draw({band, groups}, colours) {
+  draw({about, groups}, colours) {
     const keys = [...new Set(groups.flatMap(({settings}) => Object.keys(settings)))]
       .filter(key => new Set(groups.map(({settings}) => JSON.stringify(settings[key]))).size > 1);
     const taken = new Set();  // TensorBoard repeats its colours: on one chart, the second of a kind gets another one
@@ -48,7 +48,7 @@ export class Overlay {
       const first = [...colours.keys()].find(name => group.runs.includes(name));
       const own = colours.get(first), its = own && !taken.has(own) ? own : colour(i);
       taken.add(its);
-      return {...group, colour: its, name: label(group, keys)};
+      return {...group, colour: its, name: group.seeds > 1 ? `${group.name} (n = ${group.seeds})` : group.name};
     });
     for (const {kind, chart} of this.charts) {
       const lines = named.flatMap(({name, colour, seeds, curves}) => Object.entries(curves[kind] ?? {})
@@ -58,8 +58,7 @@ export class Overlay {
         })));
       chart.show(lines, {scale: kind === 'loss' ? 'log' : isShare(lines) ? 'percent' : 'linear'});
     }
-    const several = groups.some(({runs}) => runs.length > 1);
-    this.about.textContent = `Thin: training; thick: validation.${several ? ` A line is the mean over a configuration's seeds, the band ${band}.` : ''}`;
+    this.about.textContent = `Thin: training; thick: validation. ${about}`;
     const head = element('tr', {}, element('td'),
       ...['runs', 'seeds', ...keys].map(textContent => element('th', {scope: 'col', textContent})));
     const rows = named.map(({colour, runs, seeds, settings}) => {
@@ -70,11 +69,4 @@ export class Overlay {
     });
     this.table.replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
   }
-}
-
-/** What a group is called: its settings that others have not, else its run. */
-function label({runs, settings, seeds}, keys) {
-  const known = keys.filter(key => settings[key] !== undefined).slice(0, 3);
-  const own = known.map(key => `${key.replace('.name', '').split('.').at(-1)} ${settings[key]}`).join(', ');
-  return own ? `${own}${seeds > 1 ? ` (n = ${seeds})` : ''}` : runs.length > 1 ? `${seeds} seeds` : runs[0];
 }
