@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from mnist_tb.config.hyperparameters import format_value
+from mnist_tb.config.numbers import loss_text, percent
 from mnist_tb.runs.query import RunSummary
 
 
@@ -46,5 +47,5 @@ def _segments(run: RunSummary) -> str | None:
 
 
 def _result(accuracy: float | None, loss: float | None) -> str | None:
-    parts = [f"accuracy {accuracy:.2%}"] if accuracy is not None else []
-    return ", ".join([*parts, *([f"loss {loss:.4f}"] if loss is not None else [])]) or None
+    parts = [f"accuracy {percent(accuracy)}%"] if accuracy is not None else []
+    return ", ".join([*parts, *([f"loss {loss_text(loss)}"] if loss is not None else [])]) or None

@@ -13,6 +13,7 @@ import click
 
 from mnist_tb.cli.options import json_option, logdir_option, say
 from mnist_tb.config.names import printable
+from mnist_tb.config.numbers import percent
 from mnist_tb.errors import InputError, TrainingError
 
 _WIDE = 200
@@ -51,8 +52,7 @@ def list_command(conditions: tuple[str, ...], as_json: bool, logdir: Path) -> No
             row.status,
             row.dataset or "–",
             f"{row.epoch or 0}/{row.epochs}" if row.epochs else "–",
-            _percent(row.val_accuracy),
-            _percent(row.test_accuracy),
+            *("–" if each is None else percent(each) for each in (row.val_accuracy, row.test_accuracy)),
             "–" if row.started is None else f"{datetime.fromtimestamp(row.started):%Y-%m-%d %H:%M}",
             " ".join(row.notes.tags),
         )[: len(titles)]
@@ -263,10 +263,6 @@ def _print_json(value: Any) -> None:
     from mnist_tb.config.hyperparameters import finite_or_none
 
     say(json.dumps(finite_or_none(value), indent=1))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def console() -> Console:

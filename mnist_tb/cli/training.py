@@ -21,6 +21,7 @@ from mnist_tb.cli.options import (
     port_option,
     say,
 )
+from mnist_tb.config.numbers import loss_text, percent
 from mnist_tb.engine.distributed import is_main_process
 from mnist_tb.errors import InputError, command_line
 
@@ -172,7 +173,7 @@ def evaluate_command(run: str, split: str, as_json: bool, device: str, logdir: P
             terminal = Terminal()
             title = f"{found.name}: {split} images of {dataset.name}, best weights"
             terminal.evaluated(title, evaluation, dataset.classes)
-            terminal.say(f"{split}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+            terminal.say(f"{split}: loss {loss_text(evaluation.loss)}, accuracy {percent(evaluation.accuracy)}%")
         add_evaluation(found, split, dataset, evaluation)
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from mnist_tb.config.numbers import duration, percent
 from mnist_tb.errors import InputError, command_line, install_line
 from mnist_tb.events.status import INTERRUPTED
 from mnist_tb.runs.folder import Run
@@ -73,8 +74,8 @@ def end_message(run: Run) -> tuple[str, str]:
         return f"{run.name}: ended", "\n".join(problem.text for problem in found.problems)
     (known,) = found.runs
     lines = [] if known.error is None else [known.error]
-    lines += [] if known.test_accuracy is None else [f"test accuracy {known.test_accuracy:.2%}"]
-    lines += [] if known.seconds is None else [f"{known.seconds:,.0f} seconds of training"]
+    lines += [] if known.test_accuracy is None else [f"test accuracy {percent(known.test_accuracy)}%"]
+    lines += [] if known.seconds is None else [f"{duration(known.seconds)} of training"]
     if known.status == INTERRUPTED:
         lines.append(f"It resumes with: {command_line('resume', run.path)}")
     return f"{run.name}: {known.status}", "\n".join([*lines, str(run.path)])

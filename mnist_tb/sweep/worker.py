@@ -14,6 +14,7 @@ import torch
 
 from mnist_tb.config.hyperparameters import format_value
 from mnist_tb.config.names import printable
+from mnist_tb.config.numbers import percent
 from mnist_tb.config.schema import Data
 from mnist_tb.data.datasets import Dataset, load_dataset
 from mnist_tb.engine.device import resolve_auto
@@ -115,9 +116,9 @@ class Worker:
             accuracies[seed] = float(metrics["val"]["accuracy"])
             seconds += float(metrics["train_seconds"])
             if seed != self._plan.seeds[-1]:  # a trial of several can take many minutes
-                self._report(claimed, f"{accuracies[seed]:.2%} on validation", started, f"seed {seed} of trial")
+                self._report(claimed, f"{percent(accuracies[seed])}% on validation", started, f"seed {seed} of trial")
         claimed.complete(accuracies, seconds)
-        percentages = " ".join(f"{accuracy:.2%}" for accuracy in accuracies.values())
+        percentages = " ".join(f"{percent(accuracy)}%" for accuracy in accuracies.values())
         return self._report(claimed, f"{percentages} on validation", started)
 
     def _train(self, claimed: ClaimedTrial, seed: int, existing: Run | None) -> Run:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mnist_tb import metrics
 from mnist_tb.config.hyperparameters import hyperparameters
 from mnist_tb.config.load import flat_config
+from mnist_tb.config.numbers import percent
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split
 from mnist_tb.environment.texts import config_text, escape, group_name, table
@@ -150,7 +151,7 @@ def result_pictures(
     """
     wrong, correct = _by_confidence(evaluation)
     mistakes = int((evaluation.predictions != evaluation.labels).sum())
-    sheet = f"{dataset.name}: {evaluation.accuracy:.2%} of {len(evaluation.labels):,} test images correct"
+    sheet = f"{dataset.name}: {percent(evaluation.accuracy)}% of {len(evaluation.labels):,} test images correct"
     return {
         RESULTS: figures.predictions(samples.images, samples.labels, probabilities, dataset.classes, 8, sheet),
         MISTAKES: _gallery(dataset, evaluation, wrong, f"{len(wrong)} most confident of {mistakes} mistakes"),
@@ -227,10 +228,9 @@ def _result_text(dataset: Dataset, evaluation: Evaluation) -> str:
         for name, score in zip(dataset.classes, scores, strict=True)
     ]
     error = metrics.calibration(evaluation.labels, evaluation.probabilities).error
-    head = (
-        f"**{dataset.name}**, test: accuracy **{evaluation.accuracy:.2%}**, loss **{evaluation.loss:.4f}**, expected "
-    )
-    head += f"calibration error **{error:.2%}**\n\n"
+    accuracy = percent(evaluation.accuracy)
+    head = f"**{dataset.name}**, test: accuracy **{accuracy}%**, loss **{evaluation.loss:.4f}**, "
+    head += f"expected calibration error **{percent(error)}%**\n\n"
     pairs = [
         (escape(dataset.classes[true]), escape(dataset.classes[predicted]), str(count))
         for true, predicted, count in metrics.most_confused(evaluation.confusion, CONFUSED_PAIRS)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_tb.config.names import printable
+from mnist_tb.config.numbers import loss_text
 from mnist_tb.metrics import Evaluation, WindowMetrics, class_scores
 
 _ROOM_FOR_ALL = 100
@@ -77,17 +78,17 @@ class Terminal:
                 self._progress.task_ids[0],
                 completed=step,
                 epoch=epoch + 1,
-                loss=_loss(window.loss),
+                loss=loss_text(window.loss),
                 accuracy=f"{window.accuracy:.4f}",
                 speed=f"{window.images_per_second:,.0f}",
             )
         else:
-            self.say(f"Epoch: {epoch}, Batch: {batch}, Loss: {_loss(window.loss)}, Accuracy: {window.accuracy:.4f}")
+            self.say(f"Epoch: {epoch}, Batch: {batch}, Loss: {loss_text(window.loss)}, Accuracy: {window.accuracy:.4f}")
 
     def validated(self, epochs: int, validation: Evaluation) -> None:
         """The validation result after `epochs` epochs."""
         when = f"after epoch {epochs}" if epochs else "untrained"
-        self.say(f"Validation, {when}: loss {_loss(validation.loss)}, accuracy {validation.accuracy:.4f}")
+        self.say(f"Validation, {when}: loss {loss_text(validation.loss)}, accuracy {validation.accuracy:.4f}")
 
     def evaluated(self, title: str, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
         """A result: precision, recall and F1 of each class, then the confusion matrix."""
@@ -126,7 +127,3 @@ class Silent(Terminal):
 
     def evaluated(self, title: str, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
         """Nothing."""
-
-
-def _loss(value: float) -> str:
-    return f"{value:.4f}" if value < 1e5 else f"{value:.4e}"

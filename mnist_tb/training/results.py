@@ -11,6 +11,7 @@ from PIL import Image
 
 from mnist_tb import metrics
 from mnist_tb.config.load import flat_config, load_config, with_data_root
+from mnist_tb.config.numbers import loss_text, percent
 from mnist_tb.config.schema import Config
 from mnist_tb.data.datasets import Dataset, Split, load_dataset, total_steps
 from mnist_tb.engine import kernels
@@ -142,7 +143,7 @@ def finish(context: TrainingContext, model: CNN, trained: TrainResult) -> None:
     terminal = context.terminal
     title = f"Test set of {dataset.name}, best weights (epoch {best.epoch})"
     terminal.evaluated(title, evaluation, dataset.classes)
-    terminal.say(f"Test: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%}")
+    terminal.say(f"Test: loss {loss_text(evaluation.loss)}, accuracy {percent(evaluation.accuracy)}%")
     terminal.say(f"Trained in {trained.seconds:.1f} s, {trained.images_per_second:,.0f} images/s")
 
 

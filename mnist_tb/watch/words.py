@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from mnist_tb.config.names import printable
+from mnist_tb.config.numbers import duration, loss_text, percent
 from mnist_tb.events.status import FAILED, INTERRUPTED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.runs.query import RunSummary
 from mnist_tb.watch.live import LiveRun
@@ -31,7 +32,7 @@ def line(run: LiveRun) -> str:
     summary, said = run.summary, run.said
     parts = [f"{summary.name}: {summary.status}", *_progress(run)]
     if said is not None and said.loss is not None:
-        parts.append(f"loss {_loss(said.loss)}")
+        parts.append(f"loss {loss_text(said.loss)}")
     parts += _results(summary)
     if summary.error:
         parts.append(summary.error)
@@ -49,30 +50,14 @@ def _progress(run: LiveRun) -> list[str]:
     if summary.images_per_second:
         found.append(f"{summary.images_per_second:,.0f} images/s")
     if said is not None and said.remaining is not None:
-        found.append(f"{_duration(said.remaining)} left")
+        found.append(f"{duration(said.remaining)} left")
     elif summary.seconds is not None:
-        found.append(_duration(summary.seconds))
+        found.append(duration(summary.seconds))
     return found
 
 
 def _results(summary: RunSummary) -> list[str]:
-    """The best results on validation and on test, as far as they are known."""
-    named = {
-        "val accuracy": _percent(summary.val_accuracy),
-        "val loss": _loss(summary.val_loss),
-        "test accuracy": _percent(summary.test_accuracy),
-        "test loss": _loss(summary.test_loss),
-    }
-    return [f"{name} {text}" + " %" * ("acc" in name) for name, text in named.items() if text]
-
-
-def _duration(seconds: float) -> str:
-    """Of seconds, at most two units: `1 h 5 min`."""
-    whole = round(seconds)
-    minutes, hours = whole // 60, whole // 3600
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    return [f"{name} {text}" + " %" * ("acc" in name) for name, text in _numbers(summary).items()]
 
 
 def columns(width: int, runs: Sequence[LiveRun]) -> dict[str, list[Text]]:
@@ -108,10 +93,11 @@ def _cell(run: LiveRun, title: str, width: int) -> Text:
         return Text(summary.status, style=_STYLES.get(summary.status, ""))
     if title == "done":
         return _done(run)
+    results = _numbers(summary)
     number = {
-        "val %": _percent(summary.val_accuracy),
-        "test %": _percent(summary.test_accuracy),
-        "val loss": _loss(summary.val_loss),
+        "val %": results.get("val accuracy", ""),
+        "test %": results.get("test accuracy", ""),
+        "val loss": results.get("val loss", ""),
         "epoch": f"{summary.epoch or 0}/{summary.epochs}" if summary.epochs else "",
         "step": "" if summary.step is None else f"{summary.step:,}",
         "images/s": "" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
@@ -141,16 +127,19 @@ def _done(run: LiveRun) -> Text:
 def _time(run: LiveRun) -> str:
     """What is left of a run that runs, or how long it took."""
     if run.said is not None and run.said.remaining is not None:
-        return f"{_duration(run.said.remaining)} left"
-    return "" if run.summary.seconds is None else _duration(run.summary.seconds)
+        return f"{duration(run.said.remaining)} left"
+    return "" if run.summary.seconds is None else duration(run.summary.seconds)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if value < 1e5 else f"{value:.2e}"
+def _numbers(summary: RunSummary) -> dict[str, str]:
+    """The best results on validation and on test, as far as they are known."""
+    found = {
+        "val accuracy": (summary.val_accuracy, percent),
+        "val loss": (summary.val_loss, loss_text),
+        "test accuracy": (summary.test_accuracy, percent),
+        "test loss": (summary.test_loss, loss_text),
+    }
+    return {name: write(value) for name, (value, write) in found.items() if value is not None}
 
 
 def detail(run: LiveRun) -> Text:
