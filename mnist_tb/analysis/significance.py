@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -13,7 +13,8 @@ class Difference:
     """One mean or fraction minus another, with its confidence interval.
 
     p: how often chance alone makes a difference as large. It is None where nothing can be said; low and high are
-    infinite then. level: the confidence of the interval, such as 0.95. significant: whether p is below 1 - level.
+    infinite then. level: the confidence of the interval, such as 0.95. significant: whether p is below 1 - level,
+    and so the interval excludes 0. is_equal: whether nothing differs at all.
     """
 
     value: float
@@ -21,6 +22,7 @@ class Difference:
     high: float
     p: float | None
     level: float
+    is_equal: bool = False
 
     @property
     def significant(self) -> bool | None:
@@ -62,11 +64,10 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -
     Only the images on which the two disagree count: b that only ours has correct, c that only theirs has. Without a
     difference, b is binomial with b + c trials of probability 1/2; p is two-sided.
     Q. McNemar, Psychometrika 12 (1947) 153–157, https://doi.org/10.1007/BF02295996.
-    The interval is Wald's with half a count added to each of the four cells: A. Agresti and Y. Min, Statistics in
-    Medicine 24 (2005) 729–740, https://doi.org/10.1002/sim.1781.
+    The interval is of the same test: it excludes 0 if and only if the difference is significant; see `_least`.
     """
     import numpy as np
-    from scipy.special import bdtr, ndtri
+    from scipy.special import bdtr
 
     one, other = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
     if one.shape != other.shape:
@@ -74,11 +75,57 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -
     if not one.size:
         return _unknown(math.nan, level)
     b, c = int((one & ~other).sum()), int((other & ~one).sum())
-    p = min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
-    count, more, less = one.size + 2, b + 0.5, c + 0.5
-    middle = (more - less) / count
-    half = float(ndtri((1 + level) / 2)) * math.sqrt((more + less) - (more - less) ** 2 / count) / count
-    return Difference((b - c) / one.size, middle - half, middle + half, p, level)
+    p = min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
+    low, high = _least(b, c, (1 - level) / 2) / one.size, -_least(c, b, (1 - level) / 2) / one.size
+    return Difference((b - c) / one.size, max(low, -1.0), min(high, 1.0), p, level, is_equal=b == c == 0)
+
+
+def _least(b: int, c: int, tail: float) -> float:
+    """The lower limit of how much larger the expected b is than the expected c; it is missed with probability `tail`.
+
+    b and c are taken as Poisson numbers. The limit is the quantile `tail` of X - Y, where X is Gamma(b) and Y is
+    Gamma(c + 1) distributed: the melded interval of M. P. Fay, M. A. Proschan and E. Brittain, Biometrics 71 (2015)
+    146–156, https://doi.org/10.1111/biom.12231. P(X ≤ Y) is the exact test's, P(Binomial(b + c, 1/2) ≥ b), so that the
+    limit is above 0 if that is less than `tail`. For matched pairs: M. P. Fay and K. Lumbard, Statistics in Medicine
+    40 (2021) 1147–1159, https://doi.org/10.1002/sim.8829.
+    """
+    import numpy as np
+    from scipy.special import bdtr, gammainccinv, gammaln, ndtri, xlogy
+
+    if b == 0:
+        return -float(gammainccinv(c + 1, tail))
+    start = float(bdtr(c, b + c, 0.5))
+    is_above = start < tail
+    most, times = (b - 1, c + 1) if is_above else (c, b)
+    counts = np.arange(most + 1)
+    factorials = gammaln(counts + 1)
+    at_most = np.cumsum(np.exp(gammaln(counts + times) - gammaln(times) - factorials - (counts + times) * math.log(2)))
+
+    def probit(x: float) -> float:
+        """Of P(X - Y ≤ x), or of P(Y - X ≥ x): events of one process until the other has had some, and x longer."""
+        share = float(np.exp(xlogy(counts, x) - x - factorials) @ at_most[::-1])
+        return float(ndtri(np.clip(1 - share if is_above else share, 0, 1)))
+
+    end = float(b) if is_above else float(gammainccinv(c + 1, tail))
+    found = _root(probit, float(ndtri(tail)), (0.0, float(ndtri(start))), (end, probit(end)))
+    return found if is_above else -found
+
+
+def _root(function: Callable[[float], float], wanted: float, *ends: tuple[float, float]) -> float:
+    """Where a nearly linear function has some value, by the Illinois method. ends: two points with values around it."""
+    (a, at_a), (b, at_b) = ((x, value - wanted) for x, value in ends)
+    middle = b
+    for _ in range(100):
+        middle = (a * at_b - b * at_a) / (at_b - at_a) if math.isfinite(at_a - at_b) else (a + b) / 2
+        value = function(middle) - wanted
+        if abs(value) < 1e-7:
+            break
+        if (value < 0) == (at_b < 0):
+            at_a /= 2
+        else:
+            a, at_a = b, at_b
+        b, at_b = middle, value
+    return middle
 
 
 def seeds_needed(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95, power: float = 0.8) -> int | None:

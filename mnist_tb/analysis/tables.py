@@ -104,7 +104,7 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
         return f"{_points(difference.low, '+')} to {_points(difference.high, '+')}"
     if key == "p":
         return "<0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
-    return "significant" if difference.significant else "not significant"
+    return "same answers" if difference.is_equal else "significant" if difference.significant else "not significant"
 
 
 def _untested(section: Section, line: Line) -> str:
@@ -120,6 +120,8 @@ def summary(section: Section) -> str:
     if len(section.lines) < 2 or (difference := section.lines[1].difference) is None or difference.p is None:
         return ""
     first, second = line_names([section])[:2]
+    if difference.is_equal:
+        return f"{first} and {second} give the same answers to all test images."
     low, high = sorted((abs(difference.low), abs(difference.high)))
     if difference.significant:
         better, worse = (first, second) if difference.value < 0 else (second, first)

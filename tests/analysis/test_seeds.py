@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,70 @@ def test_the_difference_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixt
     value, low, high = (100 * x for x in (np.mean(FIRST) - np.mean(SECOND), expected.low, expected.high))
     sentence = f"lr=0.1 is {value:.2f} points better than lr=0.01 (95%: {low:.2f} to {high:.2f}) on the test set."
     assert capsys.readouterr().out.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("sort", "word"),
+    [("val_accuracy", "best"), ("test_loss", "first"), ("started", "first"), ("seconds", "first"), ("name", "first")],
+)
+def test_only_an_order_by_a_result_has_a_best(
+    sort: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No run here has a test loss."""
+    track(tmp_path, 0.1, FIRST)
+    track(tmp_path, 0.01, SECOND)
+    assert main(arguments=["compare", "--group", "--sort", sort, "--logdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"Δ vs {word}" in out
+    assert re.search(rf"^\d.* {word} .*0\.\d", out, re.M)
+    assert ("best" in out) == (word == "best")
+
+
+def test_an_order_by_the_test_set_says_what_it_favours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    track(tmp_path, 0.1, FIRST)
+    track(tmp_path, 0.01, SECOND)
+    for sort, is_said in (("test_accuracy", True), ("val_accuracy", False)):
+        assert main(arguments=["compare", "--group", "--sort", sort, "--logdir", str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert ("The lines are ranked by the same test set, which favours the first." in out) == is_said
+
+
+def test_of_a_better_second_line_it_is_said_what_the_order_is(tmp_path: Path) -> None:
+    track(tmp_path, 0.01, SECOND)
+    track(tmp_path, 0.1, FIRST)
+    for sort in ("started", "name"):  # the newest first, and the oldest
+        (section,) = compare.compare(list_runs(tmp_path).runs, sort, group=True)
+        assert tables.summary(section).startswith("lr=0.1 is 0.09 points better than lr=0.01 (95%: 0.0")
+        assert tables.summary(section).endswith(" on the test set.")
+    runs = [replace(run, val_accuracy=1 - (run.val_accuracy or 0.0)) for run in list_runs(tmp_path).runs]
+    by_validation = compare.compare(runs, group=True)[0]
+    assert tables.summary(by_validation).endswith(
+        " on the test set, though lr=0.01 is the best by validation accuracy."
+    )
+
+
+def test_a_run_that_is_repeated_gives_the_same_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with Tracker(tmp_path, "run", {"lr": 0.1, "seed": 0}, dataset="letters") as tracker:
+            tracker.scalars(1, {"accuracy/test": 0.5, "accuracy/val": 0.5})
+            tracker.predictions(np.zeros(4, int), np.eye(2)[[0, 0, 1, 1]])
+    assert main(arguments=["compare", "--logdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("0001-run and 0002-run give the same answers to all test images.\n")
+    assert re.search(r"0002-run .* 0\.00 .* same answers", out)
+    assert "-0.00" not in out
+
+
+@pytest.mark.parametrize(("second", "text"), [(FIRST, " 0.00 "), (tuple(a - 3e-5 for a in FIRST), " -0.003 ")])
+def test_a_small_difference_keeps_its_sign_and_none_has_none(
+    second: tuple[float, ...], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    track(tmp_path, 0.1, FIRST)
+    track(tmp_path, 0.01, second)
+    assert main(arguments=["compare", "--group", "--sort", "test_accuracy", "--logdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert text in out
+    assert not re.search(r"[+-]0\.00(?!\d)", out)
 
 
 def test_too_few_seeds_are_said_with_how_many_would_do(tmp_path: Path) -> None:
