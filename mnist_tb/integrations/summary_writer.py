@@ -252,6 +252,11 @@ class RunWriter(SummaryWriter):
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}", name=name, obj=self)
         return getattr(self.tracker or _idle_tracker(Tracker), name)
 
+    def plan(self, steps: int) -> None:
+        """How many steps are planned, if it is known only now."""
+        if (tracker := self.tracker) is not None and (recording := open_in(tracker.run.path)) is not None:
+            recording.live.update(recording.live.step, steps=steps)
+
     def log(self, values: Mapping[Any, Any], step: int | None = None, group: str = "", **named: Any) -> None:
         """What a trainer reports: numbers, also in arrays of one; texts; nested, as `group/key`, these of a group.
 

@@ -58,6 +58,7 @@ class TrackerCallback(TensorBoardCallback):
             return
         writer = self._open(state, anew=self._trained is not None)
         self._is_training, self._trained = True, state
+        writer.plan(max(state.max_steps, 0))
         super().on_train_begin(args, state, control, **given)
         trial = {"trial_name": state.trial_name} if state.trial_name else {}
         model = {"model": _architecture(given.get("model"))}
@@ -98,8 +99,8 @@ class TrackerCallback(TensorBoardCallback):
         if self.tb_writer is not None and anew and self._is_training:
             self._end(TrainingError("another training began before the end of this one"))
         if self.tb_writer is None or anew or self.tb_writer.tracker is None:
-            self._trained, options = None, {"steps": max(state.max_steps, 0), **self._options}
-            self.tb_writer = RunWriter.in_logdir(*self._place, **options)
+            self._trained = None
+            self.tb_writer = RunWriter.in_logdir(*self._place, **self._options)
         return self.tb_writer
 
     def _end(self, error: BaseException | None = None) -> None:

@@ -19,6 +19,7 @@ from helpers.events import read_events, scalars
 from helpers.killing import record_counts
 from helpers.paths import REPOSITORY
 from mnist_tb.cli.main import main
+from mnist_tb.events import reader
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.runs.query import list_runs
 
@@ -170,6 +171,23 @@ def test_transformers_that_fails(tmp_path: Path) -> None:
     other.on_log(arguments, state, control, {"loss": 1.0})
     other.on_train_end(arguments, state, control)
     assert not (tmp_path / "others").exists()
+
+
+def test_transformers_says_how_many_steps_are_planned(tmp_path: Path) -> None:
+    """Also of a run that an evaluation has begun, before anything was planned."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from mnist_tb.integrations.transformers import TrackerCallback
+
+    arguments, control = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none"), TrainerControl()
+    callback = TrackerCallback(tmp_path / "runs", "mine")
+    callback.on_log(arguments, TrainerState(), control, {"eval_loss": 1.0})
+    callback.on_train_begin(arguments, TrainerState(max_steps=10), control)
+    callback.on_train_end(arguments, TrainerState(max_steps=10), control)
+    run, _ = only(tmp_path / "runs")
+    said = reader.read(run.path).said
+    assert said is not None
+    assert json.loads(said[0])["steps"] == 10
 
 
 def test_accelerate(example: Example, tmp_path: Path) -> None:
