@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before torch is imported: see engine.process.bound_spinning
+    import runpy
     import sys
 
-    from mnist_tb.cli.main import main
-    from mnist_tb.cli.training import train_command
-
-    sys.exit(main(train_command))
+    sys.argv.insert(1, "train")
+    runpy.run_module("mnist_tb", run_name="__main__")
 
 import math
 import time
