@@ -6,6 +6,10 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,6 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -
     The interval is of the same test: it excludes 0 if and only if the difference is significant; see `_least`.
     """
     import numpy as np
-    from scipy.special import bdtr
 
     one, other = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
     if one.shape != other.shape:
@@ -75,9 +78,23 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], level: float = 0.95) -
     if not one.size:
         return _unknown(math.nan, level)
     b, c = int((one & ~other).sum()), int((other & ~one).sum())
-    p = min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
+    p = min(1.0, 2 * float(_heads(max(b, c), min(b, c))[-1]))
     low, high = _least(b, c, (1 - level) / 2) / one.size, -_least(c, b, (1 - level) / 2) / one.size
     return Difference((b - c) / one.size, max(low, -1.0), min(high, 1.0), p, level, is_equal=b == c == 0)
+
+
+def _heads(tails: int, most: int) -> np.ndarray:
+    """How probable it is that a coin shows at most 0, 1, …, `most` heads before so many tails: float64 [most + 1].
+
+    The last is P(Binomial(tails + most, 1/2) ≤ most).
+    """
+    import numpy as np
+
+    if not tails:
+        return np.ones(most + 1)
+    heads = np.arange(most + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, tails + most)))])  # of factorials
+    return np.cumsum(np.exp(logs[heads + tails - 1] - logs[tails - 1] - logs[heads] - (heads + tails) * math.log(2)))
 
 
 def _least(b: int, c: int, tail: float) -> float:
@@ -90,33 +107,39 @@ def _least(b: int, c: int, tail: float) -> float:
     40 (2021) 1147–1159, https://doi.org/10.1002/sim.8829.
     """
     import numpy as np
-    from scipy.special import bdtr, gammainccinv, gammaln, ndtri, xlogy
 
-    if b == 0:
-        return -float(gammainccinv(c + 1, tail))
-    start = float(bdtr(c, b + c, 0.5))
-    is_above = start < tail
-    most, times = (b - 1, c + 1) if is_above else (c, b)
+    at_zero = float(_heads(b, c)[-1])
+    is_above = at_zero < tail
+    most = b - 1 if is_above else c
+    at_most = _heads(c + 1 if is_above else b, most)[::-1]
     counts = np.arange(most + 1)
-    factorials = gammaln(counts + 1)
-    at_most = np.cumsum(np.exp(gammaln(counts + times) - gammaln(times) - factorials - (counts + times) * math.log(2)))
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
 
     def probit(x: float) -> float:
         """Of P(X - Y ≤ x), or of P(Y - X ≥ x): events of one process until the other has had some, and x longer."""
-        share = float(np.exp(xlogy(counts, x) - x - factorials) @ at_most[::-1])
-        return float(ndtri(np.clip(1 - share if is_above else share, 0, 1)))
+        if not x:
+            return _probit(at_zero)
+        share = float(np.exp(counts * math.log(x) - x - factorials) @ at_most)
+        return _probit(1 - share if is_above else share)
 
-    end = float(b) if is_above else float(gammainccinv(c + 1, tail))
-    found = _root(probit, float(ndtri(tail)), (0.0, float(ndtri(start))), (end, probit(end)))
+    rest = -math.log(tail)
+    end = float(b) if is_above else c + 1 + math.sqrt(2 * (c + 1) * rest) + rest  # Y exceeds it with less than `tail`
+    found = _root(probit, _probit(tail), 0.0, end)
     return found if is_above else -found
 
 
-def _root(function: Callable[[float], float], wanted: float, *ends: tuple[float, float]) -> float:
-    """Where a nearly linear function has some value, by the Illinois method. ends: two points with values around it."""
-    (a, at_a), (b, at_b) = ((x, value - wanted) for x, value in ends)
+def _probit(p: float) -> float:
+    return statistics.NormalDist().inv_cdf(min(max(p, 1e-300), 1 - 1e-16))
+
+
+def _root(function: Callable[[float], float], wanted: float, a: float, b: float) -> float:
+    """Where a nearly linear function has some value, by the Illinois method. a, b: the values there are around it."""
+    at_a, at_b = function(a) - wanted, function(b) - wanted
     middle = b
     for _ in range(100):
-        middle = (a * at_b - b * at_a) / (at_b - at_a) if math.isfinite(at_a - at_b) else (a + b) / 2
+        if at_a == at_b:
+            break
+        middle = (a * at_b - b * at_a) / (at_b - at_a)
         value = function(middle) - wanted
         if abs(value) < 1e-7:
             break
