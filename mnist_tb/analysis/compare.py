@@ -6,6 +6,7 @@ Imports no torch. Runs on different data are in different sections: they are nev
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,37 +75,45 @@ def line_names(sections: Sequence[Section]) -> list[str]:
 def where(runs: Iterable[RunSummary], conditions: Iterable[str]) -> list[RunSummary]:
     """The runs that have `key=value`: a setting, by its whole name or its last part (`lr`), or a fact such as `status`.
 
-    `tag=good`: those that have this tag among others.
+    `tag=good`: those that have this tag among others. `name=first`: also those called `0007-first`.
 
     Raises InputError where a condition has another form, or no run has the key.
     """
-    runs = list(runs)
+    every = list(runs)
+    kept = [True] * len(every)
     for condition in conditions:
         key, separator, text = condition.partition("=")
         key = key.strip()
         if not separator or not key:
             raise InputError(f"--where {condition}: write it as key=value, such as --where lr=0.001")
+        names = {name for run in every for name in run.settings if name == key or name.endswith(f".{key}")}
+        if not names and key not in _FACTS:
+            known = sorted({name for run in every for name in run.settings}.union(_FACTS))
+            raise InputError(f"--where {condition}: no run has {key}{did_you_mean(key, known)}")
         try:
             wanted, wrong = strict_yaml.read_value(text, f"--where {condition}"), None
         except InputError as error:  # but a name that there is need not be YAML
             wanted, wrong = text.strip(), error
-        names = {name for run in runs for name in run.settings if name == key or name.endswith(f".{key}")}
-        if key == "tag" and not names:
-            runs = [run for run in runs if text.strip() in run.notes.tags]
-            continue
-        facts = {"status", "dataset", "name", "test_images"} if not names else set()
-        if not names and key not in facts:
-            known = sorted({name for run in runs for name in run.settings} | facts | {"tag"})
-            raise InputError(f"--where {condition}: no run has {key}{did_you_mean(key, known)}")
-        runs = [
-            run
-            for run in runs
-            if any(_is_equal(run.settings[name], wanted, text) for name in names if name in run.settings)
-            or (not names and _is_equal(getattr(run, key), wanted, text))
-        ]
-        if wrong and not runs:
+        meant = [any(_is_equal(value, wanted, text) for value in _values_of(run, key, names)) for run in every]
+        if wrong and not any(meant):
             raise wrong
-    return runs
+        kept = [before and now for before, now in zip(kept, meant, strict=True)]
+    return [run for run, keep in zip(every, kept, strict=True) if keep]
+
+
+def _values_of(run: RunSummary, key: str, names: Iterable[str]) -> list[Any]:
+    """What a run has under a key. names: the settings that it can mean."""
+    facts = _FACTS[key](run) if key in _FACTS else ()
+    return [*facts, *(run.settings[name] for name in names if name in run.settings)]
+
+
+_FACTS: dict[str, Callable[[RunSummary], Iterable[Any]]] = {
+    "status": lambda run: [run.status],
+    "dataset": lambda run: [run.dataset],
+    "test_images": lambda run: [run.test_images],
+    "name": lambda run: [run.name, run.path.name, re.sub(r"^\d{4,}-", "", run.path.name)],
+    "tag": lambda run: run.notes.tags,
+}
 
 
 def select(runs: Iterable[RunSummary], conditions: Iterable[str], last: int | None) -> list[RunSummary]:

@@ -18,6 +18,7 @@ from rich.text import Text
 from mnist_tb.analysis.compare import LEVEL, METRICS, Line, Section, line_names
 from mnist_tb.config.hyperparameters import finite_or_none, format_value
 from mnist_tb.config.names import csv_line, encodable, in_markdown, printable
+from mnist_tb.config.numbers import loss_text, percent
 from mnist_tb.events.configurations import is_finished
 from mnist_tb.runs.folder import run_number
 
@@ -78,7 +79,7 @@ def _cell(section: Section, line: Line, key: str) -> str:
         scale, digits = (100, 2) if "accuracy" in key else (1, 4 if "loss" in key else 1)
         spread = line.values.get(f"{key}_deviation")
         deviation = "" if spread is None else f" ± {scale * spread:.{digits}f}"
-        return f"{scale * value:,.{digits}f}{deviation}"
+        return (percent(value) if scale > 1 else loss_text(value) if "loss" in key else f"{value:,.1f}") + deviation
     return f"{value:,.0f}" if key == "images_per_second" else str(value)
 
 

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="The output format.",
+    help="The output format; a table, if nothing is drawn.",
 )
 @json_option
 @metric_option
@@ -47,7 +45,7 @@ def compare_command(
     conditions: tuple[str, ...],
     last: int | None,
     sort: str,
-    form: str,
+    form: str | None,
     as_json: bool,
     told: tuple[str, ...],
     report: Path | None,
@@ -63,22 +61,22 @@ def compare_command(
         raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")
     if tags and figure is None:
         raise InputError("--tag: says what a figure draws, and needs --figure FILE")
+    if as_json and form not in (None, "json"):
+        raise InputError(f"--json, --format {form}: give one of them")
+    form = "json" if as_json else form or ("table" if report is figure is None else None)
     metrics = read_told(told)
     found = read(logdir, run, metrics)
     runs = compare.select(found.runs, conditions, last)
     if not runs:
         raise InputError(f"{logdir}: no run to compare" + (" that meets all --where" if conditions else ""))
     sections = compare.compare(runs, sort, group, unfinished)
-    if report is not None or figure is not None:
-        problems = _draw(sections, logdir, metrics, report, figure, tags)
-        report_problems(list(dict.fromkeys([*found.problems, *problems])))
-    elif form == "table" and not as_json:
+    problems = _draw(sections, logdir, metrics, report, figure, tags, is_aside=form is not None)
+    if form == "table":
         tables.print_sections(sections, console())
-        report_problems(found.problems)
-    else:
+    elif form is not None:
         forms = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}
-        sys.stdout.write(forms["json" if as_json else form](sections))
-        report_problems(found.problems)
+        sys.stdout.write(forms[form](sections))
+    report_problems(list(dict.fromkeys([*found.problems, *problems])))
 
 
 def _draw(
@@ -88,18 +86,22 @@ def _draw(
     report: Path | None,
     figure: Path | None,
     tags: Sequence[str],
+    is_aside: bool,
 ) -> list[Problem]:
-    """Write a report, or a figure, or both. Returns what could not be read."""
+    """Write a report, a figure, or both, if they are asked for. Returns what could not be read.
+
+    is_aside: whether the standard output is for something else, and the standard error says what was written.
+    """
     problems = []
     if report is not None:
         from mnist_tb.analysis.report import write_report
 
         problems += write_report(report, sections, logdir, metrics)
-        say(f"The report: {report}")
+        say(f"The report: {report}", err=is_aside)
     if figure is not None:
         from mnist_tb.analysis.plot import write_figure
 
         drawn = write_figure(figure, sections, tags, metrics)
         problems += drawn.problems
-        say(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}")
+        say(f"The figure: {figure}\nIts caption: {drawn.path}\n\n{drawn.caption}", err=is_aside)
     return problems
