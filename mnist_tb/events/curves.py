@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mnist_tb.errors import InputError
 from mnist_tb.events import tags as own
 from mnist_tb.events.status import Status
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -148,10 +152,45 @@ def by_step(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     return sorted(dict(points).items())
 
 
-def thin(points: Sequence[T], limit: int) -> Sequence[T]:
-    """At most `limit` of some points, evenly spaced, always with the last one."""
-    every = max(-(-len(points) // limit), 1)
-    return points[(len(points) - 1) % every :: every] if points else points
+def thin(
+    points: Sequence[T],
+    limit: int,
+    value: Callable[[T], float | None] | None = None,
+    step: Callable[[T], float] | None = None,
+) -> Sequence[T]:
+    """At most `limit` of some points, always with the last one; at least 4.
+
+    value: what is drawn of a point. step: where it lies; without it, evenly. From its first point on the curve is cut
+    into buckets of one width, a power of two. Of each the minimum, the maximum and the first value that is not finite
+    are kept; without `value`, the first point. As a curve grows, what is kept of a bucket that is full stays, until the
+    width doubles; then it is a part of what was kept before.
+    """
+    if len(points) <= limit:
+        return points
+    import numpy as np  # slow to import
+
+    begin = 0 if step is None else step(points[0])
+    offsets = np.array(range(len(points)) if step is None else [max(int(step(one) - begin), 0) for one in points])
+    values = np.zeros(len(points)) if value is None else np.array([value(one) for one in points], float)
+    values[~np.isfinite(values)] = np.nan
+    bits = next(bits for bits in count() if len(np.unique(offsets >> bits)) < limit)
+    kept = np.arange(len(points))
+    while len(kept) >= limit:
+        kept = kept[_extremes(offsets[kept] >> bits, values[kept])]
+        bits += 1
+    return [points[at] for at in dict.fromkeys([*kept.tolist(), len(points) - 1])]
+
+
+def _extremes(buckets: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The places, ascending, of the points that are kept. buckets: of each point; values: NaN where not finite."""
+    import numpy as np
+
+    number = np.cumsum(np.diff(buckets, prepend=buckets[:1]) != 0)
+    first = np.unique(number, return_index=True)[1]
+    gaps = np.flatnonzero(np.isnan(values))
+    gaps = gaps[np.unique(number[gaps], return_index=True)[1]]
+    extremes = [np.lexsort((signed, number))[first] for signed in (values, -values)]  # stable: of equal ones the first
+    return np.unique(np.concatenate([*extremes, gaps]))
 
 
 def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:

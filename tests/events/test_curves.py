@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 
 import pytest
@@ -105,7 +106,66 @@ def test_each_field_is_one_of_the_status() -> None:
 
 
 def test_evenly_thinned_with_the_last() -> None:
-    assert [list(thin(range(count), 4)) for count in (0, 1, 4, 5, 9)] == [[], [0], [0, 1, 2, 3], [0, 2, 4], [2, 5, 8]]
+    assert thin([], 4) == []
+    assert thin([1, 2, 3], 4) == [1, 2, 3]
+    assert thin(range(10), 4) == [0, 4, 8, 9]
+    assert thin(range(5), 4) == [0, 2, 4]
+
+
+def extremes(values: list[float], steps: list[int], width: int) -> set[int]:
+    """The places of the minimum, the maximum and the first gap of each bucket of so many steps."""
+    buckets: dict[int, list[int]] = {}
+    for at in range(len(values)):
+        buckets.setdefault((steps[at] - steps[0]) // width, []).append(at)
+    kept = set()
+    for bucket in buckets.values():
+        finite = [at for at in bucket if math.isfinite(values[at])]
+        gaps = [at for at in bucket if not math.isfinite(values[at])]
+        kept |= {*gaps[:1]} | (
+            {min(finite, key=values.__getitem__), max(finite, key=values.__getitem__)} if finite else set()
+        )
+    return kept
+
+
+def shown(values: list[float], steps: list[int], limit: int) -> tuple[set[int], int]:
+    """What is kept of a curve, and how wide its buckets are."""
+    kept = {*thin(range(len(values)), limit, values.__getitem__, steps.__getitem__)}
+    assert len(kept) <= limit
+    if len(values) <= limit:
+        assert kept == {*range(len(values))}
+        return kept, 1
+    widths = (2**bits for bits in range(40))
+    width = next(width for width in widths if len(extremes(values, steps, width)) < limit)
+    assert kept == extremes(values, steps, width) | {len(values) - 1}
+    return kept, width
+
+
+@given(
+    st.lists(st.floats(width=32) | st.sampled_from([0.5, math.nan, math.inf]), min_size=2, max_size=150),
+    st.sampled_from([1, 3, 10]),
+    st.sampled_from([4, 5, 16, 40]),
+)
+def test_a_point_that_is_shown_stays_shown(values: list[float], stride: int, limit: int) -> None:
+    """But in the newest bucket. Where the width doubles, what is shown is a part of what was shown."""
+    steps = [7 + stride * at for at in range(len(values))]
+    before, old = shown(values[:1], steps, limit)
+    for length in range(2, len(values) + 1):
+        after, width = shown(values[:length], steps, limit)
+        begin = next(at for at in range(length) if (steps[at] - 7) // width == (steps[length - 2] - 7) // width)
+        settled = {at for at in range(length) if at < begin}
+        if width == old:
+            assert before & settled == after & settled
+        assert after & settled <= before
+        before, old = after, width
+
+
+def test_a_spike_is_seen_in_each_of_two_hundred_polls() -> None:
+    values = [math.sin(at / 70) + random.Random(at).random() for at in range(20_000)]
+    values[7_345] = 30.0
+    for length in range(100, 20_001, 100):
+        kept = thin(range(length), 400, values.__getitem__, lambda at: 10 * at)
+        assert 200 <= len(kept) <= 400 or length < 400
+        assert (7_345 in kept) == (length > 7_345)
 
 
 def test_the_best_result() -> None:
