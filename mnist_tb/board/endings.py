@@ -25,29 +25,31 @@ class Endings:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._states: dict[str, str] = {}
+        self._first: dict[str, float] = {}  # run → when it had written what was seen of it first
         self._began = time.time()
 
     def see(self, runs: list[dict[str, Any]]) -> None:
         """The runs that have changed, as the page gets them."""
         for run in runs:
-            name, state = run["run"], run["state"]
+            name, state, written = run["run"], run["state"], run.get("written") or 0.0
             before = self._states.get(name)
             self._states[name] = state
-            is_news = before == RUNNING or (before is None and run.get("written", 0.0) > self._began)
-            if is_news and state in (COMPLETED, FAILED, INTERRUPTED, SILENT):
+            was_heard = written != self._first.setdefault(name, written)  # else it may long have been killed
+            is_news = written > self._began if before is None or not was_heard else before == RUNNING
+            if before != state and is_news and state in (COMPLETED, FAILED, INTERRUPTED, SILENT):
                 self._tell(f"{name}: {state}", _words(run))
 
 
 def tell_endings(address: str, token: str | None, tell: Tell, ended: threading.Event) -> None:
     """Ask the page at this address what has changed, until `ended` is set. token: of the page."""
     seen, number = Endings(tell), 0
-    page = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is not told the token
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is not told the token
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     while not ended.wait(_EVERY_SECONDS):
         request = urllib.request.Request(f"{address}data/plugin/live/runs?since={number}", headers=headers)
         with (
             suppress(OSError, ValueError, KeyError),  # it has just ended, or was too busy
-            page.open(request, timeout=_PATIENCE) as answer,
+            opener.open(request, timeout=_PATIENCE) as answer,
         ):
             found = json.load(answer)
             number = found["number"]

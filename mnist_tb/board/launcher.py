@@ -19,8 +19,8 @@ from mnist_tb.errors import InputError
 if TYPE_CHECKING:
     from mnist_tb.board.access import Access
 
-_SAMPLES = {"scalars": 5_000, "images": 100, "histograms": 200, "text": 100, "live": 2}
-"""How many values of a tag are kept for each run: every epoch's picture, and more points than a curve needs."""
+_SAMPLES = {"scalars": 2**17, "images": 100, "histograms": 200, "text": 100, "live": 2}
+"""How many values of a tag are kept for each run. Beyond it TensorBoard drops some at random: curves would flicker."""
 _RELOAD_SECONDS = 1  # a whole number: the fast loader cuts fractions off, and 0 is a busy loop
 _PORTS = 100
 _LISTEN_SECONDS = 0.5

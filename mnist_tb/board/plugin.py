@@ -6,6 +6,9 @@ with both loaders. https://github.com/tensorflow/tensorboard/blob/master/ADDING_
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +25,7 @@ from werkzeug import Request, Response
 
 from mnist_tb.board.groups import mean_curves
 from mnist_tb.board.series import content, newest, notes_of, statuses
-from mnist_tb.board.snapshot import Snapshot, order, state_of
+from mnist_tb.board.snapshot import Snapshot
 from mnist_tb.environment.console import read_console
 from mnist_tb.events import status, tags
 from mnist_tb.events.curves import find_curves, find_measured, thin
@@ -32,8 +35,8 @@ _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _KINDS, _SPLITS = ("loss", "accuracy"), ("train", "val")
 _PICTURES = (tags.RESULTS, tags.PREDICTIONS)
 """The final result, or until it is there the newest predictions for the watched images."""
-_READ, _SENT = 5_000, 400
-"""How many points of a curve are read, and how many are sent."""
+_READ, _SENT = 2**31 - 1, 400
+"""How many points of a curve are read, all that there are: fewer would be drawn at random. How many are sent."""
 _MOST_PRINTED = 2**16
 """Bytes of a run's console.log that are sent."""
 _MOST_RUNS = 200
@@ -53,6 +56,7 @@ class LivePlugin(base_plugin.TBPlugin):
         self._logdir = context.logdir
         self._snapshot = Snapshot()
         self._lock = threading.Lock()
+        self._read_at = -math.inf
 
     def get_plugin_apps(self) -> dict[str, Application]:
         served = [path for path in _STATIC.rglob("*") if path.suffix in _TYPES]
@@ -78,33 +82,34 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def _runs(self, request: Request) -> Response:
         """The runs that have changed since answer number `since`, and the names of all in their order."""
-        found = self._read_all(request)
-        try:
-            since = int(request.args.get("since", 0))
-        except ValueError:
-            since = 0
-        with self._lock:
-            return http_util.Respond(request, self._snapshot.answer(found, since), "application/json")
+        asked = time.monotonic()
+        with self._lock:  # what is read is stored in the order in which it was read
+            if self._read_at < asked:  # else it was read for another page while this one waited
+                began = time.monotonic()
+                self._snapshot.take(self._read_all(request))
+                self._read_at = began
+            answer = self._snapshot.answer(request.args.get("since", 0, type=int))
+        return _json(request, answer)
 
     def _read_all(self, request: Request) -> list[dict[str, Any]]:
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        where = _where(request)
         # Without a first event it is not a run yet; the fast loader does not list it at all.
         started = {r.run_name: r.start_time for r in self._provider.list_runs(**where) if r.start_time is not None}
         known = statuses(self._provider, where)
         notes = notes_of(self._provider, where)
-        now, found = time.time(), []
+        found = []
         for run, start in started.items():
             entry: dict[str, Any] = {"run": run, "started": start, **notes.get(run, {})}
             if run in known:
                 said, written = known[run]
-                entry |= {**asdict(said), "written": written, "state": state_of(said.state, now - written)}
+                entry |= {**asdict(said), "written": written}
             found.append(entry)
         foreign = [entry for entry in found if "state" not in entry]
         if foreign:
-            self._read_foreign(where, foreign, now)
-        return order(found)
+            self._read_foreign(where, foreign)
+        return found
 
-    def _read_foreign(self, where: dict[str, Any], entries: Iterable[dict[str, Any]], now: float) -> None:
+    def _read_foreign(self, where: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
         """What scalars say of runs without a status: the last step and time, and the newest loss and accuracy."""
         runs = provider.RunTagFilter(runs=[entry["run"] for entry in entries])
         scalars = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=runs)
@@ -118,13 +123,12 @@ class LivePlugin(base_plugin.TBPlugin):
                 "step": max((s.max_step for s in series.values()), default=0),
             }
             for (kind, split), (tag, unit) in _shown_curves({tag: [last] for tag, last in values.items()}).items():
-                value = values[tag].value / unit
-                entry[kind if split == "train" else f"val_{kind}"] = None if value != value else value
+                entry[kind if split == "train" else f"val_{kind}"] = values[tag].value / unit
 
     def _curves(self, request: Request) -> Response:
-        """The curves of a run: kind → split → [step, value, wall time]."""
-        run = request.args.get("run", "")
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        """The curves of a run, thinned: kind → split → [step, value, wall time]; from step `from` to step `to`."""
+        run, where = request.args.get("run", ""), _where(request)
+        first, last = (request.args.get(key, default, type=int) for key, default in (("from", -(2**63)), ("to", 2**63)))
         only = provider.RunTagFilter(runs=[run])
         series = self._provider.list_scalars(**where, plugin_name="scalars", run_tag_filter=only).get(run, {})
         points: dict[str, Any] = {}
@@ -134,21 +138,23 @@ class LivePlugin(base_plugin.TBPlugin):
             points = read.get(run, {})
         curves: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
         for (kind, split), (tag, unit) in _shown_curves(points).items():
-            kept = thin(points[tag], _SENT)
+            within = [one for one in points[tag] if first <= one.step <= last]
+            kept = thin(within, _SENT, lambda one: one.value, lambda one: one.step)
             curves[kind][split] = [[one.step, one.value / unit, round(one.wall_time, 3)] for one in kept]
-        return http_util.Respond(request, {"run": run, "curves": curves}, "application/json")
+        return _json(request, {"run": run, "curves": curves})
 
     def _means(self, request: Request) -> Response:
-        """The mean curves of the configurations of some runs, `run=a&run=b`; see `groups.mean_curves`."""
-        runs = list(dict.fromkeys(request.args.getlist("run")))[:_MOST_RUNS]
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
-        found = mean_curves(self._provider, where, runs, _READ, _SENT)
-        return http_util.Respond(request, found, "application/json")
+        """The mean curves of the configurations of some runs, `run=a&run=b`; see `groups.mean_curves`.
+
+        left_out: the runs beyond those that are averaged at once.
+        """
+        runs = list(dict.fromkeys(request.args.getlist("run")))
+        found = mean_curves(self._provider, _where(request), runs[:_MOST_RUNS], _READ, _SENT)
+        return _json(request, {**found, "left_out": runs[_MOST_RUNS:]})
 
     def _picture(self, request: Request) -> Response:
         """The newest picture of a run, a PNG; an empty answer, 204, where it has none."""
-        run = request.args.get("run", "")
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        run, where = request.args.get("run", ""), _where(request)
         these = provider.RunTagFilter(runs=[run], tags=_PICTURES)
         read = self._provider.read_blob_sequences(**where, plugin_name="images", downsample=1, run_tag_filter=these)
         for tag in _PICTURES:
@@ -175,15 +181,13 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def _console(self, request: Request) -> Response:
         """The end of what a run printed, text; 204 where nothing is kept, or its folder is on another machine."""
-        run = request.args.get("run", "")
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        run, where = request.args.get("run", ""), _where(request)
         is_known = any(each.run_name == run for each in self._provider.list_runs(**where))
         text = read_console(Path(self._logdir) / run, _MOST_PRINTED) if self._logdir and is_known else None
         return Response(status=204) if text is None else http_util.Respond(request, text, "text/plain")
 
     def _binary(self, request: Request, tag: str) -> Response:
-        run = request.args.get("run", "")
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        run, where = request.args.get("run", ""), _where(request)
         found = newest(self._provider, where, [run], tag)
         if run not in found:
             return Response(status=204)
@@ -191,13 +195,12 @@ class LivePlugin(base_plugin.TBPlugin):
 
     def _epochs(self, request: Request) -> Response:
         """The epochs of a run whose weights there are, ascending, each with its step: `{"epochs": [[0, 0], …]}`."""
-        run = request.args.get("run", "")
-        where = {"ctx": plugin_util.context(request.environ), "experiment_id": _experiment(request)}
+        run, where = request.args.get("run", ""), _where(request)
         only = provider.RunTagFilter(runs=[run])
         known = self._provider.list_tensors(**where, plugin_name=status.PLUGIN, run_tag_filter=only).get(run, {})
         numbers = {tag.removeprefix(tags.LIVE_EPOCH): series.max_step for tag, series in known.items()}
         epochs = sorted((int(epoch), step) for epoch, step in numbers.items() if epoch.isdecimal())
-        return http_util.Respond(request, {"epochs": epochs}, "application/json")
+        return _json(request, {"epochs": epochs})
 
 
 def _shown_curves(points: Mapping[str, Iterable[Any]]) -> dict[tuple[str, str], tuple[str, float]]:
@@ -205,9 +208,22 @@ def _shown_curves(points: Mapping[str, Iterable[Any]]) -> dict[tuple[str, str], 
     return {key: found for key, found in find_measured(points).items() if key[1] in _SPLITS}
 
 
-def _experiment(request: Request) -> str:
-    experiment: str = plugin_util.experiment_id(request.environ)
-    return experiment
+def _where(request: Request) -> dict[str, Any]:
+    """The arguments of a data provider that say which experiment is asked for."""
+    return {"ctx": plugin_util.context(request.environ), "experiment_id": plugin_util.experiment_id(request.environ)}
+
+
+def _json(request: Request, content: Any) -> Response:
+    """An answer in JSON: every one goes through here. A number that JSON cannot hold, such as infinity, is null."""
+    return http_util.Respond(request, json.dumps(_finite(content), allow_nan=False), "application/json")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, int | float) and not abs(content) <= sys.float_info.max else content
 
 
 def _get_only(answer: Answer) -> Application:

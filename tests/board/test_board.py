@@ -127,21 +127,26 @@ def entry(name: str, state: str = "completed", started: float = 1.0, **more: obj
     return {"run": name, "state": state, "started": started, **more}
 
 
+def answer_of(kept: Snapshot, runs: list[dict[str, Any]], since: int) -> dict[str, Any]:
+    kept.take(runs)
+    return kept.answer(since)
+
+
 def test_only_what_changed_is_sent_again() -> None:
     kept = Snapshot()
-    first = kept.answer([entry("a"), entry("b")], 0)
+    first = answer_of(kept, [entry("a"), entry("b")], 0)
     assert [run["run"] for run in first["runs"]] == ["a", "b"]
-    again = kept.answer([entry("a"), entry("b")], first["number"])
+    again = answer_of(kept, [entry("a"), entry("b")], first["number"])
     assert (again["number"], again["runs"], again["names"]) == (first["number"], [], ["a", "b"])
-    changed = kept.answer([entry("a"), entry("b", step=5)], first["number"])
+    changed = answer_of(kept, [entry("a"), entry("b", step=5)], first["number"])
     assert [run["run"] for run in changed["runs"]] == ["b"]
-    late = kept.answer([entry("a"), entry("b", step=5)], 0)
+    late = answer_of(kept, [entry("a"), entry("b", step=5)], 0)
     assert [run["run"] for run in late["runs"]] == ["a", "b"], "another page has seen nothing yet"
-    gone = kept.answer([entry("b", step=5)], changed["number"])
+    gone = answer_of(kept, [entry("b", step=5)], changed["number"])
     assert (gone["names"], gone["runs"]) == (["b"], [])
-    back = kept.answer([entry("a"), entry("b", step=5)], gone["number"])
+    back = answer_of(kept, [entry("a"), entry("b", step=5)], gone["number"])
     assert [run["run"] for run in back["runs"]] == ["a"]
-    assert Snapshot().answer([], 0)["server"] != first["server"]
+    assert answer_of(Snapshot(), [], 0)["server"] != first["server"]
 
 
 def test_running_runs_first_then_the_newest() -> None:
@@ -149,27 +154,60 @@ def test_running_runs_first_then_the_newest() -> None:
     assert [run["run"] for run in snapshot.order(runs)] == ["busy", "new", "old", "unknown"]
 
 
-def test_a_running_run_that_says_nothing_is_silent() -> None:
-    assert snapshot.state_of("running", 5) == "running"
-    assert snapshot.state_of("running", 31) == "silent"
-    assert snapshot.state_of("completed", 1e9) == "completed"
+class Watched:
+    """A snapshot, and a clock that goes as it is told. The runs' machines have other clocks."""
 
+    def __init__(self) -> None:
+        self._now = 1_000.0
+        self._kept = Snapshot(clock=lambda: self._now)
 
-def test_a_run_whose_file_is_half_read_is_not_silent() -> None:
-    """TensorBoard reads it bit by bit: its old statuses say that it runs. A killed one stays as it is."""
-    now = [0.0]
-    kept = Snapshot(clock=lambda: now[0])
-
-    def shown(at: float, state: str, written: float) -> dict[str, str]:
-        now[0] = at
-        answer = kept.answer([entry("killed", "silent", written=5), entry("a", state, written=written)], 0)
+    def at(self, seconds: float, *runs: dict[str, Any]) -> dict[str, str]:
+        """The states that are shown so many seconds after the beginning."""
+        self._now = 1_000.0 + seconds
+        answer = answer_of(self._kept, [*runs], 0)
         return {run["run"]: run["state"] for run in answer["runs"]}
 
-    assert shown(0, "silent", 1) == shown(2, "silent", 7) == {}
-    assert shown(4, "silent", 9) == {"killed": "silent"}
-    assert shown(5, "completed", 12) == {"killed": "silent", "a": "completed"}
-    assert shown(6, "running", 900) == {"killed": "silent", "a": "running"}
-    assert shown(40, "silent", 900) == {"killed": "silent", "a": "silent"}, "one that was shown falls silent at once"
+
+@pytest.mark.parametrize("ahead", [-3_600.0, -31.0, 0.0, 31.0, 1e6])
+def test_silent_is_told_by_one_clock(ahead: float) -> None:
+    """A training is on a machine whose clock is wrong. It writes every ten seconds, and is killed."""
+    watched = Watched()
+    began = time.time() + ahead
+    for seconds in range(0, 100, 2):
+        states = watched.at(seconds, entry("a", "running", written=began + seconds // 10 * 10))
+        assert states == ({"a": "running"} if seconds >= 4 else {}), seconds
+    assert watched.at(119, entry("a", "running", written=began + 90)) == {"a": "running"}
+    assert watched.at(121, entry("a", "running", written=began + 90)) == {"a": "silent"}
+    assert watched.at(140, entry("a", "running", written=began + 139)) == {"a": "running"}, "resumed"
+
+
+def test_a_run_that_was_killed_long_before_is_silent_after_half_a_minute() -> None:
+    watched = Watched()
+    killed = entry("a", "running", written=5.0)
+    assert watched.at(0, killed) == {}
+    assert watched.at(29, killed) == {"a": "running"}
+    assert watched.at(31, killed) == {"a": "silent"}
+
+
+def test_a_run_whose_file_is_half_read_does_not_run() -> None:
+    """TensorBoard reads it bit by bit: its old statuses say that it runs. One that runs is seen at its next status."""
+    watched = Watched()
+    shown = [watched.at(second, entry("a", "running", written=60.0 * second)) for second in range(5)]
+    assert shown == [{}] * 5
+    assert watched.at(5, entry("a", "completed", written=301.0)) == {"a": "completed"}
+    assert watched.at(6, entry("b", "running", written=10.0)) == {}
+    assert watched.at(6.5, entry("b", "running", written=10.0)) == {}
+    assert watched.at(7, entry("b", "running", written=11.0)) == {"b": "running"}
+
+
+def test_a_page_is_told_for_how_long_nothing_was_heard() -> None:
+    now = [0.0]
+    kept = Snapshot(clock=lambda: now[0])
+    for second, written in ((0, 1.0), (1, 2.0), (9, 2.0)):
+        now[0] = second
+        kept.take([entry("a", "running", written=written), entry("b", written=5.0)])
+    told = {run["run"]: run.get("quiet") for run in kept.answer(0)["runs"]}
+    assert told == {"a": 8.0, "b": None}
 
 
 # ---- Over HTTP
@@ -229,9 +267,10 @@ def test_every_kind_of_run_is_told_alike_by_both_loaders(address: str, finished:
     answer = get(f"{address}/data/plugin/live/runs")
     runs = {run["run"]: run for run in answer["runs"]}
     states = {name: run["state"] for name, run in runs.items()}
-    assert states.pop("0005-running") in ("running", "silent"), "it is as old as the other tests made it"
+    for name in ("0004-killed", "0005-running"):
+        assert states.pop(name) in ("running", "silent"), "silent half a minute after the page began"
     assert states == {
-        "0001-digits": "completed", "0002-failed": "failed", "0003-stopped": "interrupted", "0004-killed": "silent",
+        "0001-digits": "completed", "0002-failed": "failed", "0003-stopped": "interrupted",
         HOSTILE: "completed", "elsewhere": "foreign", "nothing-known": "foreign", "0006-cut": "foreign",
     }  # fmt: skip
     done, metrics = runs["0001-digits"], finished.read_metrics()
@@ -488,14 +527,16 @@ def test_ctrl_c_that_reaches_another_thread_ends_it_too(tmp_path: Path) -> None:
 def test_the_live_tab_is_the_first_and_the_newest_points_are_kept(logdir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     with SummaryWriter(str(folder / "long")) as writer:
-        for step in range(4_000):
+        for step in range(6_000):
             writer.add_scalar("loss/train", step, step)
     process, address = start_board("--logdir", str(folder), "--port", str(free_port()))
     try:
         wait_for_runs(address.rstrip("/"), 1)
         assert next(iter(get(f"{address}data/plugins_listing"))) == "live"
         points = get(f"{address}data/plugin/scalars/scalars?run=long&tag=loss/train")
-        assert len(points) == 4_000
+        assert len(points) == 5_000, "Time Series gets no more"
+        live = get(f"{address}data/plugin/live/curves?run=long&from=1001&to=1300")["curves"]["loss"]["train"]
+        assert [step for step, _, _ in live] == list(range(1_001, 1_301)), "but none is dropped"
         index = get(address).decode()
         assert index.index("live/static/settings.js") < index.index("index.js")
     finally:
