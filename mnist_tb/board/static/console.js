@@ -1,13 +1,21 @@
+// @ts-check
 // What a run printed; fetched while it is unfolded, and followed to its end.
+
+/** @import {Ask} from './types.js' */
 
 import {element, setText} from './dom.js';
 
 export class Console {
-  /** name: the run's. ask: fetches an address of the plugin, and gives the answer. */
+  /**
+   * @param {string} name of the run
+   * @param {Ask} ask
+   */
   constructor(name, ask) {
-    Object.assign(this, {name, ask});
+    this.name = name;
+    this.ask = ask;
     this.text = element('pre', {tabIndex: 0, role: 'region', ariaLabel: `what ${name} printed`});
-    this.root = element('details', {className: 'console'}, element('summary', {textContent: 'What it printed'}), this.text);
+    this.root = element('details', {className: 'console'},
+      element('summary', {textContent: 'What it printed'}), this.text);
     this.root.addEventListener('toggle', () => this.update());
   }
 

@@ -1,18 +1,23 @@
+// @ts-check
+/** @import {RunsAnswer} from './types.js' */
+
 // Loaded before TensorBoard starts. TensorBoard reloads its data by the clock, and each reload dims what is drawn until
 // all is answered: here it reloads while the runs have something new, and spends at most a third of the time on it.
 (() => {
-  const OURS = 2 ** 32;  // a period of settings.js is longer; with one that the user has chosen TensorBoard does as it does
+  const OURS = 2 ** 32;  // a period of settings.js is longer; with one that a user chose TensorBoard does as it does
   const ASK = 1000, PATIENCE = 20_000, LEAST = 2000, MOST = 30_000, TICK = 200;  // milliseconds
   const WHILE = 12_000;  // after each piece of news: a training that is alive has some every ten seconds
   const {setTimeout: once, setInterval: repeat, fetch} = window;
-  let server = null, number = 0;  // of the newest answer to `runs`, see board/snapshot.py
+  let server = '', number = 0;  // of the newest answer to `runs`, see board/snapshot.py
   let news = performance.now(), reloaded = news, busy = 0, open = 0, opened = 0;
 
   async function ask() {
     if (!document.hidden) {
       try {
-        const options = {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)};
-        const answer = await (await fetch(`data/plugin/live/runs?since=${number}`, options)).json();
+        const asked = fetch(`data/plugin/live/runs?since=${number}`,
+          {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)});
+        /** @type {RunsAnswer} */
+        const answer = await (await asked).json();
         if (answer.server !== server || answer.number !== number) news = performance.now();
         ({server, number} = answer);
       } catch { /* it is too busy, or has ended: TensorBoard says so */ }
@@ -27,7 +32,10 @@
     return now - news < WHILE && open === 0 && since >= 3 * busy;
   }
 
-  /** TensorBoard's timer for its next reload, which can be cleared as any other. */
+  /**
+   * TensorBoard's timer for its next reload, which can be cleared as any other.
+   * @param {() => void} reload
+   */
   function whenNew(reload) {
     const timer = repeat(() => {
       if (!isTime()) return;
@@ -46,7 +54,8 @@
     if (--open === 0) busy += performance.now() - Math.max(opened, reloaded);
   }
 
-  window.setTimeout = (what, delay, ...rest) => delay > OURS ? whenNew(what) : once(what, delay, ...rest);
+  window.setTimeout = (what, delay = 0, ...rest) =>
+    delay > OURS ? whenNew(/** @type {() => void} */ (what)) : once(what, delay, ...rest);
   window.fetch = (...asked) => {
     begin();
     return fetch(...asked).finally(end);

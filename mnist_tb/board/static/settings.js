@@ -1,3 +1,4 @@
+// @ts-check
 // Loaded before TensorBoard starts, on every address of `mnist-tb board`: the page reloads its data (reload.js), curves
 // are drawn as they are, and Time Series begins with those that matter, pinned.
 (() => {
@@ -32,13 +33,17 @@
   }
 
   /**
-   * Has Time Series notice anew, every two seconds, which charts can be seen. TensorBoard 2.21 keeps of each chart whether
-   * its data were under way when that last changed, and asks no more for those where they were, as the pinned ones' are
-   * (getVisibleCardFetchInfos in metrics/effects): they stood still until somebody scrolled.
+   * Has Time Series notice anew, every two seconds, which charts can be seen. TensorBoard 2.21 keeps of each chart
+   * whether its data were under way when that last changed, and asks no more for those where they were, as the pinned
+   * ones' are (getVisibleCardFetchInfos in metrics/effects): they stood still until somebody scrolled.
    */
   function keepAlive() {
     const seen = new Map();  // chart → who watches it
     window.IntersectionObserver = class extends IntersectionObserver {
+      /**
+       * @param {IntersectionObserverCallback} callback
+       * @param {IntersectionObserverInit} [options]
+       */
       constructor(callback, options) {
         super((entries, observer) => {
           for (const {target, isIntersecting} of entries) {
@@ -49,6 +54,7 @@
         }, options);
       }
 
+      /** @param {Element} target */
       unobserve(target) {
         seen.delete(target);
         super.unobserve(target);
