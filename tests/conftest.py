@@ -81,6 +81,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print("\nThe suite left these processes, which are ended now:", *left, sep="\n  ")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Beside the coverage of the program, that of the page, where a test has recorded it."""
+    if terminalreporter.config.getoption("cov_source"):
+        for report in terminalreporter.getreports("passed"):
+            for name, table in report.user_properties:
+                terminalreporter.section(name)
+                terminalreporter.write_line(table)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note on a test that it has failed."""
