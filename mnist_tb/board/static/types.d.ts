@@ -9,8 +9,6 @@ export interface RunsAnswer {
   /** Another one counts anew. */
   server: string;
   number: number;
-  /** The server's time, seconds since 1970. */
-  now: number;
   /** Of all runs, in their order. */
   names: string[];
   /** Those that have changed. */
@@ -26,6 +24,8 @@ export interface Run {
   started: number;
   /** When its newest status was written. */
   written: number;
+  /** For how many seconds nothing was heard of it, if it has not ended. */
+  quiet?: number;
   /** Completed updates. */
   step: number | null;
   steps?: number;
@@ -63,17 +63,21 @@ export interface CurvesAnswer {
 
 /** `means?run=NAME&run=NAME`. */
 export interface MeansAnswer {
-  /** What a band around a mean is, in words. */
-  band: string;
+  /** What has to be said of the lines, in words. */
+  about: string;
   groups: Group[];
+  /** Runs beyond the most that are averaged at once. */
+  left_out: string[];
 }
 
 /** The runs of one configuration. */
 export interface Group {
+  /** What it is called. */
+  name: string;
   /** Their names. */
   runs: string[];
   /** As HParams has them, without the seed. */
-  settings: Record<string, number | string | boolean>;
+  settings: Record<string, string>;
   /** How many. */
   seeds: number;
   curves: Curves<MeanPoint>;
