@@ -6,7 +6,9 @@ Imports no torch. Runs on different data are in different sections: they are nev
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,7 +64,8 @@ class Section:
     @property
     def first(self) -> str:
         """What the first line is: the best, if the order is that of a result."""
-        return "best" if self.sort in METRICS and self.lines[0].values.get(self.sort) is not None else "first"
+        is_ranked = self.sort in METRICS and self.lines[0].values.get(self.sort) is not None
+        return "best" if is_ranked and self.lines[0].counts else "first"
 
 
 def line_names(sections: Sequence[Section]) -> list[str]:
@@ -137,18 +140,12 @@ def compare(
 
 
 def _told_apart(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """Runs of different names: where folders share one, it is as much of the path as tells them apart."""
-    by_name: dict[str, list[RunSummary]] = {}
-    for run in runs:
-        by_name.setdefault(run.name, []).append(run)
-    depths = {
-        name: next((n for n in range(2, 50) if len({run.path.parts[-n:] for run in same}) == len(same)), 1)
-        for name, same in by_name.items()
-        if len(same) > 1
-    }
-    return [
-        replace(run, name="/".join(run.path.parts[-depths[run.name] :])) if run.name in depths else run for run in runs
-    ]
+    """Runs of different names: where folders share one, it is their path from the folder that holds all runs."""
+    counts = Counter(run.name for run in runs)
+    if len(counts) == len(runs):
+        return [*runs]
+    shared = os.path.commonpath([os.path.abspath(run.path) for run in runs])
+    return [run if counts[run.name] == 1 else replace(run, name=os.path.relpath(run.path, shared)) for run in runs]
 
 
 def _section(groups: list[Group[RunSummary]], sort: str, group: bool) -> Section:
@@ -191,9 +188,10 @@ def _values(
     one: Group[RunSummary], settings: Mapping[str, Any], group: bool, difference: Difference | None
 ) -> dict[str, Any]:
     """Column → value: results first, then settings."""
-    members, results = one.runs, dict[str, Any]()
+    members = one.runs
     if group:
         first: dict[str, Any] = {"runs": [run.name for run in members], "n": _num_seeds(members)}
+        results: dict[str, Any] = {}
         for key in (*METRICS, "seconds", "images_per_second"):
             known = _by_seed(members, key)
             mean, deviation = significance.mean_and_deviation(known) if known else (None, None)

@@ -95,8 +95,10 @@ def _difference_cell(section: Section, line: Line, key: str) -> str:
     """A part of the difference in test accuracy from the first line, in percentage points, or the verdict on it."""
     difference = line.difference
     if line is section.lines[0] or difference is None or math.isnan(difference.value):
+        if key == "verdict" and not line.counts:
+            return "unfinished"
         is_first = line is section.lines[0] and len(section.counted) > 1
-        return "" if key != "verdict" else "unfinished" if not line.counts else section.first if is_first else ""
+        return section.first if key == "verdict" and is_first else ""
     if key == "difference":
         return _points(difference.value, "+")
     if difference.p is None:

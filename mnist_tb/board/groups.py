@@ -11,7 +11,7 @@ from tensorboard.data import provider
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from mnist_tb.board.series import Where, statuses
-from mnist_tb.config.hyperparameters import from_hparam, hyperparameters, to_hparam
+from mnist_tb.config.hyperparameters import format_value, from_hparam, hyperparameters, to_hparam
 from mnist_tb.config.load import with_defaults
 from mnist_tb.events import configurations
 from mnist_tb.events.configurations import MeanCurve, about_means, mean_curve
@@ -21,22 +21,21 @@ from mnist_tb.events.status import FOREIGN, Status
 
 @dataclass(frozen=True)
 class _Run:
-    """A run, as `configurations.Known`. shown: its settings, as HParams has them. points: (kind, split) → points."""
+    """A run, as `configurations.Known`. points: (kind, split) → points."""
 
     name: str
     data: str
     settings: Mapping[str, Any]
     seed: int | str | float | None
     status: str
-    shown: Mapping[str, Any]
     points: Mapping[Any, Any]
 
 
 def mean_curves(source: provider.DataProvider, where: Where, runs: Sequence[str], read: int, sent: int) -> Any:
     """Some runs by their configurations: `{"about": …, "groups": […]}`, each group with these keys.
 
-    about: what has to be said of the lines, in words. name: what the group is called. runs: their names. settings: as
-    HParams has them, but for the seed; empty where the runs have none. seeds: how many.
+    about: what has to be said of the lines, in words. name: what the group is called. runs: their names. settings: in
+    words, without the seed; empty where the runs have none. seeds: how many.
     curves: kind → split → [step, mean, standard deviation or null], null where a seed's value is not finite.
     read, sent: how many points of a curve are read, and how many are sent. A run without settings is its own group.
     """
@@ -49,7 +48,7 @@ def mean_curves(source: provider.DataProvider, where: Where, runs: Sequence[str]
             {
                 "name": name,
                 "runs": [run.name for run in group.runs],
-                "settings": group.runs[0].shown,
+                "settings": {key: format_value(value) for key, value in group.runs[0].settings.items()},
                 "seeds": len(group.seeds),
                 "curves": _rows(found, sent),
             }
@@ -63,10 +62,9 @@ def _runs(source: provider.DataProvider, where: Where, runs: Sequence[str], read
     said = {run: status for run, (status, _) in statuses(source, where, runs).items()}
     found = []
     for run in runs:
-        status, shown = said.get(run, Status(FOREIGN)), settings.get(run, {})
-        own = {key: from_hparam(value) if run in said else value for key, value in shown.items()}
-        data = status.dataset or "data not known"
-        found.append(_Run(run, data, own, status.seed, status.state, shown, points[run]))
+        status = said.get(run, Status(FOREIGN))
+        own = {key: from_hparam(value) if run in said else value for key, value in settings.get(run, {}).items()}
+        found.append(_Run(run, status.dataset or "data not known", own, status.seed, status.state, points[run]))
     return found
 
 

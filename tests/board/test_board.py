@@ -326,7 +326,7 @@ def test_seeds_are_one_curve(fast: str, seeds: Path) -> None:
         groups = {tuple(group["runs"]): group for group in answer["groups"]}
         assert groups.keys() == {tuple(runs[:3]), (runs[3],), ("nowhere",)}
         many, single = groups[tuple(runs[:3])], groups[(runs[3],)]
-        assert (many["seeds"], many["settings"]) == (2, {"lr": 0.1})
+        assert (many["seeds"], many["settings"]) == (2, {"lr": "0.1"})
         deviation = pytest.approx(0.5**0.5, abs=1e-6)
         assert many["curves"]["loss"]["val"] == [
             [step, pytest.approx(1.6 + step / 10), deviation] for step in (0, 10, 20)

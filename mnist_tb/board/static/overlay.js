@@ -42,7 +42,7 @@ export class Overlay {
 
   draw({about, groups}, colours) {
     const keys = [...new Set(groups.flatMap(({settings}) => Object.keys(settings)))]
-      .filter(key => new Set(groups.map(({settings}) => JSON.stringify(settings[key]))).size > 1);
+      .filter(key => new Set(groups.map(({settings}) => settings[key])).size > 1);
     const taken = new Set();  // TensorBoard repeats its colours: on one chart, the second of a kind gets another one
     const named = groups.map((group, i) => {
       const first = [...colours.keys()].find(name => group.runs.includes(name));
@@ -64,7 +64,7 @@ export class Overlay {
     const rows = named.map(({colour, runs, seeds, settings}) => {
       const mark = element('i', {className: 'swatch'});
       mark.style.background = colour;
-      const cells = [runs.join(', '), String(seeds), ...keys.map(key => String(settings[key] ?? ''))];
+      const cells = [runs.join(', '), String(seeds), ...keys.map(key => settings[key] ?? '')];
       return element('tr', {}, element('td', {}, mark), ...cells.map(text => element('td', {textContent: text})));
     });
     this.table.replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
