@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -143,20 +144,15 @@ def _shown_curves(contents: Contents, told: Told) -> dict[str, list[tuple[int, f
 
 
 def _curve(points: Sequence[tuple[int, float]]) -> dict[str, list[Any]]:
-    """Steps and values of evenly spaced points; a value that is not finite is a gap."""
-    kept = thin(points, _CURVE_POINTS)
+    """Steps and values of some of the points; a value that is not finite is a gap."""
+    kept = thin(points, _CURVE_POINTS, itemgetter(1), itemgetter(0))
     return {"steps": [step for step, _ in kept], "values": [_rounded(value) for _, value in kept]}
 
 
 def _mean(mean: MeanCurve) -> dict[str, list[Any]]:
-    kept = thin(range(len(mean.steps)), _CURVE_POINTS)
-    curve: dict[str, list[Any]] = {
-        "steps": [mean.steps[at] for at in kept],
-        "values": [_rounded(mean.mean[at]) for at in kept],
-    }
-    if mean.seeds > 1:
-        curve["deviation"] = [_rounded(mean.deviation[at]) for at in kept]
-    return curve
+    steps, values, deviations = map(list, zip(*mean.rows(_CURVE_POINTS), strict=True)) if mean.steps else ([], [], [])
+    band = {"deviation": [*map(_rounded, deviations)]} if mean.seeds > 1 else {}
+    return {"steps": steps, "values": [*map(_rounded, values)], **band}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ from mnist_tb.config.hyperparameters import format_value, from_hparam, hyperpara
 from mnist_tb.config.load import with_defaults
 from mnist_tb.events import configurations
 from mnist_tb.events.configurations import MeanCurve, about_means, mean_curve
-from mnist_tb.events.curves import by_step, find_curves, find_measured, thin
+from mnist_tb.events.curves import by_step, find_curves, find_measured
 from mnist_tb.events.status import FOREIGN, Status
 
 
@@ -120,6 +120,5 @@ def _means(seeds: Sequence[Sequence[_Run]]) -> dict[Any, MeanCurve]:
 def _rows(means: Mapping[Any, MeanCurve], sent: int) -> dict[str, dict[str, Any]]:
     curves: dict[str, dict[str, Any]] = {}
     for (kind, split), mean in means.items():
-        kept = thin(range(len(mean.steps)), sent)
-        curves.setdefault(kind, {})[split] = [[mean.steps[at], mean.mean[at], mean.deviation[at]] for at in kept]
+        curves.setdefault(kind, {})[split] = mean.rows(sent)
     return curves

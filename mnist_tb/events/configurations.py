@@ -9,11 +9,12 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from mnist_tb.config.hyperparameters import Settings, format_value, hyperparameters, short_name, varying
 from mnist_tb.config.schema import LONGEST_NAME
-from mnist_tb.events.curves import by_step
+from mnist_tb.events.curves import by_step, thin
 from mnist_tb.events.status import COMPLETED, FOREIGN, UNKNOWN
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class MeanCurve:
     def is_cut(self) -> bool:
         """Whether some seed goes further than the mean."""
         return not self.steps or self.steps[-1] < self.last
+
+    def rows(self, limit: int) -> list[tuple[int, float | None, float | None]]:
+        """Step, mean and deviation of at most so many points, chosen as in `thin`."""
+        return [*thin([*zip(self.steps, self.mean, self.deviation, strict=True)], limit, itemgetter(1), itemgetter(0))]
 
 
 def by_seed(runs: Iterable[Run]) -> list[list[Run]]:

@@ -255,12 +255,13 @@ def test_ink_stands_out_from_paper(scheme: str, report: Path, visit: Open) -> No
 def test_a_report_of_what_others_wrote(tmp_path: Path, visit: Open) -> None:
     with EventWriter(_folder(tmp_path / "runs" / "others" / "one")) as writer:
         for step in range(1000):
-            writer.scalars(step, {"Loss/val": 1 / (step + 1)})
+            writer.scalars(step, {"Loss/val": 7.0 if step == 501 else 1 / (step + 1)})
     path = write_report(tmp_path / "runs")
     data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
     curve = data["runs"][0]["curves"]["Loss/val"]
     assert 100 < len(curve["steps"]) <= 400
     assert (curve["steps"][-1], curve["values"][-1]) == (999, pytest.approx(0.001))
+    assert 7.0 in curve["values"], "a spike is drawn"
     page = visit(path.as_uri())
     assert boxes(page) == ["others/one"]
     assert "These runs have no pictures." in page.locator("#pictures").inner_text()

@@ -74,6 +74,13 @@ def test_single_points_at_different_steps_are_a_single_point() -> None:
     assert found.mean == pytest.approx([0.985])
 
 
+def test_a_spike_is_among_the_rows() -> None:
+    found = mean_curve([[[(step, 7.0 if step == 501 else 0.0) for step in range(1_000)]]])
+    assert found is not None
+    assert (501, 7.0, None) in found.rows(50)
+    assert len(found.rows(50)) <= 50
+
+
 def test_without_curves_or_a_common_step_there_is_no_mean() -> None:
     assert mean_curve([]) is None
     assert mean_curve([[[]], []]) is None
