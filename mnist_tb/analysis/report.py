@@ -68,15 +68,9 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: To
                     "curves": {tag: _mean(mean) for tag, mean in curves.items()},
                 }
             )
-    about = (
-        f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {logdir.resolve().name}, {datetime.now():%Y-%m-%d %H:%M}"
-    )
-    about += f", mnist_tb {__version__}"
-    if len(runs) > _RUNS_WITH_PICTURES:
-        about += f". Pictures of the first {_RUNS_WITH_PICTURES} only."
     numbers = iter(range(len(lines)))
     data = {
-        "about": about,
+        "about": _about(len(runs), logdir),
         "sections": [_section(section, numbers) for section in sections],
         "runs": runs,
         "groups": groups,
@@ -89,6 +83,12 @@ def write_report(path: Path, sections: Sequence[Section], logdir: Path, told: To
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     return problems
+
+
+def _about(runs: int, logdir: Path) -> str:
+    when = f"{datetime.now():%Y-%m-%d %H:%M}"
+    about = f"{runs} run{'s' if runs != 1 else ''} of {logdir.resolve().name}, {when}, mnist_tb {__version__}"
+    return about + (f". Pictures of the first {_RUNS_WITH_PICTURES} only." if runs > _RUNS_WITH_PICTURES else "")
 
 
 def _page() -> str:
