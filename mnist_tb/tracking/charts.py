@@ -124,7 +124,7 @@ def epoch_weights(
     """The weights after an epoch, for the Live tab's time machine; with the first ones, the watched images."""
     if epoch == 0:
         writer.live_data(step, LIVE_SAMPLES, weights_export.encode_samples(samples))
-    content = weights_export.encode(model.state_dict(), dataset.classes, dataset.mean, dataset.std, half=True)
+    content = weights_export.encode(model, dataset.classes, dataset.mean, dataset.std, half=True)
     writer.live_data(step, f"{LIVE_EPOCH}{epoch}", content)
 
 
@@ -184,13 +184,11 @@ def result(
     writer.pr_curves(step, curves)
 
 
-def result_for_live(
-    writer: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, weights: Mapping[str, Tensor]
-) -> None:
+def result_for_live(writer: EventWriter, step: int, dataset: Dataset, evaluation: Evaluation, model: nn.Module) -> None:
     """The best weights for the Live tab, and its confusion matrix with the images of each cell."""
     if not writer.enabled:
         return
-    exported = weights_export.encode(weights, dataset.classes, dataset.mean, dataset.std)
+    exported = weights_export.encode(model, dataset.classes, dataset.mean, dataset.std)
     writer.live_data(step, LIVE_WEIGHTS, exported)
     writer.live_data(step, LIVE_RESULT, weights_export.encode_result(dataset.test.images, evaluation, dataset.classes))
 

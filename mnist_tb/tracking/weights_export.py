@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from mnist_tb.data.datasets import Split
 from mnist_tb.metrics import Evaluation
+from mnist_tb.model import FeatureLinear
 
 _IN_A_CELL = 24
 _IN_ALL = 600
 """Images of a result: about 150 kB."""
 
 
-def encode(weights: Mapping[str, Tensor], classes: Sequence[str], mean: float, std: float, half: bool = False) -> bytes:
-    """Encode a state dict, in its order, and the names of the classes; mean, std: of the pixels, from 0 to 1.
+_KINDS = {nn.Conv2d: "Conv2d", nn.MaxPool2d: "MaxPool2d", nn.ReLU: "ReLU", nn.Linear: "Linear", FeatureLinear: "Linear"}
+_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "ceil_mode")
 
-    The values follow as float32, or if `half` as float16, little-endian.
+
+def encode(model: nn.Module, classes: Sequence[str], mean: float, std: float, half: bool = False) -> bytes:
+    """Encode a network, its weights in the order of its state dict, and the names of the classes.
+
+    mean, std: of the pixels, from 0 to 1. The values follow as float32, or if `half` as float16, little-endian.
     """
+    weights = model.state_dict()
     header = {
+        "modules": describe(model),
         "shapes": {name: list(value.shape) for name, value in weights.items()},
         "type": "float16" if half else "float32",
         "classes": list(classes),
@@ -33,6 +42,32 @@ def encode(weights: Mapping[str, Tensor], classes: Sequence[str], mean: float, s
     with np.errstate(over="ignore"):  # a weight beyond 65,504 is infinite in 16 bits
         values = [value.detach().cpu().contiguous().numpy().ravel().astype(numbers) for value in weights.values()]
     return json.dumps(header).encode() + b"\n" + np.concatenate(values).tobytes()
+
+
+class _Tracer(fx.Tracer):  # type: ignore[misc, unused-ignore]
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return type(module) in _KINDS or bool(super().is_leaf_module(module, name))
+
+
+def describe(model: nn.Module) -> list[dict[str, Any]]:
+    """The layers that an image goes through, in order: `name`, `kind`, and the settings of that kind.
+
+    Whatever else the network does has a kind that nobody computes: the name of the function or class.
+    """
+    try:
+        nodes = list(_Tracer().trace(model).nodes)
+    except Exception as error:  # its code cannot be followed
+        return [{"name": type(model).__name__, "kind": type(error).__name__}]
+    layers = []
+    for before, node in pairwise(nodes):
+        target = node.target
+        if node.args != (before,) or node.op not in ("call_module", "output"):
+            layers.append({"name": node.name, "kind": getattr(target, "__name__", str(target))})
+        elif node.op == "call_module":
+            layer = model.get_submodule(str(target))
+            settings = {key: getattr(layer, key) for key in _SETTINGS if hasattr(layer, key)}
+            layers.append({"name": target, "kind": _KINDS.get(type(layer), type(layer).__name__), **settings})
+    return layers
 
 
 def encode_samples(samples: Split) -> bytes:

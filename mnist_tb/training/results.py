@@ -171,7 +171,7 @@ def _leave_result(context: TrainingContext, model: CNN, compute_model: CNN, eval
         predictions = evaluation.predictions[:_PROJECTOR_IMAGES]
         projector.write(run, first.images.cpu(), first.labels.cpu(), predictions, points, dataset.classes)
     charts.result(writer, step, dataset, evaluation, pictures)
-    charts.result_for_live(writer, step, dataset, evaluation, model.state_dict())
+    charts.result_for_live(writer, step, dataset, evaluation, model)
 
 
 def first_line(

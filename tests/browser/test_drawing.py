@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import FrameLocator, Page, expect
+from torch import nn
 
 from helpers.board import served, start_board, wait_for_runs
 from helpers.drawings import STROKES, paint, stroke
@@ -27,6 +28,7 @@ from mnist_tb.config.load import replace_config
 from mnist_tb.config.schema import Config
 from mnist_tb.data import preprocess
 from mnist_tb.data.datasets import Dataset
+from mnist_tb.events.writer import EventWriter
 from mnist_tb.metrics import Evaluation
 from mnist_tb.model import CNN
 from mnist_tb.runs.folder import Run
@@ -155,7 +157,7 @@ def test_of_many_epochs_a_hundred_are_kept() -> None:
 
 def test_what_is_exported(finished: Run, digits: Dataset) -> None:
     model = best(finished)
-    content = weights_export.encode(model.state_dict(), digits.classes, digits.mean, digits.std)
+    content = weights_export.encode(model, digits.classes, digits.mean, digits.std)
     header, _, values = content.partition(b"\n")
     assert b'"conv1.weight": [16, 1, 3, 3]' in header
     assert len(values) == 4 * 54_666
@@ -360,3 +362,102 @@ def test_a_digit_drawn_with_the_mouse(address: str, visit: Open) -> None:
     frame.get_by_role("button", name="Clear").click()
     expect(frame.locator(".pad li.best")).to_have_count(0)
     expect(frame.locator(".pad li span")).to_have_text([""] * 10)
+
+
+class Wider(CNN):
+    """As docs/architecture.md patches it, and more."""
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__(channels)
+        self.conv1 = nn.Conv2d(1, channels[0], 7, padding=3)
+        self.conv2 = nn.Conv2d(channels[0], channels[1], 5, padding=2)
+        self.conv3 = nn.Conv2d(channels[1], channels[2], 1)
+
+
+class Residual(CNN):
+    """The same layers, and a sum that no layer tells of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last = self.features(x)[-1]
+        return self.linear(last + last)  # type: ignore[no-any-return]
+
+
+class Strange(CNN):
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        setattr(self, name, layer)
+
+
+PROBABILITIES = """async ([address, network, images]) => {
+  const {parse, probabilities} = await import(address);
+  const parsed = parse(Uint8Array.from(network).buffer);
+  return parsed.unknown || images.map(pixels => probabilities(parsed, pixels));
+}"""
+
+
+def test_convolutions_of_other_sizes_are_torchs(address: str, digits: Dataset, visit: Open) -> None:
+    model = Wider(8, 12, 16).eval()
+    content = weights_export.encode(model, digits.classes, digits.mean, digits.std)
+    images = digits.test.images[:8]
+    found = visit(address).evaluate(PROBABILITIES, [address + NETWORK, list(content), images.flatten(1).tolist()])
+    with torch.inference_mode():
+        expected = model(digits.inputs(images)).softmax(1)
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (Strange("conv2", nn.Conv2d(16, 32, 5, padding=1)), "Conv2d conv2, 32×16×5×5"),
+        (Strange("conv2", nn.Conv2d(16, 32, 3, padding=1, groups=2)), "Conv2d conv2, 32×8×3×3"),
+        (Strange("conv2", nn.Conv2d(16, 32, 3, padding=2, dilation=2)), "Conv2d conv2, 32×16×3×3"),
+        (Strange("conv2", nn.Conv2d(16, 32, 3, padding=1, padding_mode="reflect")), "Conv2d conv2, 32×16×3×3"),
+        (Strange("conv2", nn.Conv2d(16, 32, 3, padding=1, bias=False)), "Conv2d conv2, 32×16×3×3"),
+        (Strange("relu2", nn.BatchNorm2d(32)), "BatchNorm2d relu2, 32"),
+        (Strange("pool2", nn.AvgPool2d(2)), "AvgPool2d pool2"),
+        (Strange("pool2", nn.MaxPool2d(2, ceil_mode=True)), "MaxPool2d pool2"),
+        (Strange("relu1", nn.GELU()), "GELU relu1"),
+        (Residual(), "add add"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_what_it_does_not_know_it_does_not_compute(
+    model: CNN, sentence: str, address: str, digits: Dataset, visit: Open
+) -> None:
+    content = weights_export.encode(model, digits.classes, digits.mean, digits.std)
+    assert visit(address).evaluate(PROBABILITIES, [address + NETWORK, list(content), []]) == sentence
+
+
+def test_the_time_machine_says_what_it_does_not_know(
+    finished: Run, tmp_path: Path, digits: Dataset, visit: Open
+) -> None:
+    """Of a run whose network has a layer of another kind nothing is drawn but this sentence."""
+    run = Path(shutil.copytree(finished.path, tmp_path / finished.name))
+    content = weights_export.encode(Strange("relu1", nn.GELU()), digits.classes, digits.mean, digits.std, half=True)
+    with EventWriter(run) as writer:
+        for epoch, step in enumerate((0, 20, 40, 60)):
+            writer.live_data(step, f"live/epoch/{epoch}", content)
+        writer.live_data(60, "live/weights", content)
+    with served(tmp_path, 1) as where:
+        page = visit(where)
+        pad = page.frame_locator("iframe").locator(".pad")
+        sentence = "The time machine does not compute this network: it does not know GELU relu1."
+        expect(pad.locator("figcaption")).to_have_text(sentence, timeout=30_000)
+        expect(pad.locator("canvas, button, input").filter(visible=True)).to_have_count(0)
+
+
+def test_weights_of_version_1_0_0_did_not_say_what_network_it_is(address: str, digits: Dataset, visit: Open) -> None:
+    def older(model: CNN) -> list[int]:
+        line, _, values = weights_export.encode(model, digits.classes, digits.mean, digits.std).partition(b"\n")
+        header = json.loads(line)
+        del header["modules"]
+        return list(json.dumps(header).encode() + b"\n" + values)
+
+    page = visit(address)
+    images = digits.test.images[:4]
+    model = CNN().eval()
+    found = page.evaluate(PROBABILITIES, [address + NETWORK, older(model), images.flatten(1).tolist()])
+    with torch.inference_mode():
+        expected = model(digits.inputs(images)).softmax(1)
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-5)
+    assert page.evaluate(PROBABILITIES, [address + NETWORK, older(Wider(8, 8, 8)), []]) == "Conv2d conv1, 8×1×7×7"

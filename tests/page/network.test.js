@@ -3,7 +3,7 @@ import {test} from 'node:test';
 import {deflateSync} from 'node:zlib';
 
 import {
-  evidence, forward, parse, parseResult, parseSamples, prepare, probabilities,
+  OLDER, evidence, forward, parse, parseResult, parseSamples, prepare, probabilities,
 } from '../../mnist_tb/board/static/network.js';
 
 /** A line of JSON, then bytes, as the training writes them. */
@@ -37,6 +37,18 @@ test('numbers of 16 bits are read as IEEE 754 says', () => {
     [1, -2, 0.333251953125, 2 ** -24, 1023 * 2 ** -24, 65504, 0, Infinity, -Infinity, NaN]);
 });
 
+test('a network says what of it is not known here', () => {
+  const shapes = {'linear.weight': [2, 784], 'linear.bias': [2]};
+  const linear = {name: 'linear', kind: 'Linear'}, relu = {name: 'relu', kind: 'ReLU'};
+  const unknown = modules => parse(encode({modules, shapes, type: 'float32', classes: ['0', '1']},
+    float32(Array(2 * 784 + 2).fill(0)))).unknown;
+  assert.equal(unknown([relu, linear]), '');
+  assert.equal(unknown([relu]), 'no linear layer at the end');
+  assert.equal(unknown([{name: 'norm', kind: 'LayerNorm'}, linear]), 'LayerNorm norm');
+  assert.equal(unknown([{name: 'odd', kind: 'constructor'}, linear]), 'constructor odd');
+  assert.equal(unknown([linear, relu]), 'Linear linear, 2×784');
+});
+
 test('watched images have their labels', () => {
   const pixels = Buffer.alloc(2 * 784);
   pixels[784] = 9;
@@ -66,7 +78,7 @@ function network(right, bias, weights) {
   }
   layers['linear.weight'] = {shape: [2, 49], values: Float32Array.from(weights)};
   layers['linear.bias'] = {shape: [2], values: Float32Array.from(bias)};
-  return {layers, mean: 0, std: 1, classes: ['0', '1']};
+  return {modules: OLDER, layers, mean: 0, std: 1, classes: ['0', '1'], unknown: ''};
 }
 
 test('an image goes through the layers', () => {

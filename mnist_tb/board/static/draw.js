@@ -13,19 +13,24 @@ export class Pad {
    * @param {string} name of the run
    * @param {(pixels: Uint8Array | null) => void} drawn
    *   receives what was drawn as the network sees it, 784 grey levels; null for nothing
+   * @param {() => void} ended is called when the pen is lifted
    */
-  constructor(name, drawn) {
+  constructor(name, drawn, ended = () => {}) {
     this.drawn = drawn;
+    this.ended = ended;
     this.paper = element('canvas', {width: SIDE, height: SIDE, className: 'paper', role: 'img',
       ariaLabel: `draw for ${name}`});
     this.clear = element('button', {textContent: 'Clear', type: 'button'});
-    this.clear.addEventListener('click', () => this.wipe());
+    this.clear.addEventListener('click', () => { this.wipe(); this.ended(); });
     this.pen = /** @type {CanvasRenderingContext2D} */ (this.paper.getContext('2d', {willReadFrequently: true}));
     this.last = /** @type {Place | null} */ (null);
     this.due = /** @type {number | undefined} */ (undefined);
     this.paper.addEventListener('pointerdown', event => this.begin(event));
     this.paper.addEventListener('pointermove', event => this.move(event));
-    for (const end of ['pointerup', 'pointercancel']) this.paper.addEventListener(end, () => { this.last = null; });
+    for (const end of ['pointerup', 'pointercancel']) this.paper.addEventListener(end, () => {
+      if (this.last) requestAnimationFrame(() => this.ended());
+      this.last = null;
+    });
     this.wipe(false);
   }
 

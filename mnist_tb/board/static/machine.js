@@ -10,11 +10,8 @@ import {evidence, forward, parse, parseSamples, probabilities} from './network.j
 
 const BEST = 'best';  // beside the epochs: the weights with the best validation result
 const PLAY_MS = 350;
-const LAYERS = {
-  conv1: {title: 'first layer: 16 maps', columns: 8, zoom: 4},
-  conv2: {title: 'second layer: 32 maps', columns: 16, zoom: 5},
-  conv3: {title: 'third layer: 64 maps', columns: 16, zoom: 5},
-};
+const ORDINALS = ['first', 'second', 'third', 'fourth', 'fifth'];
+const columnsOf = side => side > 7 ? 8 : 16, zoomOf = side => side > 7 ? 4 : 5;
 
 export class Machine {
   /** name: the run's. ask: fetches an address of the plugin, and gives the answer. */
@@ -30,23 +27,24 @@ export class Machine {
   }
 
   build() {
-    this.pad = new Pad(this.name, pixels => this.look(pixels));
+    this.pad = new Pad(this.name, pixels => this.look(pixels), () => this.say());
     this.seen = canvas('what the network sees', 'seen');
     this.bars = element('ol');
-    this.bars.setAttribute('aria-live', 'polite');
+    this.heard = element('p', {className: 'heard', role: 'status'});  // one sentence, when the drawing has ended
     this.strip = element('div', {className: 'strip'});
     this.play = element('button', {type: 'button', textContent: '▶', ariaLabel: 'play the epochs'});
     this.play.addEventListener('click', () => this.toggle());
     this.slider = element('input', {type: 'range', min: 0, max: 0, step: 1, value: 0, ariaLabel: 'epoch'});
-    this.slider.addEventListener('input', () => this.goTo(+this.slider.value));
+    this.slider.addEventListener('input', () => this.tell(this.goTo(+this.slider.value)));
     this.when = element('output');
+    this.when.setAttribute('aria-live', 'off');  // the slider says it
     this.plot = element('div', {className: 'plot'});
     this.chart = new Chart(this.plot, `probabilities of what was drawn for ${this.name}`);
     this.layers = element('div', {className: 'layers'});
     this.lens = element('div', {className: 'lens', hidden: true});
     this.caption = element('figcaption');
     this.time = element('div', {className: 'time'}, this.play, this.slider, this.when);
-    this.root = element('figure', {className: 'pad', hidden: true}, this.caption, this.time,
+    this.root = element('figure', {className: 'pad', hidden: true}, this.caption, this.heard, this.time,
       element('div', {className: 'draw'}, this.pad.paper, this.pad.clear), element('div', {className: 'sees'}, this.seen, this.bars),
       this.plot, this.strip, this.layers, this.lens);
   }
@@ -68,15 +66,18 @@ export class Machine {
       this.steps = new Map(epochs);
       if (run.test_accuracy != null && await this.network(BEST)) times.push(BEST);
       if (!this.samples.length && epochs.length) await this.fetchSamples();
+      if (String(times) !== this.shown) {
+        const now = this.times[+this.slider.value];
+        this.times = times;
+        this.slider.max = Math.max(0, times.length - 1);
+        this.time.hidden = times.length < 2;
+        this.root.hidden = !times.length;
+        const place = this.follows ? times.length - 1 : Math.max(0, times.indexOf(now));
+        if (times.length) await this.goTo(place, this.follows);
+        await this.trace();
+        this.shown = String(times);
+      }
       this.version = version;
-      if (String(times) === String(this.times)) return;
-      const now = this.times[+this.slider.value];
-      this.times = times;
-      this.slider.max = Math.max(0, times.length - 1);
-      this.time.hidden = times.length < 2;
-      this.root.hidden = !times.length;
-      if (times.length) await this.goTo(this.follows ? times.length - 1 : Math.max(0, times.indexOf(now)), this.follows);
-      await this.trace();
     } finally {
       this.asking = false;
     }
@@ -112,6 +113,11 @@ export class Machine {
     this.slider.value = place;
     const time = this.times[place], network = await this.network(time);
     if (!network || this.times[+this.slider.value] !== time) return;
+    this.root.classList.toggle('unknown', !!network.unknown);
+    if (network.unknown) {
+      this.caption.textContent = `The time machine does not compute this network: it does not know ${network.unknown}.`;
+      return;
+    }
     Object.assign(this, {current: network, now: time});
     if (this.bars.children.length !== network.classes.length) this.nameClasses(network.classes);
     this.when.textContent = time === BEST ? 'the best weights'
@@ -124,13 +130,14 @@ export class Machine {
 
   nameClasses(classes) {
     const kind = classes.every(name => /^\d$/.test(name)) ? 'a digit' : 'one of these';
-    this.caption.textContent = `Draw ${kind}${this.samples.length ? ', or choose a test image' : ''}: what the network of each epoch makes of it`;
+    const others = this.samples.length ? ', or choose a test image' : '';
+    this.caption.textContent = `Draw ${kind}${others}: what the network of each epoch makes of it`;
     this.bars.replaceChildren(...classes.map((name, k) => {
       const bar = element('i');
       bar.style.setProperty('--accent', colour(k));
-      const row = element('li', {}, element('b', {textContent: name}), bar, element('span'));
+      const row = element('button', {type: 'button'}, element('b', {textContent: name}), bar, element('span'));
       row.addEventListener('click', () => { this.asked = k; this.show(); });
-      return row;
+      return element('li', {}, row);
     }));
   }
 
@@ -138,6 +145,13 @@ export class Machine {
   showImage(pixels) {
     this.pad.show(pixels);
     this.look(pixels);
+    this.say();
+  }
+
+  /** Says to those who do not see the bars what the network takes it for. */
+  say() {
+    const best = this.bars.querySelector('.best');
+    this.heard.textContent = best?.innerText ?? '';
   }
 
   /** Looks at something else: pixels, or null for nothing. */
@@ -146,7 +160,12 @@ export class Machine {
     this.asked = null;
     this.course.clear();
     this.show();
-    this.trace();
+    this.tell(this.trace());
+  }
+
+  /** Says why something that a person asked for does not come. */
+  tell(promise) {
+    promise.catch(error => { this.when.textContent = error.message; });
   }
 
   /** What the current network makes of what is looked at. */
@@ -157,9 +176,10 @@ export class Machine {
     const found = pixels ? forward(current, pixels) : null;
     const shares = found?.probabilities, best = shares ? shares.indexOf(Math.max(...shares)) : -1;
     [...this.bars.children].forEach((row, k) => {
+      const [, bar, text] = row.firstChild.children;
       row.classList.toggle('best', k === best);
-      row.children[1].style.setProperty('--share', shares ? shares[k] : 0);
-      row.children[2].textContent = shares ? `${(100 * shares[k]).toFixed(1)} %` : '';
+      bar.style.setProperty('--share', shares ? shares[k] : 0);
+      text.textContent = shares ? `${(100 * shares[k]).toFixed(1)} %` : '';
     });
     this.layers.hidden = !found;
     if (found) this.showLayers(found, this.asked ?? best);
@@ -168,8 +188,8 @@ export class Machine {
   showLayers(found, k) {
     const {current} = this;
     if (!this.layers.children.length) {
-      this.filters = panel(this.layers, 'first layer: 16 filters', 'filters');
-      this.maps = Object.fromEntries(Object.entries(LAYERS).map(([name, {title}]) => [name, panel(this.layers, title, name)]));
+      this.filters = panel(this.layers, 'filters', 'filters');
+      this.maps = Object.fromEntries(found.layers.slice(1).map(({name}) => [name, panel(this.layers, name, name)]));
       for (const [name, {picture}] of Object.entries(this.maps)) {
         picture.addEventListener('pointermove', event => this.point(name, event));
         picture.addEventListener('pointerleave', () => { this.lens.hidden = true; });
@@ -177,42 +197,42 @@ export class Machine {
       this.evidence = panel(this.layers, '', 'evidence');
     }
     this.found = found;
-    const kernels = current.layers['conv1.weight'].values, count = current.layers['conv1.weight'].shape[0];
-    paint(this.filters.picture, 3, parts(kernels, 9), 8, signed(kernels), 8);
+    const {values: kernels, shape: [count, , size]} = current.layers[`${found.layers[1].name}.weight`];
+    paint(this.filters.picture, size, parts(kernels, size * size), 8, signed(kernels), 8);
     this.filters.title.textContent = `first layer: ${count} filters`;
-    for (const {name, maps, side} of found.layers.slice(1)) {
+    for (const [i, {name, maps, side}] of found.layers.slice(1).entries()) {
       const most = Math.max(1e-9, ...maps.map(map => Math.max(...map)));
-      const {columns, zoom} = LAYERS[name];
-      paint(this.maps[name].picture, side, maps, columns, value => grey(value / most), zoom);
-      this.maps[name].title.textContent = `${LAYERS[name].title.split(':')[0]}: ${maps.length} maps`;
+      paint(this.maps[name].picture, side, maps, columnsOf(side), value => grey(value / most), zoomOf(side));
+      this.maps[name].title.textContent = `${ORDINALS[i] ?? `${i + 1}th`} layer: ${maps.length} maps`;
     }
-    const speaks = evidence(current, found.layers.at(-1).maps, k);
-    paint(this.evidence.picture, 7, [speaks], 1, signed(speaks), 20);
+    const {maps, side} = found.layers.at(-1), speaks = evidence(current, maps, k);
+    paint(this.evidence.picture, side, [speaks], 1, signed(speaks), 20);
     this.evidence.title.textContent = `for (blue) and against (red) ${current.classes[k]}`;
   }
 
-  /** Beside the pointer: the 3×3 kernels of a map, and the patches that they looked at there. */
+  /** Beside the pointer: the kernels of a map, and the patches that they looked at there. */
   point(name, event) {
     const box = event.target.getBoundingClientRect(), at = this.found.layers.findIndex(layer => layer.name === name);
-    const {side, maps} = this.found.layers[at], {columns} = LAYERS[name], before = this.found.layers[at - 1];
+    const {side, maps} = this.found.layers[at], columns = columnsOf(side), before = this.found.layers[at - 1];
     const x = (event.clientX - box.left) / box.width * event.target.width;
     const y = (event.clientY - box.top) / box.height * event.target.height;
     const map = Math.floor(y / (side + 1)) * columns + Math.floor(x / (side + 1));
     const [column, row] = [Math.floor(x % (side + 1)), Math.floor(y % (side + 1))];
     this.lens.hidden = !(map < maps.length && column < side && row < side);
     if (this.lens.hidden) return;
-    const weights = this.current.layers[`${name}.weight`], inputs = weights.shape[1];
-    const kernels = weights.values.subarray(map * inputs * 9, (map + 1) * inputs * 9);
+    const {values, shape: [, inputs, size]} = this.current.layers[`${name}.weight`], taps = size * size;
+    const kernels = values.subarray(map * inputs * taps, (map + 1) * inputs * taps), border = (size - 1) / 2;
     const scale = before.side / side, middle = [row * scale, column * scale];  // of the pooled, the upper left one
-    const patches = before.maps.map(from => Float32Array.from({length: 9}, (_, i) => {
-      const [v, u] = [middle[0] + Math.floor(i / 3) - 1, middle[1] + i % 3 - 1];
+    const patches = before.maps.map(from => Float32Array.from({length: taps}, (_, i) => {
+      const [v, u] = [middle[0] + Math.floor(i / size) - border, middle[1] + i % size - border];
       return v < 0 || u < 0 || v >= before.side || u >= before.side ? 0 : from[v * before.side + u];
     }));
     const wide = Math.min(inputs, 16), most = Math.max(1e-9, ...patches.map(patch => Math.max(...patch.map(Math.abs))));
     const [first, second] = [canvas('its kernels', ''), canvas('what they looked at', '')];
-    paint(first, 3, parts(kernels, 9), wide, signed(kernels), 6);
-    paint(second, 3, patches, wide, value => at === 1 ? signed([most])(value) : grey(value / most), 6);
-    this.lens.replaceChildren(element('small', {textContent: `map ${map + 1}: ${maps[map][row * side + column].toFixed(2)} here; its kernels`}), first,
+    paint(first, size, parts(kernels, taps), wide, signed(kernels), 6);
+    paint(second, size, patches, wide, value => at === 1 ? signed([most])(value) : grey(value / most), 6);
+    const here = maps[map][row * side + column].toFixed(2);
+    this.lens.replaceChildren(element('small', {textContent: `map ${map + 1}: ${here} here; its kernels`}), first,
       element('small', {textContent: 'and the patch of each map before that they looked at'}), second);
     const inside = this.root.getBoundingClientRect();
     this.lens.style.left = `${Math.min(event.clientX - inside.left + 16, inside.width - 240)}px`;
@@ -228,7 +248,7 @@ export class Machine {
       if (time === BEST || this.course.has(time)) continue;
       const network = await this.network(time);
       if (this.pixels !== pixels) return;
-      if (network) this.course.set(time, probabilities(network, pixels));
+      if (network && !network.unknown) this.course.set(time, probabilities(network, pixels));
       await new Promise(requestAnimationFrame);
       if (this.pixels !== pixels) return;
       this.drawCourse();
@@ -251,7 +271,8 @@ export class Machine {
       const shares = probabilities(network, pixels), best = shares.indexOf(Math.max(...shares));
       const button = this.strip.children[i];
       button.className = best === label ? 'right' : 'wrong';
-      button.children[1].textContent = best === label ? network.classes[label] : `${network.classes[label]}→${network.classes[best]}`;
+      const [own, taken] = [network.classes[label], network.classes[best]];
+      button.children[1].textContent = best === label ? own : `${own}→${taken}`;
       if (i % 4 === 3) await new Promise(requestAnimationFrame);
       if (this.current !== network) return;
     }
@@ -264,10 +285,10 @@ export class Machine {
     this.play.textContent = plays ? '▶' : '❚❚';
     this.play.setAttribute('aria-label', plays ? 'play the epochs' : 'pause');
     if (plays) return;
-    if (+this.slider.value >= this.times.length - 1) this.goTo(0);
+    if (+this.slider.value >= this.times.length - 1) this.tell(this.goTo(0));
     this.playing = setInterval(() => {
       if (+this.slider.value >= this.times.length - 1) this.toggle();
-      else this.goTo(+this.slider.value + 1);
+      else this.tell(this.goTo(+this.slider.value + 1));
     }, PLAY_MS);
   }
 }

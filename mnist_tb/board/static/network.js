@@ -1,8 +1,9 @@
 // The network in the browser: weights that the training exported, and what they make of 28×28 pixels. Pure functions only.
 
 /**
- * Weights as the training exports them: a line of JSON that says what is where, then float32 or float16, little-endian.
- * layers: name → {shape, values}; mean, std: of the training pixels, 0 to 1; classes: the ten names.
+ * A network as the training exports it: a line of JSON that says what is where, then float32 or float16, little-endian.
+ * modules: what an image goes through, [{name, kind, …}]; layers: name → {shape, values}; mean, std: of the training
+ * pixels, 0 to 1; classes: the ten names; unknown: what of it cannot be computed here, empty where all can.
  */
 export function parse(buffer) {
   const [header, rest] = split(buffer);
@@ -10,12 +11,47 @@ export function parse(buffer) {
   const layers = {};
   let at = 0;
   for (const [name, shape] of Object.entries(header.shapes)) {
-    const size = shape.reduce((a, b) => a * b);
+    const size = shape.reduce((a, b) => a * b, 1);
     layers[name] = {shape, values: values.subarray(at, at + size)};
     at += size;
   }
   if (at !== values.length) throw new Error('the weights do not fit what is said of them');
-  return {...header, layers};
+  const network = {modules: OLDER, ...header, layers};
+  return {...network, unknown: unknown(network)};
+}
+
+/** Version 1.0.0 did not say what network it is: it had this one. */
+export const OLDER = ['conv1', 'pool1', 'relu1', 'conv2', 'pool2', 'relu2', 'conv3', 'relu3', 'linear'].map(name => ({name,
+  ...name.startsWith('conv') ? {kind: 'Conv2d', stride: 1, padding: 1, dilation: 1, groups: 1, padding_mode: 'zeros'}
+    : name.startsWith('pool') ? {kind: 'MaxPool2d', kernel_size: 2, stride: 2, padding: 0, dilation: 1}
+      : {kind: name === 'linear' ? 'Linear' : 'ReLU'}}));
+
+/** The first module that is another one than is computed here, in words; empty for none. */
+function unknown({modules, layers, classes}) {
+  const all = (setting, value) => [setting].flat().every(one => one === value);
+  let [maps, side] = [1, 28];
+  const known = {
+    Conv2d: ({stride, padding, dilation, groups, padding_mode}, [outputs, inputs, height, width], bias) => {
+      const fits = inputs === maps && height === width && width % 2 === 1 && all(stride, 1) && all(dilation, 1)
+        && all(padding, (width - 1) / 2) && groups === 1 && padding_mode === 'zeros' && bias?.length === outputs;
+      maps = outputs;
+      return fits;
+    },
+    MaxPool2d: ({kernel_size, stride, padding, dilation, ceil_mode}) => {
+      const fits = all([kernel_size, stride].flat(), 2) && all(padding, 0) && all(dilation, 1) && !ceil_mode
+        && side % 2 === 0;
+      side /= 2;
+      return fits;
+    },
+    ReLU: () => true,
+    Linear: (module, [outputs, inputs], bias) => module === modules.at(-1) && inputs === maps * side * side
+      && outputs === classes.length && bias?.length === outputs,
+  };
+  const shape = ({name}) => layers[`${name}.weight`]?.shape ?? [];
+  const odd = modules.find(module => !Object.hasOwn(known, module.kind)
+    || !known[module.kind](module, shape(module), layers[`${module.name}.bias`]?.values));
+  if (odd) return [`${odd.kind} ${odd.name}`, shape(odd).join('×')].filter(Boolean).join(', ');
+  return modules.at(-1)?.kind === 'Linear' ? '' : 'no linear layer at the end';
 }
 
 /** The watched images: [{label, pixels}], label: the index of a class, pixels: 784 grey levels, 0 to 255. */
@@ -50,28 +86,32 @@ function fromHalf(halves) {
   });
 }
 
-export const CONVOLUTIONS = [['conv1', true], ['conv2', true], ['conv3', false]];  // name, and whether it is pooled
-
 /**
- * pixels: 784 grey levels, 0 to 255, row by row, light on dark.
+ * pixels: 784 grey levels, 0 to 255, row by row, light on dark. Of a network of which nothing is unknown.
  * layers: [{name, side, maps}], what each convolution gives after its pooling and ReLU, the input before them;
  * logits, probabilities: ten, in the order of the classes.
  */
-export function forward(network, pixels) {
-  const {layers, mean, std} = network;
-  let maps = [Float32Array.from(pixels, value => (value / 255 - mean) / std)], side = 28;
-  const seen = [{name: 'input', side, maps}];
-  for (const [name, pooled] of CONVOLUTIONS) {
-    maps = convolve(maps, side, layers[`${name}.weight`], layers[`${name}.bias`].values);
-    if (pooled) {
+export function forward({modules, layers, mean, std, unknown}, pixels) {
+  if (unknown) throw new Error(unknown);
+  let maps = [Float32Array.from(pixels, value => (value / 255 - mean) / std)], side = 28, name = 'input';
+  const seen = [], see = () => seen.push({name, side, maps});
+  for (const module of modules) {
+    const weights = layers[`${module.name}.weight`], bias = layers[`${module.name}.bias`]?.values;
+    if (module.kind === 'Conv2d') {
+      see();
+      ({name} = module);
+      maps = convolve(maps, side, weights, bias);
+    } else if (module.kind === 'MaxPool2d') {
       maps = maps.map(map => largest(map, side));
       side /= 2;
+    } else if (module.kind === 'ReLU') {
+      maps = maps.map(map => map.map(value => value < 0 ? 0 : value));
+    } else {
+      see();
+      const logits = linear(maps, weights, bias);
+      return {layers: seen, logits, probabilities: softmax(logits)};
     }
-    for (const map of maps) for (let i = 0; i < map.length; i++) if (map[i] < 0) map[i] = 0;
-    seen.push({name, side, maps});
   }
-  const logits = linear(maps, layers['linear.weight'], layers['linear.bias'].values);
-  return {layers: seen, logits, probabilities: softmax(logits)};
 }
 
 /** Ten probabilities, in the order of the classes. */
@@ -81,7 +121,7 @@ export function probabilities(network, pixels) {
 
 /** How much each place speaks for a class: the parts of its logit, but for the bias. maps: of the last convolution. */
 export function evidence(network, maps, k) {
-  const {shape: [, inputs], values} = network.layers['linear.weight'], size = maps[0].length;
+  const {shape: [, inputs], values} = network.layers[`${network.modules.at(-1).name}.weight`], size = maps[0].length;
   const made = new Float64Array(size);
   maps.forEach((map, channel) => {
     for (let i = 0; i < size; i++) made[i] += values[k * inputs + channel * size + i] * map[i];
@@ -89,16 +129,16 @@ export function evidence(network, maps, k) {
   return made;
 }
 
-/** 3×3 with a border of zeros. */
-function convolve(maps, side, {shape: [outputs, inputs], values}, bias) {
-  const made = [];
+/** As many rows as columns, an odd number, with a border of zeros. */
+function convolve(maps, side, {shape: [outputs, inputs, size], values}, bias) {
+  const made = [], taps = size * size, border = (size - 1) / 2;
   for (let o = 0; o < outputs; o++) {
     const out = new Float32Array(side * side).fill(bias[o]);
     for (let i = 0; i < inputs; i++) {
       const map = maps[i];
-      for (let tap = 0; tap < 9; tap++) {
-        const weight = values[(o * inputs + i) * 9 + tap];
-        const down = Math.floor(tap / 3) - 1, right = tap % 3 - 1;
+      for (let tap = 0; tap < taps; tap++) {
+        const weight = values[(o * inputs + i) * taps + tap];
+        const down = Math.floor(tap / size) - border, right = tap % size - border;
         for (let y = Math.max(0, -down); y < Math.min(side, side - down); y++) {
           const row = y * side, from = (y + down) * side + right;
           for (let x = Math.max(0, -right); x < Math.min(side, side - right); x++) out[row + x] += weight * map[from + x];

@@ -109,6 +109,8 @@ export type MeanPoint = [number, number | null, number | null];
 
 /** The first line of `weights?run=NAME&epoch=NUMBER`; the numbers follow, see tracking/weights_export.py. */
 export interface WeightsHeader {
+  /** What an image goes through: `name`, `kind`, and the settings of that kind. */
+  modules: Record<string, unknown>[];
   /** Layer → the lengths of its axes, in the order of the numbers. */
   shapes: Record<string, number[]>;
   type: 'float32' | 'float16';
