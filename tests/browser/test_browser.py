@@ -316,7 +316,7 @@ def test_two_hundred_runs_stay_quick(crowd: str, visit: Open) -> None:
     page.on("response", lambda r: sizes.append((r.url, len(r.body()))) if "/plugin/live/" in r.url else None)
     begin = time.monotonic()
     page.wait_for_timeout(4_000)
-    assert len(sizes) <= 2 * (time.monotonic() - begin + 1), "the tab and the page around it ask once a second each"
+    assert len(sizes) <= 3 * (time.monotonic() - begin + 1), "the tab asks twice a second, the page around it once"
     end = time.monotonic() + 60
     while len(sizes) < 3 and time.monotonic() < end:
         page.wait_for_timeout(200)
@@ -575,7 +575,7 @@ def test_a_server_that_is_gone_is_said_and_its_return_seen(tmp_path: Path, conte
     process.terminate()
     process.communicate(timeout=60)
     trouble = live(page).locator(".trouble")
-    live(page).get_by_text("TensorBoard does not answer").wait_for(timeout=30_000)
+    expect(trouble).to_have_text("TensorBoard does not answer; trying again.", timeout=30_000)
     write_status(logdir / "0002-b", replace(TRAINING, state="completed"))
     process, _ = start_board("--logdir", str(logdir), "--port", port)
     try:

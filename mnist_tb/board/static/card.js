@@ -8,6 +8,7 @@ import {Machine} from './machine.js';
 import {Result} from './result.js';
 
 const TOGETHER_MS = 50;
+const LEAST_WAIT_MS = 1000, MOST_WAIT_MS = 30_000;  // before what could not be shown is tried again
 export const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
   failed: 'failed', silent: 'silent', foreign: 'no status'};
 const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
@@ -23,6 +24,8 @@ export class Card {
     this.ask = ask;
     this.isNew = true;
     this.seen = this.isOpen = false;
+    this.due = new Set();        // parts that have something new
+    this.failures = new Map();   // part → {error, wait, again}: why it is not shown, and when it is tried again
     this.box = element('input', {type: 'checkbox', ariaLabel: `select ${name}`});
     this.box.checked = ticked;
     this.box.addEventListener('change', () => tick(name, this.box.checked));
@@ -39,15 +42,24 @@ export class Card {
     });
     this.spark = svg('svg', {class: 'spark', viewBox: '0 0 120 30', preserveAspectRatio: 'none', role: 'img',
       'aria-label': `accuracy of ${name}`});
+    this.failure = element('p', {className: 'failure', hidden: true});
     this.root = element('article', {className: 'run'}, element('div', {className: 'row'}, this.box, this.name,
-      this.state, this.progress, ...this.figures.map(figure => figure.root), this.spark));
+      this.state, this.progress, ...this.figures.map(figure => figure.root), this.spark), this.failure);
     visibility.observe(this.root);
     owners.set(this.root, this);
   }
 
-  update(run, now) {
+  /** What is new of the run. What cannot be shown of it is named on its card, and costs no other one. */
+  update(run) {
     this.run = run;
-    this.stale = true;
+    this.heard = performance.now() - 1000 * (run.quiet ?? 0);
+    for (const part of Object.keys(PARTS)) this.due.add(part);
+    this.failures.delete('Its row');
+    this.attempt('Its row', () => this.row());
+  }
+
+  row() {
+    const {run} = this;
     this.root.className = `run ${run.state}`;
     setText(this.state, WORDS[run.state] ?? run.state);
     this.state.title = HINTS[run.state] ?? run.error ?? '';
@@ -57,10 +69,36 @@ export class Card {
     const percents = `${Math.floor(100 * share)} %`;
     setText(this.done, run.epochs ? `${percents} · epoch ${run.epoch} of ${run.epochs}`
       : run.steps ? `${percents} of ${count(run.steps)} steps` : `${count(run.step ?? 0)} steps`);
-    [fixed(run.loss, 4), ...[run.accuracy, run.val_accuracy, run.test_accuracy].map(value => percent(value))].forEach((text, i) =>
-      setText(this.figures[i].value, text));
-    this.age = run.written === undefined ? null : now - run.written;
+    const texts = [fixed(run.loss, 4), percent(run.accuracy), percent(run.val_accuracy), percent(run.test_accuracy)];
+    texts.forEach((text, i) => setText(this.figures[i].value, text));
     if (this.isOpen) this.list();  // at once, so that the row and the facts say the same
+  }
+
+  /** Shows a part; where that fails, the card says why, and when it is time it is tried again. */
+  async attempt(part, show) {
+    const before = this.failures.get(part);
+    if (before && performance.now() < before.again) return;
+    this.due.delete(part);
+    try {
+      await show();
+      this.failures.delete(part);
+    } catch (error) {
+      const wait = Math.min(2 * (before?.wait ?? LEAST_WAIT_MS / 2), MOST_WAIT_MS);
+      this.failures.set(part, {error, wait, again: performance.now() + wait});
+      this.due.add(part);
+    }
+    const said = [...this.failures].map(([part, {error}]) => `${part} cannot be shown: ${error.message}`);
+    setText(this.failure, said.join(' '));
+    this.failure.hidden = !said.length;
+  }
+
+  /** Time goes by, also where no answer comes. */
+  tick() {
+    if (this.quiet?.isConnected) setText(this.quiet, this.ago());
+  }
+
+  ago() {
+    return `${duration((performance.now() - this.heard) / 1000)} ago`;
   }
 
   unfold(open) {
@@ -68,7 +106,7 @@ export class Card {
     this.name.setAttribute('aria-expanded', open);
     if (open && !this.detail) {
       this.facts = element('dl', {className: 'facts'});
-      this.curves = new Curves(this.run.run);
+      this.curves = new Curves(this.run.run, this.ask);
       this.image = element('img', {alt: '', hidden: true});
       this.caption = element('figcaption');
       this.picture = element('figure', {className: 'picture'}, this.caption, this.image);
@@ -83,33 +121,28 @@ export class Card {
         this.result.root, this.picture, this.console.root);
     }
     if (open) {
-      this.list();
+      this.attempt('Its row', () => this.list());
       this.root.append(this.detail);
     } else this.detail?.remove();
-    this.stale = true;
+    for (const part of Object.keys(PARTS)) this.due.add(part);
     this.draw();
   }
 
   /** Draws what has changed, if it can be seen; else when it comes into view. Every poll comes by here. */
   async draw() {
-    if (!this.seen || !this.stale || this.busy || !this.run) return;
+    if (!this.seen || this.busy || !this.run) return;
     this.busy = true;
-    this.stale = false;
-    try {
-      const {curves} = await (await this.ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
-      await together();
-      sparkline(this.spark, curves.accuracy ?? {});
-      if (this.isOpen) {
-        this.curves.draw(curves, this.run);
-        await this.look();
-        await this.machine.update(this.run);
-        await this.result.update(this.run);
-        await this.console.update();
-      }
-    } catch (error) {
-      this.stale = true;
+    for (const [part, show] of Object.entries(PARTS)) {
+      if (this.due.has(part) && (this.isOpen || part === ALWAYS)) await this.attempt(part, () => show(this));
     }
     this.busy = false;
+  }
+
+  async trace() {
+    const {curves} = await (await this.ask(`curves?run=${encodeURIComponent(this.run.run)}`)).json();
+    await together();
+    sparkline(this.spark, curves.accuracy ?? {});
+    if (this.isOpen) await this.curves.update(curves, this.run);
   }
 
   list() {
@@ -132,15 +165,18 @@ export class Card {
       ['remaining', run.state === 'running' && run.remaining != null ? duration(run.remaining) : null],
       ['dataset', run.dataset],
       ['device', run.device ? `${run.device}, ${run.precision}` : null],
-      ['written', this.age == null ? null : `${duration(Math.max(0, this.age))} ago`],
+      ['written', run.written ? new Date(1000 * run.written).toLocaleString('en-GB') : null],
+      ['last news', run.quiet == null ? null : this.ago(), 'quiet'],
     ].filter(([, value]) => value && value !== '–');
     const shown = rows.map(([label, value, kind]) => [element('dt', {textContent: label}),
       element('dd', {textContent: value, className: kind ?? ''})]);
     this.facts.replaceChildren(...shown.flat());
+    this.quiet = this.facts.querySelector('.quiet');
   }
 
   async look() {
-    const run = this.run, version = `${run.state === 'completed'}/${run.epoch}/${run.val_accuracy}/${run.test_accuracy}`;
+    const {run} = this;
+    const version = `${run.state === 'completed'}/${run.epoch}/${run.val_accuracy}/${run.test_accuracy}`;
     if (version === this.pictured) return;
     const answer = await this.ask(`picture?run=${encodeURIComponent(run.run)}`);
     if (answer.status !== 200) return;
@@ -155,6 +191,14 @@ export class Card {
     this.image.alt = this.caption.textContent;
   }
 }
+
+/** What is fetched for a card. All but the first one is below its row, where it is unfolded. */
+const ALWAYS = 'Its curves';
+const PARTS = {
+  [ALWAYS]: card => card.trace(), 'Its picture': card => card.look(),
+  'Its time machine': card => card.machine.update(card.run),
+  'Its result': card => card.result.update(card.run), 'What it printed': card => card.console.update(),
+};
 
 /** Until a moment that all who wait share: what several cards draw is then one frame of the browser's, not one each. */
 let shared;

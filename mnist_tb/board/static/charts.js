@@ -12,6 +12,11 @@ const PERCENT = [0, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.9
 
 export const colour = (i) => i < COLOURS.length ? COLOURS[i] : `hsl(${Math.round(i * 137.5) % 360} 60% 52%)`;
 export const count = (n) => Math.round(n).toLocaleString('en');
+/** All digits of a number that was written in 32 bits: the shortest that say which one it is. */
+function exact(value) {
+  const digits = [...Array(9).keys()].find((n) => Math.fround(+value.toPrecision(n + 1)) === Math.fround(value)) ?? 8;
+  return String(+value.toPrecision(value === Math.fround(value) ? digits + 1 : 9));
+}
 export function short(value) {
   if (value === 0) return '0';
   const size = Math.abs(value);
@@ -48,6 +53,9 @@ export function curveLine({split, values, deviation, ...rest}) {
 // Whether all values lie between 0 and 1.
 export const isShare = (lines) => lines.every(({values}) => values.every((value) => value === null || (value >= 0 && value <= 1)));
 
+// A colour as it is now, in the light or the dark: `var(--name)` is that of the page.
+const current = (colour) => !colour.startsWith('var(') ? colour
+  : getComputedStyle(document.documentElement).getPropertyValue(colour.slice(4, -1)).trim();
 const faded = (paint, alpha) => paint.startsWith('hsl(')
   ? paint.replace(')', ` / ${alpha})`)
   : paint + Math.round(alpha * 255).toString(16).padStart(2, '0');
@@ -73,6 +81,7 @@ const SCALES = {
   percent: {distr: 100, fwd: (v) => -Math.log10(1 + LACK - Math.min(v, 1)), bwd: (v) => 1 + LACK - 10 ** -v},
 };
 
+const LARGEST = 1e300;  // beyond it there are no round numbers
 // The least and the largest value of what is shown from one step to another, with some room.
 function extent(lines, from, to, scale) {
   let low = Infinity, high = -Infinity;
@@ -88,15 +97,16 @@ function extent(lines, from, to, scale) {
     }
   }
   if (low > high) return [scale === 'log' ? 0.1 : 0, 1];
+  [low, high] = [Math.max(low, -LARGEST), Math.min(high, LARGEST)];
   if (scale === 'log') return low === high ? [low / 2, high * 2] : [low / 1.05, high * 1.05];
   const room = (high - low) * 0.05 || Math.abs(high) * 0.05 || 0.5;
   return scale === 'percent' ? [Math.max(0, low - room), Math.min(1, high + room)] : [low - room, high + room];
 }
 
 export class Chart {
-  // holder: an element, which the chart fills. name: what it shows.
-  constructor(holder, name) {
-    this.holder = holder;
+  // holder: an element, which the chart fills. name: what it shows. moved: is called when it is zoomed in or out.
+  constructor(holder, name, moved = () => {}) {
+    Object.assign(this, {holder, moved});
     this.choices = {scale: 'linear', axis: 'step', fromStart: false, smoothing: 0, mark: null};
     this.lines = [];
     this.tip = document.createElement('div');
@@ -109,6 +119,8 @@ export class Chart {
     this.theme = matchMedia('(prefers-color-scheme: dark)');
     this.repaint = () => this.plot?.redraw();
     this.theme.addEventListener('change', this.repaint);
+    this.dark = new MutationObserver(this.repaint);  // TensorBoard's own switch
+    this.dark.observe(document.documentElement, {attributeFilter: ['class']});
   }
 
   // Show these lines; those that are zoomed into stay so. The first quarter, where all falls steeply, does not decide
@@ -143,12 +155,18 @@ export class Chart {
   destroy() {
     this.resized.disconnect();
     this.theme.removeEventListener('change', this.repaint);
+    this.dark.disconnect();
     this.plot?.destroy();
   }
 
   zoomed() {
-    const data = this.plot?.data[0];
-    return !!data?.length && this.plot.scales.x.min !== null && (this.plot.scales.x.min > data[0] || this.plot.scales.x.max < data.at(-1));
+    return !!this.view();
+  }
+
+  // The part that is zoomed into, {min, max}; null where all is shown.
+  view() {
+    const data = this.plot?.data[0], {min, max} = this.plot?.scales.x ?? {};
+    return data?.length && min != null && (min > data[0] || max < data.at(-1)) ? {min, max} : null;
   }
 
   size() {
@@ -167,10 +185,10 @@ export class Chart {
     const {scale} = this.choices;
     const series = [{}], bands = [];
     for (const line of this.lines) {
-      const show = !!line.dots;
+      const show = !!line.dots, paint = () => current(line.colour);
       series.push({
-        stroke: faded(line.colour, line.alpha ?? 1), width: line.width ?? 1.5, spanGaps: false,
-        points: {show, size: 5 * (line.dots || 1), fill: line.colour, stroke: line.colour}, line,
+        stroke: () => faded(current(line.colour), line.alpha ?? 1), width: line.width ?? 1.5, spanGaps: false,
+        points: {show, size: 5 * (line.dots || 1), fill: paint, stroke: paint}, line,
       });
       if (!line.low) continue;
       series.push({width: 0, points: {show: false}}, {width: 0, points: {show: false}});
@@ -191,7 +209,10 @@ export class Chart {
         points: {size: 6}, drag: {x: true, y: false, dist: 6},
         dataIdx: (u, s, i) => this.nearest(u.data[s], i), focus: {prox: -1},
       },
-      hooks: {setCursor: [(u) => this.point(u)], drawAxes: [(u) => this.drawMark(u)]},
+      hooks: {
+        setCursor: [(u) => this.point(u)], drawAxes: [(u) => this.drawMark(u)],
+        setScale: [(u, key) => { if (key === 'x' && u === this.plot) this.moved(); }],
+      },
     };
   }
 
@@ -268,7 +289,8 @@ export class Chart {
       const row = document.createElement('div'), mark = document.createElement('i');
       mark.style.background = line.colour;
       const at = step === u.data[0][idx] ? '' : `, at ${write(step)}`;
-      row.append(mark, ` ${line.name} `, Object.assign(document.createElement('b'), {textContent: short(value) + (spread === null ? '' : ` ± ${short(+spread.toPrecision(2))}`)}), at);
+      const textContent = exact(value) + (spread === null ? '' : ` ± ${short(+spread.toPrecision(2))}`);
+      row.append(mark, ` ${line.name} `, Object.assign(document.createElement('b'), {textContent}), at);
       return row;
     });
     const rest = found.length - rows.length;

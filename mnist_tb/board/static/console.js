@@ -16,7 +16,7 @@ export class Console {
     this.text = element('pre', {tabIndex: 0, role: 'region', ariaLabel: `what ${name} printed`});
     this.root = element('details', {className: 'console'},
       element('summary', {textContent: 'What it printed'}), this.text);
-    this.root.addEventListener('toggle', () => this.update());
+    this.root.addEventListener('toggle', () => this.update().catch(error => setText(this.text, error.message)));
   }
 
   async update() {

@@ -8,13 +8,17 @@ const SPLITS = {train: 'training', val: 'validation'};
 
 /** The two charts of a run, and how they are drawn. */
 export class Curves {
-  constructor(name) {
+  /** name: the run's. ask: fetches an address of the plugin, and gives the answer. */
+  constructor(name, ask) {
+    this.ask = async between => (await (await ask(`curves?run=${encodeURIComponent(name)}&${between}`)).json()).curves;
     this.charts = ['loss', 'accuracy'].map(kind => {
       const holder = element('div', {className: 'plot'});
       const scales = [['linear', 'linear'], ['log', 'logarithmic'], ...(kind === 'accuracy' ? [['percent', 'last percent']] : [])];
       const scale = select(`scale of ${kind}`, scales, kind === 'accuracy' ? 'percent' : 'log');
       scale.addEventListener('change', () => this.draw());
-      return {kind, scale, holder, chart: new Chart(holder, `${kind} of ${name}`)};
+      const one = {kind, scale, holder, wanted: null};
+      one.chart = new Chart(holder, `${kind} of ${name}`, () => this.look(one).catch(() => {}));  // update() says it
+      return one;
     });
     this.axis = select('horizontal axis', [['step', 'by step'], ['epoch', 'by epoch'], ['time', 'by time']], 'step');
     this.smoothing = element('input', {type: 'range', min: 0, max: 0.99, step: 0.01, value: 0, ariaLabel: 'smoothing'});
@@ -26,18 +30,44 @@ export class Curves {
         element('figcaption', {}, element('b', {textContent: kind}), scale), holder)));
   }
 
-  /** curves: kind → split → [step, value, wall time]. run: that they are of. */
-  draw(curves = this.curves, run = this.run) {
+  /** curves: kind → split → [step, value, wall time], thinned. run: that they are of. */
+  async update(curves, run) {
     Object.assign(this, {curves, run});
+    this.draw();
+    for (const one of this.charts) await this.look(one, true);
+  }
+
+  /** Where a point lies on the horizontal axis. */
+  place([step, , time]) {
+    return {step, epoch: step / this.run.batches, time: time - this.run.started}[this.axis.value];
+  }
+
+  /** Fetches what lies between the points where a chart is zoomed into. anew: also where nobody has moved it. */
+  async look(one, anew = false) {
+    const view = one.chart.view(), lines = Object.values(this.curves[one.kind]).filter(points => points.length);
+    const first = points => (points.findLast(point => this.place(point) <= view.min) ?? points[0])[0];
+    const last = points => (points.find(point => this.place(point) >= view.max) ?? points.at(-1))[0];
+    const span = view && [Math.min(...lines.map(first)), Math.max(...lines.map(last))];
+    if (String(span) === String(one.wanted) && !(span && anew)) return;
+    one.wanted = span;
+    const detail = span && (await this.ask(`from=${span[0]}&to=${span[1]}`))[one.kind];
+    if (one.wanted !== span) return;  // it was moved meanwhile
+    Object.assign(one, {span, detail});
+    this.draw();
+  }
+
+  draw() {
+    const {curves, run} = this;
     if (!curves) return;
-    const {batches, started} = run;
-    this.axis.options[1].disabled = !batches;
-    const axis = this.axis.value, style = getComputedStyle(document.documentElement);
-    const at = {step: point => point[0], epoch: point => point[0] / batches, time: point => point[2] - started}[axis];
-    for (const {kind, scale, chart} of this.charts) {
-      const lines = Object.entries(curves[kind] ?? {}).filter(([, points]) => points.length).map(([split, points]) =>
-        curveLine({name: SPLITS[split], colour: style.getPropertyValue(`--${split}`).trim(), split, alpha: 1,
-          steps: points.map(at), values: points.map(([, value]) => value)}));
+    this.axis.options[1].disabled = !run.batches;
+    const axis = this.axis.value;
+    for (const {kind, scale, chart, span, detail} of this.charts) {
+      const finer = (split, points) => !detail ? points : [...points.filter(([step]) => step < span[0]),
+        ...detail[split] ?? [], ...points.filter(([step]) => step > span[1])];
+      const known = Object.entries(curves[kind]).map(([split, points]) => [split, finer(split, points)]);
+      const lines = known.filter(([, points]) => points.length).map(([split, points]) => curveLine({
+        name: SPLITS[split], colour: `var(--${split})`, split, alpha: 1,
+        steps: points.map(point => this.place(point)), values: points.map(([, value]) => value)}));
       chart.show(lines, {axis, scale: scale.value === 'percent' && !isShare(lines) ? 'linear' : scale.value,
         smoothing: +this.smoothing.value});
     }

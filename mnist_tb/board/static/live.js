@@ -6,11 +6,15 @@ import {SLATE, TENSORBOARDS} from './charts.js';
 import {element, select, setText} from './dom.js';
 import {Overlay} from './overlay.js';
 
-const POLL_MS = 500, PATIENCE_MS = 20_000;
+const POLL_MS = 500, TICK_MS = 1000, PATIENCE_MS = 20_000;
 const MOST_TAGS = 12;
+const WAIT_MS = 10_000;
+const MOST_LAID = 200;  // as many runs as plugin.py averages at once
 const OPEN_AT_FIRST = 3;  // at most so many running runs are unfolded without being asked for
+const EXPIRED = 'The token of this page is no longer valid: the page was started again. Open the new address, with its'
+  + ' token, that mnist-tb board has printed.';
 const cards = new Map();  // run name → its card
-let number = 0, server = null, top, list, trouble, overlay, order = [];
+let number = 0, server = null, top, list, trouble, overlay, order = [], laidAgain = 0;
 
 export function render() {
   document.title = 'Live';
@@ -28,6 +32,7 @@ export function render() {
   document.body.append(element('main', {}, top, trouble, overlay.root, list));
   remember();
   followTheme();
+  setInterval(() => { for (const card of cards.values()) card.tick(); }, TICK_MS);
 }
 
 async function poll() {
@@ -38,25 +43,33 @@ async function poll() {
         number = 0;
         server = null;
       } else {
-        ({server, number} = answer);
         show(answer);
+        ({server, number} = answer);  // only now: what was not shown is asked for again
       }
-      trouble.textContent = '';
+      setText(trouble, '');
     } catch (error) {
-      trouble.textContent = 'TensorBoard does not answer; trying again.';
+      setText(trouble, error.isAnswer ? error.message : `This page has failed: ${error.message}; trying again.`);
     }
   }
   setTimeout(poll, POLL_MS);
 }
 
+/** What an address of the plugin answers, all of it. Raises an Error with a sentence for the page. */
 async function ask(address) {
-  // After a laptop's sleep a connection can be gone without a word: then the next poll asks anew.
-  const answer = await fetch(address, {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS)});
-  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
-  return answer;
+  let status;
+  try {
+    // After a laptop's sleep a connection can be gone without a word: then the next poll asks anew.
+    const answer = await fetch(address, {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS)});
+    ({status} = answer);
+    if (answer.ok) return new Response(status === 204 ? null : await answer.arrayBuffer(), answer);
+  } catch {
+    status = null;
+  }
+  throw Object.assign(new Error(status === null ? 'TensorBoard does not answer; trying again.'
+    : status === 401 ? EXPIRED : `TensorBoard answers with error ${status}; trying again.`), {isAnswer: true});
 }
 
-function show({names, runs, now}) {
+function show({names, runs}) {
   for (const name of [...cards.keys()].filter(name => !names.includes(name))) {
     cards.get(name).curves?.destroy();
     cards.get(name).machine?.destroy();
@@ -66,7 +79,7 @@ function show({names, runs, now}) {
   const first = cards.size === 0;
   for (const run of runs) {
     if (!cards.has(run.run)) cards.set(run.run, new Card(run.run, ask, choice.ticked.has(run.run), tick));
-    cards.get(run.run).update(run, now);
+    cards.get(run.run).update(run);
   }
   const known = order = names.filter(name => cards.has(name));
   arrange();
@@ -82,21 +95,24 @@ function show({names, runs, now}) {
 // ---- What is shown of many runs, and in which order
 
 const SORTS = {
-  newest: null, name: run => run.run, loss: run => run.loss, accuracy: run => -run.accuracy, validation: run => -run.val_accuracy,
-  'validation loss': run => run.val_loss, test: run => -run.test_accuracy, 'images/s': run => -run.images_per_second,
+  newest: null, name: run => run.run, loss: run => run.loss, accuracy: run => less(run.accuracy),
+  validation: run => less(run.val_accuracy), 'validation loss': run => run.val_loss,
+  test: run => less(run.test_accuracy), 'images/s': run => less(run.images_per_second),
 };
+const less = value => value == null ? null : -value;  // the largest one first
 const choice = {search: '', state: '', tag: '', sort: 'newest', ticked: new Set()};
 
 /** Sort and filter the cards, moving none that is in its place: the focus stays. */
 function arrange() {
   const by = SORTS[choice.sort], words = choice.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const key = name => { const value = by(cards.get(name).run); return typeof value === 'number' && !Number.isFinite(value) ? undefined : value; };
+  const key = name => by(cards.get(name).run) ?? undefined;
   const sorted = by ? [...order].sort((a, b) => compare(key(a), key(b))) : order;
   sorted.forEach((name, place) => {
     const {root, run} = cards.get(name);
     if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
-    const text = `${name} ${run.dataset ?? ''} ${WORDS[run.state]} ${run.error ?? ''} ${run.tags ?? ''} ${run.note ?? ''}`.toLowerCase();
-    root.hidden = (choice.state && run.state !== choice.state) || (choice.tag && !run.tags?.includes(choice.tag)) || !words.every(word => text.includes(word));
+    const text = [name, run.dataset, WORDS[run.state], run.error, run.tags, run.note].join(' ').toLowerCase();
+    root.hidden = (choice.state && run.state !== choice.state) || (choice.tag && !run.tags?.includes(choice.tag))
+      || !words.every(word => text.includes(word));
   });
 }
 
@@ -111,9 +127,9 @@ function remember() {
   const theirs = outside();
   const given = new URLSearchParams(theirs.hash.split('&').slice(1).join('&'));
   choice.search = given.get('search') ?? '';
-  choice.state = WORDS[given.get('state')] ? given.get('state') : '';
+  choice.state = Object.hasOwn(WORDS, given.get('state')) ? given.get('state') : '';
   choice.tag = given.get('tag') ?? '';
-  choice.sort = given.get('sort') in SORTS ? given.get('sort') : 'newest';
+  choice.sort = Object.hasOwn(SORTS, given.get('sort')) ? given.get('sort') : 'newest';
   choice.ticked = new Set(given.getAll('run'));
 }
 
@@ -124,7 +140,8 @@ function note() {
   for (const name of choice.ticked) said.append('run', name);
   const theirs = outside(), text = said.toString();
   try {
-    window.parent.history.replaceState(window.parent.history.state, '', `${theirs.pathname}${theirs.search}#live${text ? `&${text}` : ''}`);
+    const address = `${theirs.pathname}${theirs.search}#live${text ? `&${text}` : ''}`;
+    window.parent.history.replaceState(window.parent.history.state, '', address);
   } catch {
     // within a page of another origin there is no address to stand in
   }
@@ -180,12 +197,18 @@ function head() {
   const tags = [...new Set(names.flatMap(name => cards.get(name).run.tags ?? []))].sort().slice(0, MOST_TAGS);
   chips([...known, ...tags.map(tag => ({text: `# ${tag}`, key: 'tag', value: tag}))]);
   const shown = names.filter(name => !cards.get(name).root.hidden).length;
-  setText(counted, shown === names.length ? '' : `${shown} of ${names.length} shown`);
   const chosen = names.filter(name => cards.get(name).box.checked);
+  setText(counted, [shown < names.length && `${shown} of ${names.length} shown`, chosen.length > MOST_LAID
+    && `of ${chosen.length} ticked runs, the first ${MOST_LAID} are laid over one another`].filter(Boolean).join('; '));
   setText(link, chosen.length ? `Compare ${chosen.length} in Time Series` : 'All in Time Series');
   const address = timeSeries(chosen);
   if (link.getAttribute('href') !== address) link.href = address;
-  overlay.update(chosen.length > 1 ? chosen : [], chosen.map(name => cards.get(name).run.step), colours()).catch(() => {});
+  const laid = chosen.length > 1 ? chosen.slice(0, MOST_LAID) : [];
+  if (performance.now() > laidAgain) overlay.update(laid, laid.map(name => cards.get(name).run.step), colours())
+    .catch(error => {
+      laidAgain = performance.now() + WAIT_MS;
+      setText(overlay.about, `The ticked runs cannot be shown: ${error.message}`);
+    });
   top.classList.toggle('none', !names.length);
   if (!names.length && !list.children.length) {
     list.append(element('div', {className: 'empty'}, 'No runs yet. ', element('code', {textContent: 'make train'}),
@@ -236,7 +259,10 @@ function followTheme() {
       return document.body;
     }
   })();
-  const apply = () => document.documentElement.classList.toggle('dark', theirs.classList.contains('dark-mode'));
+  const apply = () => {
+    document.documentElement.classList.toggle('dark', theirs.classList.contains('dark-mode'));
+    if (top.children.length) head();  // the colours of the ticked runs are others
+  };
   new MutationObserver(apply).observe(theirs, {attributes: true, attributeFilter: ['class']});
   apply();
 }

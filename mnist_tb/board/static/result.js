@@ -26,10 +26,11 @@ export class Result {
     if (run.test_accuracy == null || version === this.version) return;
     const answer = await this.ask(`result?run=${encodeURIComponent(this.name)}`);
     if (answer.status !== 200) return;
-    Object.assign(this, await parseResult(await answer.arrayBuffer()), {version});
+    Object.assign(this, await parseResult(await answer.arrayBuffer()));
     this.root.hidden = false;
     this.draw();
     this.choose(null);
+    this.version = version;
   }
 
   draw() {
