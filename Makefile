@@ -105,6 +105,7 @@ bench: .venv/peers  ## speed, tracking, growth, against the peers: needs MNIST (
 	$(BIN)/python benchmarks/costs.py --data-root $(DATA)
 	$(BIN)/python benchmarks/growth.py --data-root $(DATA)
 	$(BIN)/python benchmarks/many_runs.py
+	$(BIN)/python benchmarks/false_alarms.py
 	$(BIN)/python benchmarks/sweeps.py --data-root $(DATA)
 	$(BIN)/python benchmarks/beside.py --data-root $(DATA)
 	$(BIN)/python benchmarks/latency.py
