@@ -169,11 +169,11 @@ def thin(
         return points
     import numpy as np  # slow to import
 
-    begin = 0 if step is None else step(points[0])
-    offsets = np.array(range(len(points)) if step is None else [max(int(step(one) - begin), 0) for one in points])
+    places = np.array(range(len(points)) if step is None else [step(one) for one in points], np.int64)
+    offsets = np.maximum(places - places[0], 0)
     values = np.zeros(len(points)) if value is None else np.array([value(one) for one in points], float)
     values[~np.isfinite(values)] = np.nan
-    bits = next(bits for bits in count() if len(np.unique(offsets >> bits)) < limit)
+    bits = next(bits for bits in count() if np.count_nonzero(np.diff(offsets >> bits)) < limit - 1)
     kept = np.arange(len(points))
     while len(kept) >= limit:
         kept = kept[_extremes(offsets[kept] >> bits, values[kept])]
@@ -185,8 +185,8 @@ def _extremes(buckets: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The places, ascending, of the points that are kept. buckets: of each point; values: NaN where not finite."""
     import numpy as np
 
-    number = np.cumsum(np.diff(buckets, prepend=buckets[:1]) != 0)
-    first = np.unique(number, return_index=True)[1]
+    is_next = np.diff(buckets, prepend=buckets[:1]) != 0
+    number, first = np.cumsum(is_next), np.append(0, np.flatnonzero(is_next))
     gaps = np.flatnonzero(np.isnan(values))
     gaps = gaps[np.unique(number[gaps], return_index=True)[1]]
     extremes = [np.lexsort((signed, number))[first] for signed in (values, -values)]  # stable: of equal ones the first
