@@ -75,7 +75,7 @@ def main(command: click.Command = cli, arguments: list[str] | None = None) -> in
     except TrainingError as error:
         return _fail(error, 1)
     except OSError as error:
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
     except (KeyboardInterrupt, click.Abort):  # click's name for it
         return _fail("interrupted", 130) if interruption.number == signal.SIGINT else _fail("terminated", 143)
     return 0

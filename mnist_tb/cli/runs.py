@@ -209,9 +209,7 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
 
 @click.command("export")
 @click.argument("run", nargs=-1)
-@click.option(
-    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="The output format."
-)
+@click.option("--format", "form", type=click.Choice(["csv", "json"]), help="The output format: CSV, if none is given.")
 @json_option
 @click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Only such tags, e.g. 'loss/*'. Repeatable.")
 @click.option(
@@ -222,14 +220,16 @@ def remove_command(run: tuple[str, ...], yes: bool, logdir: Path) -> None:
 )
 @logdir_option
 def export_command(
-    run: tuple[str, ...], form: str, as_json: bool, tags: tuple[str, ...], since: Path | None, logdir: Path
+    run: tuple[str, ...], form: str | None, as_json: bool, tags: tuple[str, ...], since: Path | None, logdir: Path
 ) -> None:
     """Print every scalar of each RUN, or of all: run, tag, step, wall time, value."""
     from mnist_tb.cli import export
 
+    if as_json and form == "csv":
+        raise InputError("--json, --format csv: give one of them")
     found = read(logdir, run)
     place = export.Place(since)
-    written = export.export(found.runs, "json" if as_json else form, tags, place, sys.stdout)
+    written = export.export(found.runs, "json" if as_json else form or "csv", tags, place, sys.stdout)
     sys.stdout.flush()  # if nobody takes it, the place stays where it was
     place.keep()
     report_problems([*dict.fromkeys([*found.problems, *written])])

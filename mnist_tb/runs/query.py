@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -141,9 +142,10 @@ def select_runs(logdir: Path, which: Iterable[str], told: Told = NOTHING_TOLD) -
 
 
 def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
-    """The runs that are named as in `select_runs`, each with its name. Raises InputError."""
+    """The runs that are named as in `select_runs`, each with its name, as in `find_runs`. Raises InputError."""
     found = []
     seen = set()
+    top = os.path.abspath(logdir)
     for name in which:
         inside = logdir / name
         is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
@@ -151,7 +153,8 @@ def find_selected(logdir: Path, which: Iterable[str]) -> list[tuple[str, Run]]:
         run = Run(inside) if is_foreign else find_run(logdir, name)
         if (path := run.path.resolve()) not in seen:  # the same run twice is one run
             seen.add(path)
-            found.append((name if is_foreign else run.name, run))
+            place = os.path.relpath(os.path.abspath(run.path), top)
+            found.append((run.name if place.startswith("..") else place, run))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from rich.text import Text
 
@@ -64,7 +65,7 @@ def draw(chart: Chart, width: int, height: int, logarithmic: bool = False) -> Te
         drawn = [
             (x, math.log10(y) if logarithmic else y) for x, y in zip(xs, ys, strict=True) if y > 0 or not logarithmic
         ]
-        if points := thin(drawn, _DOTS * width):
+        if points := thin(drawn, _DOTS * width, itemgetter(1), itemgetter(0)):
             kept[label] = [float(x) for x, _ in points], [y for _, y in points]
     if not kept:
         return Text("no points yet", style="dim")

@@ -117,7 +117,8 @@ def test_of_runs_that_share_a_name_the_path_says_which(tmp_path: Path) -> None:
             tracker.scalars(1, {"loss/val": value})
     runs = load_runs(tmp_path, "a/0001-run", "b/0001-run")
     assert runs[str(tmp_path / "b" / "0001-run")].curves["loss/val"].values.tolist() == [2.0]
-    with pytest.raises(KeyError, match="0001-run is the name of 2 runs"):
+    assert [run.name for run in runs] == ["a/0001-run", "b/0001-run"]
+    with pytest.raises(KeyError, match="0001-run"):
         runs["0001-run"]
 
 

@@ -73,7 +73,7 @@ def test_what_is_not_ours_is_not_numbered(dates: Path) -> None:
     with pytest.raises(InputError, match="has no number"):
         manage.rename(dates, Run(dates / "20250101-000000"), "x")
     found = {run.name: run for run in list_runs(dates).runs}
-    line = Line({}, (found["0002-a"], found["20250101-000000"], found["exp/a"]), None)
+    line = Line((found["0002-a"], found["20250101-000000"], found["exp/a"]), True, {}, None)
     assert _short_names(line) == "2, 20250101-000000, exp/a"
 
 
@@ -84,6 +84,19 @@ def test_a_setting_that_is_called_name_stays_when_a_run_is_renamed(tmp_path: Pat
     renamed = manage.rename(tmp_path, tracker.run, "other")
     assert (renamed.name, renamed.config.read_bytes()) == ("0001-other", config)
     assert renamed.read_metrics()["config"] == {"name": "resnet"}
+
+
+def test_a_run_has_one_name_however_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    logdir = Path("runs")
+    for folder in (logdir, logdir / "a", logdir / "b"):
+        make(folder)
+    log(logdir / "theirs")
+    known = sorted(names(logdir))
+    assert known == ["0001-a", os.path.join("a", "0001-a"), os.path.join("b", "0001-a"), "theirs"]
+    for place in ("", "runs/", f"{tmp_path}/runs/"):
+        chosen = [name if place or "/" not in name else name.replace("0001-a", "1") for name in known]
+        assert [run.name for run in select_runs(logdir, [place + name for name in chosen]).runs] == known
 
 
 def test_a_new_run_takes_no_folders_place(tmp_path: Path) -> None:

@@ -224,10 +224,15 @@ function fixed(value, digits) {
 }
 
 /** Rounded, but only all is 100 %. */
-function percent(value, digits = 2) {
+/** As config/numbers.py: 0.99996 is 99.996 %, since not all is right. */
+function percent(value) {
   if (value == null) return '–';
-  const most = value < 1 ? 100 - 10 ** -digits : 100;
-  return `${Math.min(100 * value, most).toFixed(digits)} %`;
+  let text = '';
+  for (let digits = 2; digits < 7; digits++) {
+    text = (100 * value).toFixed(digits);
+    if ((+text > 0 && +text < 100) || value <= 0 || value >= 1) break;
+  }
+  return `${text} %`;
 }
 
 /** A loss and an accuracy, as one says them. */

@@ -40,9 +40,10 @@ export class Overlay {
     }
   }
 
-  draw({about, groups}, colours) {
+  draw({about, groups, left_out: leftOut}, colours) {
+    const value = (settings, key) => Object.hasOwn(settings, key) ? settings[key] : '';
     const keys = [...new Set(groups.flatMap(({settings}) => Object.keys(settings)))]
-      .filter(key => new Set(groups.map(({settings}) => settings[key])).size > 1);
+      .filter(key => new Set(groups.map(({settings}) => value(settings, key))).size > 1);
     const taken = new Set();  // TensorBoard repeats its colours: on one chart, the second of a kind gets another one
     const named = groups.map((group, i) => {
       const first = [...colours.keys()].find(name => group.runs.includes(name));
@@ -52,19 +53,20 @@ export class Overlay {
     });
     for (const {kind, chart} of this.charts) {
       const lines = named.flatMap(({name, colour, seeds, curves}) => Object.entries(curves[kind] ?? {})
-        .filter(([split]) => split in SPLITS).map(([split, points]) => curveLine({
+        .filter(([split]) => Object.hasOwn(SPLITS, split)).map(([split, points]) => curveLine({
           name: `${name}, ${SPLITS[split]}`, colour, split, steps: points.map(([step]) => step),
           values: points.map(([, mean]) => mean), deviation: seeds > 1 && points.map(([, , deviation]) => deviation),
         })));
       chart.show(lines, {scale: kind === 'loss' ? 'log' : isShare(lines) ? 'percent' : 'linear'});
     }
-    this.about.textContent = `Thin: training; thick: validation. ${about}`;
+    const tooMany = leftOut.length ? ` Too many are ticked: ${leftOut.length} of them are not shown here.` : '';
+    this.about.textContent = `Thin: training; thick: validation. ${about}${tooMany}`;
     const head = element('tr', {}, element('td'),
       ...['runs', 'seeds', ...keys].map(textContent => element('th', {scope: 'col', textContent})));
     const rows = named.map(({colour, runs, seeds, settings}) => {
       const mark = element('i', {className: 'swatch'});
       mark.style.background = colour;
-      const cells = [runs.join(', '), String(seeds), ...keys.map(key => settings[key] ?? '')];
+      const cells = [runs.join(', '), String(seeds), ...keys.map(key => value(settings, key))];
       return element('tr', {}, element('td', {}, mark), ...cells.map(text => element('td', {textContent: text})));
     });
     this.table.replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
