@@ -16,7 +16,7 @@ from mnist_tb.config.load import with_defaults
 from mnist_tb.events import configurations
 from mnist_tb.events.configurations import MeanCurve, about_means, mean_curve
 from mnist_tb.events.curves import by_step, find_curves, find_measured
-from mnist_tb.events.status import FOREIGN, Status
+from mnist_tb.events.status import UNKNOWN, Status
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _runs(source: provider.DataProvider, where: Where, runs: Sequence[str], read
     said = {run: status for run, (status, _) in statuses(source, where, runs).items()}
     found = []
     for run in runs:
-        status = said.get(run, Status(FOREIGN))
+        status = said.get(run, Status(UNKNOWN))
         own = {key: from_hparam(value) if run in said else value for key, value in settings.get(run, {}).items()}
         found.append(_Run(run, status.dataset or "data not known", own, status.seed, status.state, points[run]))
     return found

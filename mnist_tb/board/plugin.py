@@ -118,7 +118,7 @@ class LivePlugin(base_plugin.TBPlugin):
             series, values = scalars.get(entry["run"], {}), last.get(entry["run"], {})
             written = max((s.max_wall_time for s in series.values()), default=entry["started"] or 0.0)
             entry |= {
-                "state": status.FOREIGN,
+                "state": status.UNKNOWN,
                 "written": written,
                 "step": max((s.max_step for s in series.values()), default=0),
             }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from mnist_tb.config.hyperparameters import Settings, format_value, hyperparameters, short_name, varying
 from mnist_tb.config.schema import LONGEST_NAME
 from mnist_tb.events.curves import by_step, thin
-from mnist_tb.events.status import COMPLETED, FOREIGN, UNKNOWN
+from mnist_tb.events.status import COMPLETED, UNKNOWN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def groups(runs: Iterable[Run], by_configuration: bool, unfinished: bool = False
 
 def is_finished(run: Known) -> bool:
     """Whether a run is completed, or nothing says that it is not: another program's."""
-    return run.status in (COMPLETED, UNKNOWN, FOREIGN)
+    return run.status in (COMPLETED, UNKNOWN)
 
 
 def _configuration(settings: Settings) -> str:

@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED = "running", "completed", "interrupted", "pruned", "failed"
 STATES = (RUNNING, COMPLETED, INTERRUPTED, PRUNED, FAILED)
 """What a training says of itself, in metrics.json and in the event file."""
-KILLED, UNKNOWN = "killed", "unknown"
-"""What a listing says of a run besides: no process has it, though it says running; and another program's."""
-SILENT, FOREIGN = "silent", "foreign"
-"""The same, as the Live tab says it, which knows event files alone: nothing is heard of it; and another program's."""
+KILLED, SILENT, UNKNOWN = "killed", "silent", "unknown"
+"""What others say of it: no process has it, though it says running; the same as Live says it, which knows event files
+alone and hears nothing of it; and a run of another program."""
 PLUGIN = "live"
 """The Live tab's name in TensorBoard."""
 

@@ -66,7 +66,7 @@ def test_no_number_is_infinite_and_no_number_a_word(tmp_path: Path) -> None:
         assert not {"Infinity", "-Infinity", "NaN"} & {*json.dumps(answer).replace('"', " ").split()}, what
     runs = {run["run"]: run for run in answers["runs"]["runs"]}
     assert runs["other inf"]["loss"] is runs["other nan"]["loss"] is None
-    assert runs["words"]["state"] == "foreign", "a status with a word for a number is none"
+    assert runs["words"]["state"] == "unknown", "a status with a word for a number is none"
     assert runs["huge"]["step"] is None
     curve = answers["curves of other inf"]["curves"]["loss"]["train"]
     assert [value for _, value, _ in curve] == [0.5, None], "a gap"

@@ -271,7 +271,7 @@ def test_every_kind_of_run_is_told_alike_by_both_loaders(address: str, finished:
         assert states.pop(name) in ("running", "silent"), "silent half a minute after the page began"
     assert states == {
         "0001-digits": "completed", "0002-failed": "failed", "0003-stopped": "interrupted",
-        HOSTILE: "completed", "elsewhere": "foreign", "nothing-known": "foreign", "0006-cut": "foreign",
+        HOSTILE: "completed", "elsewhere": "unknown", "nothing-known": "unknown", "0006-cut": "unknown",
     }  # fmt: skip
     done, metrics = runs["0001-digits"], finished.read_metrics()
     assert done["test_accuracy"] == pytest.approx(metrics["test"]["accuracy"])

@@ -79,13 +79,13 @@ def check(name: str, found: Iterable[dict[str, Any]]) -> None:
 def test_runs(ask: Ask) -> None:
     answer = json.loads(ask("/runs"))
     check("RunsAnswer", [answer])
-    assert sorted(run["state"] for run in answer["runs"]) == ["completed", "completed", "foreign", "running"]
+    assert sorted(run["state"] for run in answer["runs"]) == ["completed", "completed", "running", "unknown"]
     check("Run", answer["runs"])
 
 
 def test_the_states(ask: Ask) -> None:
     (said,) = re.findall(r"^export type State = (.+);$", TEXT, re.M)
-    assert said == " | ".join(f"'{state}'" for state in (*status.STATES, status.SILENT, status.FOREIGN))
+    assert said == " | ".join(f"'{state}'" for state in (*status.STATES, status.SILENT, status.UNKNOWN))
 
 
 def test_curves(ask: Ask) -> None:

@@ -156,7 +156,7 @@ def test_the_page_tells_of_those_that_fall_silent() -> None:
     watch.see([{"run": "a", "state": "running", "written": now}])
     for state in ("completed", "failed", "silent"):  # TensorBoard finds old ones later
         watch.see([{"run": f"old {state}", "state": state, "written": old}])
-    watch.see([{"run": "foreign", "state": "foreign", "written": now}, {"run": "p", "state": "pruned", "written": now}])
+    watch.see([{"run": "foreign", "state": "unknown", "written": now}, {"run": "p", "state": "pruned", "written": now}])
     assert told == []
     watch.see([{"run": "a", "state": "silent", "step": 1200, "written": now}])
     assert told == [("a: silent", "nothing was heard of its process for half a minute\nstep 1,200")]

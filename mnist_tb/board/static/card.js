@@ -10,10 +10,10 @@ import {Result} from './result.js';
 const TOGETHER_MS = 50;
 const LEAST_WAIT_MS = 1000, MOST_WAIT_MS = 30_000;  // before what could not be shown is tried again
 export const WORDS = {running: 'running', completed: 'completed', interrupted: 'interrupted', pruned: 'pruned',
-  failed: 'failed', silent: 'silent', foreign: 'no status'};
+  failed: 'failed', silent: 'silent', unknown: 'unknown'};
 const HINTS = {pruned: 'A sweep stopped it: others did better after as many epochs.',
   silent: 'Nothing was heard of its process for half a minute: it was killed, or its machine is gone.',
-  foreign: 'Not written by mnist_tb: its curves are all that is known.'};
+  unknown: 'Not written by mnist_tb: its curves are all that is known.'};
 
 export class Card {
   /**

@@ -2,7 +2,7 @@
 // holds it against real answers, and reads it line by line: a key stands on a line of its own.
 
 /** Of a run; the last two are the page's own words. See events/status.py. */
-export type State = 'running' | 'completed' | 'interrupted' | 'pruned' | 'failed' | 'silent' | 'foreign';
+export type State = 'running' | 'completed' | 'interrupted' | 'pruned' | 'failed' | 'silent' | 'unknown';
 
 /** A page asks `runs?since=NUMBER` for what has changed since that answer. */
 export interface RunsAnswer {
