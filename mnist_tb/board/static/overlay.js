@@ -40,7 +40,7 @@ export class Overlay {
     }
   }
 
-  draw({about, groups, left_out: leftOut}, colours) {
+  draw({about, groups}, colours) {
     const value = (settings, key) => Object.hasOwn(settings, key) ? settings[key] : '';
     const keys = [...new Set(groups.flatMap(({settings}) => Object.keys(settings)))]
       .filter(key => new Set(groups.map(({settings}) => value(settings, key))).size > 1);
@@ -59,8 +59,7 @@ export class Overlay {
         })));
       chart.show(lines, {scale: kind === 'loss' ? 'log' : isShare(lines) ? 'percent' : 'linear'});
     }
-    const tooMany = leftOut.length ? ` Too many are ticked: ${leftOut.length} of them are not shown here.` : '';
-    this.about.textContent = `Thin: training; thick: validation. ${about}${tooMany}`;
+    this.about.textContent = `Thin: training; thick: validation. ${about}`;
     const head = element('tr', {}, element('td'),
       ...['runs', 'seeds', ...keys].map(textContent => element('th', {scope: 'col', textContent})));
     const rows = named.map(({colour, runs, seeds, settings}) => {
