@@ -13,14 +13,12 @@ from torch import Tensor, fx, nn
 
 from mnist_tb.data.datasets import Split
 from mnist_tb.metrics import Evaluation
-from mnist_tb.model import FeatureLinear
 
 _IN_A_CELL = 24
 _IN_ALL = 600
 """Images of a result: about 150 kB."""
-
-
-_KINDS = {nn.Conv2d: "Conv2d", nn.MaxPool2d: "MaxPool2d", nn.ReLU: "ReLU", nn.Linear: "Linear", FeatureLinear: "Linear"}
+_SAME = {"mnist_tb.model.FeatureLinear": "Linear"}
+"""Our layers, and those of torch that give the same."""
 _SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "ceil_mode")
 
 
@@ -46,7 +44,11 @@ def encode(model: nn.Module, classes: Sequence[str], mean: float, std: float, ha
 
 class _Tracer(fx.Tracer):  # type: ignore[misc, unused-ignore]
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return type(module) in _KINDS or bool(super().is_leaf_module(module, name))
+        return _name(module) in _SAME or bool(super().is_leaf_module(module, name))
+
+
+def _name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def describe(model: nn.Module) -> list[dict[str, Any]]:
@@ -66,7 +68,7 @@ def describe(model: nn.Module) -> list[dict[str, Any]]:
         elif node.op == "call_module":
             layer = model.get_submodule(str(target))
             settings = {key: getattr(layer, key) for key in _SETTINGS if hasattr(layer, key)}
-            layers.append({"name": target, "kind": _KINDS.get(type(layer), type(layer).__name__), **settings})
+            layers.append({"name": target, "kind": _SAME.get(_name(layer), type(layer).__name__), **settings})
     return layers
 
 
