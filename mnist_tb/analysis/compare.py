@@ -198,7 +198,7 @@ def _values(
             results |= {key: mean, f"{key}_deviation": deviation}
     else:
         first = {"run": members[0].name}
-        results = {key: getattr(members[0], key) for key in (*METRICS, *_ABOUT)}
+        results = {key: getattr(members[0], "epoch" if key == "epochs" else key) for key in (*METRICS, *_ABOUT)}
     found = {} if difference is None else vars(difference)
     tested = {
         "difference": found.get("value"),

@@ -18,7 +18,9 @@ from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
 from mnist_tb import Tracker
+from mnist_tb.analysis.compare import compare
 from mnist_tb.cli.main import main
+from mnist_tb.runs.query import RunSummary
 
 GOOD, WORSE = {"lr": 0.1, "width": [3, 4], "fast": True}, {"lr": 0.1, "width": [3, 5], "fast": True}
 
@@ -196,3 +198,9 @@ def test_the_live_tab_says_which_are_unfinished_and_where_a_mean_ends(logdir: Pa
     with Tracker(logdir, "run", {**WORSE, "seed": 9}, dataset="letters") as tracker:
         tracker.scalars(1, {"accuracy/val": 0.9})
     assert overlay(logdir)["about"].endswith("Its seeds differ in length, so it ends with the shortest: width=[3,5].")
+
+
+def test_the_epochs_of_a_run_are_those_that_are_done(tmp_path: Path) -> None:
+    run = RunSummary("0001-a", tmp_path, native=True, status="interrupted", epoch=2, epochs=5)
+    (section,) = compare([run])
+    assert section.lines[0].values["epochs"] == 2
