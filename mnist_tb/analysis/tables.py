@@ -74,7 +74,7 @@ def _cell(section: Section, line: Line, key: str) -> str:
     if key == "runs":
         return _short_names(line)
     if key == "n" and len(line.runs) != value:
-        return f"{value} ({len(line.runs)} runs)"
+        return f"{value} ({len(line.runs)} run{'s' if len(line.runs) > 1 else ''})"
     if key in METRICS or key == "seconds":
         scale, digits = (100, 2) if "accuracy" in key else (1, 4 if "loss" in key else 1)
         spread = line.values.get(f"{key}_deviation")
