@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -109,6 +110,9 @@ def test_it_runs_while_it_runs_and_is_killed_when_it_was(tmp_path: Path) -> None
     assert main(arguments=["runs", "remove", "1", "--yes", "--logdir", str(tmp_path)]) == 2
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    end = time.monotonic() + 30
+    while list_runs(tmp_path).runs[0].status == "running" and time.monotonic() < end:
+        time.sleep(0.01)  # a git that it was just starting has the lock until it is git
     assert list_runs(tmp_path).runs[0].status == "killed"
 
 
