@@ -137,6 +137,9 @@ PROGRAM = """
         if os.fork() == 0:
             while os.getppid() == parent:
                 time.sleep(0.01)
+            end = time.monotonic() + 30
+            while Run(Path(home, "0001-x")).is_in_use() and time.monotonic() < end:
+                time.sleep(0.01)  # a git that its parent was just starting
             print(Run(Path(home, "0001-x")).is_in_use(), file=open("in-use", "w"))
             os._exit(0)
         os.kill(parent, signal.SIGKILL)
