@@ -12,8 +12,9 @@ import numpy as np
 
 from mnist_tb.errors import InputError, install_line
 from mnist_tb.events import reader
-from mnist_tb.events.curves import by_step, read_told
+from mnist_tb.events.curves import by_step
 from mnist_tb.runs.query import Problem, RunSummary, damage_problems, list_runs, select_runs
+from mnist_tb.runs.values import read_told
 
 if TYPE_CHECKING:
     import pandas

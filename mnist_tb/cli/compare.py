@@ -55,7 +55,7 @@ def compare_command(
 ) -> None:
     """Compare all runs, or each RUN: which is better, and is the difference significant?"""
     from mnist_tb.analysis import compare, tables
-    from mnist_tb.events.curves import read_told
+    from mnist_tb.runs.values import read_told
 
     if sort not in compare.SORTS:
         raise InputError(f"--sort {sort}: sort by one of {', '.join(compare.SORTS)}")

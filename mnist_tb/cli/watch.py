@@ -36,7 +36,7 @@ def watch_command(run: tuple[str, ...], until_end: bool, as_json: bool, told: tu
     If the output goes elsewhere, it is a line for each run, and another when one begins, goes on or ends; with --json,
     a JSON object.
     """
-    from mnist_tb.events.curves import read_told
+    from mnist_tb.runs.values import read_told
     from mnist_tb.watch.live import LiveRuns
 
     metrics = read_told(told)

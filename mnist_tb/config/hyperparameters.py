@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from mnist_tb.config.schema import LONGEST_NAME, Config
 
 __all__ = [
     "SEED", "Settings", "differences", "fallback_name", "finite_or_none", "flatten", "format_value", "from_hparam",
-    "hyperparameters", "nested", "plain_settings", "sanitize_name", "seed_of", "short_name", "to_hparam", "varying",
+    "hyperparameters", "nested", "plain_settings", "sanitize_name", "seed_of", "short_name", "short_names",
+    "to_hparam", "varying",
 ]  # fmt: skip
 
 SEED = "seed"
@@ -181,3 +183,18 @@ def _number(value: float) -> str:
         return plain
     scientific = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return scientific if len(scientific) < len(plain) else plain
+
+
+def short_names(rows: Sequence[Settings]) -> list[str]:
+    """A short name for each row, of the settings that vary; empty where a row has none.
+
+    If one is too long, of those that most rows do not have: a recipe such as best.yaml changes ten at once, and the
+    others are not to be called by what they leave as it is.
+    """
+    keys = varying(rows)
+    own = [{key: row.get(key) for key in keys} if row else {} for row in rows]
+    found = [short_name(row) for row in own]
+    if all(len(name) <= LONGEST_NAME for name in found):
+        return found
+    usual = {key: statistics.mode(format_value(row.get(key)) for row in rows) for key in keys}
+    return [short_name({key: value for key, value in row.items() if format_value(value) != usual[key]}) for row in own]

@@ -1,19 +1,14 @@
-"""Which runs count, which of them are one configuration, what that is called, and its mean curve over the seeds.
-
-Tables, the report, the figure and the Live tab all ask here.
-"""
+"""Which runs count, which are one configuration, its name and its mean curve: for tables, report, figure and Live."""
 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from mnist_tb.config.hyperparameters import Settings, format_value, hyperparameters, short_name, varying
-from mnist_tb.config.schema import LONGEST_NAME
+from mnist_tb.config.hyperparameters import Settings, hyperparameters, short_names
 from mnist_tb.events.curves import by_step, thin
 from mnist_tb.events.status import COMPLETED, UNKNOWN
 
@@ -92,28 +87,13 @@ def names(configurations: Sequence[Group[Any]]) -> list[str]:
     rows: dict[str, list[Settings]] = {}
     for one in configurations:
         rows.setdefault(one.runs[0].data, []).append(hyperparameters(one.runs[0].settings))
-    short = {data: iter(_names(same)) for data, same in rows.items()}
+    short = {data: iter(short_names(same)) for data, same in rows.items()}
     found = []
     for one in configurations:
         run = one.runs[0]
         parts = [next(short[run.data]) or run.name, *([] if one.counts else ["unfinished"])]
         found.append(", ".join([*parts, run.data] if len(rows) > 1 else parts))
     return found
-
-
-def _names(rows: Sequence[Settings]) -> list[str]:
-    """A short name for each row, of the settings that vary; empty where a row has none.
-
-    If one is too long, of those that most rows do not have: a recipe such as best.yaml changes ten at once, and the
-    others are not to be called by what they leave as it is.
-    """
-    keys = varying(rows)
-    own = [{key: row.get(key) for key in keys} if row else {} for row in rows]
-    found = [short_name(row) for row in own]
-    if all(len(name) <= LONGEST_NAME for name in found):
-        return found
-    usual = {key: statistics.mode(format_value(row.get(key)) for row in rows) for key in keys}
-    return [short_name({key: value for key, value in row.items() if format_value(value) != usual[key]}) for row in own]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Curves of whatever program: which one is which, its best point, and fewer points of it. Imports no TensorBoard."""
+"""Curves of whatever program: which one is which, and fewer points of it. Imports no TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mnist_tb.errors import InputError
 from mnist_tb.events import tags as own
 from mnist_tb.events.status import Status
 
@@ -128,20 +127,6 @@ def _read(tag: str) -> Key | None:
     return (kind, split) if (kind, split) in _TABLE else None
 
 
-def read_told(texts: Iterable[str]) -> dict[Key, str]:
-    """Which tag is which, told as `accuracy/val=valid_acc`. Raises InputError where that is not what a text says."""
-    told: dict[Key, str] = {}
-    keys = {tag: key for key, tag in _OURS.items() if key[0] in _KINDS}
-    for text in texts:
-        ours, separator, tag = text.partition("=")
-        if not separator or not tag or ours not in keys:
-            raise InputError(
-                f"--metric {text}: write it as {own.ACCURACY_VAL}=TAG; before the = is one of {', '.join(keys)}"
-            )
-        told[keys[ours]] = tag
-    return told
-
-
 def own_tag(key: Key) -> str:
     """The tag by which a curve is known here: (`accuracy`, `val`) → `accuracy/val`."""
     return _OURS[key]
@@ -191,26 +176,3 @@ def _extremes(buckets: np.ndarray, values: np.ndarray) -> np.ndarray:
     gaps = gaps[np.unique(number[gaps], return_index=True)[1]]
     extremes = [np.lexsort((signed, number))[first] for signed in (values, -values)]  # stable: of equal ones the first
     return np.unique(np.concatenate([*extremes, gaps]))
-
-
-def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
-    """The highest accuracy and the loss at the same step; if there is no accuracy, the lowest loss.
-
-    Each is step → value; values that are not finite are left out.
-    """
-    accuracies, losses = _finite(accuracies), _finite(losses)
-    if not accuracies:
-        return None, min(losses.values(), default=None)
-    step = max(accuracies, key=lambda step: accuracies[step])
-    return accuracies[step], losses.get(step)
-
-
-def last_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
-    """The last accuracy and the loss at its step; if there is no accuracy, the last loss. Else as `best_result`."""
-    accuracies, losses = _finite(accuracies), _finite(losses)
-    step = max(accuracies or losses, default=-1)
-    return accuracies.get(step), losses.get(step)
-
-
-def _finite(values: Mapping[int, float]) -> dict[int, float]:
-    return {step: value for step, value in values.items() if math.isfinite(value)}

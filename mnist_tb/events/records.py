@@ -1,4 +1,4 @@
-"""Event files as files: their records, names and lengths, and how they are cut back to a checkpoint."""
+"""Event files as files: their records, names and lengths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -121,24 +121,6 @@ def sizes(folder: Path) -> dict[str, int]:
 def owned(names: Iterable[str], owner: str = OWNER) -> list[str]:
     """Those event files that a certain run has written itself."""
     return [name for name in names if name.endswith(f".{owner}")]
-
-
-def trim(folder: Path, lengths: Mapping[str, int], owner: str = OWNER) -> None:
-    """Cut a run's own event files back to the lengths that they had at a checkpoint, and remove its newer ones.
-
-    Files of other programs stay as they are. What version 1.0.0 wrote does not say whose it is: only files that the
-    checkpoint names are cut then. If killed halfway, it can be done again. Raises OSError.
-    """
-    own = owned(lengths, owner) or list(lengths)
-    for name, size in sizes(folder).items():
-        path = folder / name
-        if name in own:
-            if size > lengths[name]:
-                os.truncate(path, lengths[name])
-                with open(path, "r+b") as file:
-                    os.fsync(file.fileno())
-        elif owned([name], owner):
-            path.unlink()
 
 
 def new_name(others: Iterable[str], ending: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Files that are whole at every instant, and JSON of which nobody knows who wrote it."""
+"""Files that are whole at every instant, JSON of which nobody knows who wrote it, and event files cut back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mnist_tb.errors import InputError
-from mnist_tb.events.records import OWN, open_regular
+from mnist_tb.events.records import OWN, OWNER, open_regular, owned, sizes
 from mnist_tb.runs.locks import sync_folder
 
 _TEMPORARY = re.compile(r"^\..+\.\d+\.\d+$")
@@ -66,3 +67,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     if is_durable:
         sync_folder(path.parent)
+
+
+def trim(folder: Path, lengths: Mapping[str, int], owner: str = OWNER) -> None:
+    """Cut a run's own event files back to the lengths that they had at a checkpoint, and remove its newer ones.
+
+    Files of other programs stay as they are. What version 1.0.0 wrote does not say whose it is: only files that the
+    checkpoint names are cut then. If killed halfway, it can be done again. Raises OSError.
+    """
+    own = owned(lengths, owner) or list(lengths)
+    for name, size in sizes(folder).items():
+        path = folder / name
+        if name in own:
+            if size > lengths[name]:
+                os.truncate(path, lengths[name])
+                with open(path, "r+b") as file:
+                    os.fsync(file.fileno())
+        elif owned([name], owner):
+            path.unlink()

@@ -21,14 +21,14 @@ from mnist_tb.config.load import with_defaults
 from mnist_tb.config.plain import plain_setting
 from mnist_tb.errors import InputError
 from mnist_tb.events import records
-from mnist_tb.events.curves import NOTHING_TOLD, Told, best_result, find_measured, last_result
+from mnist_tb.events.curves import NOTHING_TOLD, Told, find_measured
 from mnist_tb.events.records import Damage, open_regular
 from mnist_tb.events.status import FAILED, KILLED, RUNNING, UNKNOWN
 from mnist_tb.events.tags import THROUGHPUT
 from mnist_tb.runs.files import read_ours, write_atomically
 from mnist_tb.runs.folder import Run, find_run, folders, is_ours, is_trackers, list_run_folders
 from mnist_tb.runs.notes import Notes, read_notes
-from mnist_tb.runs.values import mapping, number, plain, time, whole
+from mnist_tb.runs.values import best_result, last_result, mapping, number, plain, time, whole
 
 if TYPE_CHECKING:
     from mnist_tb.events.reader import Contents

@@ -16,7 +16,7 @@ from mnist_tb.config import strict_yaml
 from mnist_tb.config.plain import flatten, nested
 from mnist_tb.errors import InputError, TrainingError, command_line
 from mnist_tb.events import records
-from mnist_tb.runs.files import is_temporary, read_ours, write_atomically
+from mnist_tb.runs.files import is_temporary, read_ours, trim, write_atomically
 from mnist_tb.runs.folder import KEYS_OF_THE_TRAINING, Run, create_run, is_trackers, package_versions, reserved
 from mnist_tb.runs.notes import Notes, edit_notes
 from mnist_tb.runs.values import mapping, number, whole
@@ -132,7 +132,7 @@ class RunFiles:
             held.enter_context(run.in_use())
             own = _own_id(known) or uuid.uuid4().hex[:12]
             lengths = _checked_lengths(run, own, state)
-            records.trim(run.path, lengths, own)
+            trim(run.path, lengths, own)
             run.restart_metrics(id=own)
             step = int(state["step"])
             asked = Asked.read(known, **({"steps": steps} if steps else {}))

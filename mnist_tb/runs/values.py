@@ -1,13 +1,17 @@
-"""What a file says, as far as it can be used: another program may have written anything."""
+"""What a file or a user says of a run, as far as it can be used, and the results of its curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from struct import pack, unpack
 from typing import Any
 
 from mnist_tb.config.plain import flatten, plain_setting, shortest
+from mnist_tb.errors import InputError
+from mnist_tb.events.curves import Key, own_tag
+from mnist_tb.events.tags import ACCURACY_VAL
 
 _LONGEST_TEXT = 200
 _LARGEST = 3e38
@@ -49,3 +53,41 @@ def time(value: Any) -> float | None:
     """Seconds since 1970, if they are of a year that the calendar has."""
     seconds = number(value)
     return seconds if seconds is not None and 0 <= seconds < _YEAR_9999 else None
+
+
+def read_told(texts: Iterable[str]) -> dict[Key, str]:
+    """Which tag is which, told as `accuracy/val=valid_acc`. Raises InputError where that is not what a text says."""
+    told: dict[Key, str] = {}
+    known = product(("loss", "accuracy"), ("train", "val", "test"))
+    keys = {own_tag(key): key for key in known}
+    for text in texts:
+        ours, separator, tag = text.partition("=")
+        if not separator or not tag or ours not in keys:
+            raise InputError(
+                f"--metric {text}: write it as {ACCURACY_VAL}=TAG; before the = is one of {', '.join(keys)}"
+            )
+        told[keys[ours]] = tag
+    return told
+
+
+def best_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """The highest accuracy and the loss at the same step; if there is no accuracy, the lowest loss.
+
+    Each is step → value; values that are not finite are left out.
+    """
+    accuracies, losses = _finite(accuracies), _finite(losses)
+    if not accuracies:
+        return None, min(losses.values(), default=None)
+    step = max(accuracies, key=lambda step: accuracies[step])
+    return accuracies[step], losses.get(step)
+
+
+def last_result(accuracies: Mapping[int, float], losses: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """The last accuracy and the loss at its step; if there is no accuracy, the last loss. Else as `best_result`."""
+    accuracies, losses = _finite(accuracies), _finite(losses)
+    step = max(accuracies or losses, default=-1)
+    return accuracies.get(step), losses.get(step)
+
+
+def _finite(values: Mapping[int, float]) -> dict[int, float]:
+    return {step: value for step, value in values.items() if math.isfinite(value)}

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from mnist_tb.errors import InputError
-from mnist_tb.events import records
-from mnist_tb.runs.files import write_atomically
+from mnist_tb.runs.files import trim, write_atomically
 from mnist_tb.runs.folder import Run
 
 _DIGEST = "sha256"
@@ -149,6 +148,6 @@ def rewind(run: Run, checkpoint: Mapping[str, Any] | None) -> None:
     run.restart_metrics()
     if checkpoint is None or checkpoint["best"] is None:
         run.best_checkpoint.unlink(missing_ok=True)
-    records.trim(run.path, {} if checkpoint is None else checkpoint["events"])
+    trim(run.path, {} if checkpoint is None else checkpoint["events"])
     if checkpoint is not None:
         save_best(run, checkpoint)

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_tb.events import tags as own
-from mnist_tb.events.curves import best_result, fields, find_curves, find_measured, in_fractions, thin
+from mnist_tb.events.curves import fields, find_curves, find_measured, in_fractions, thin
 from mnist_tb.events.reader import Point
 from mnist_tb.events.status import Status
+from mnist_tb.runs.values import best_result
 from mnist_tb.watch.chart import charts
 
 FIELDS = {

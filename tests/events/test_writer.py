@@ -22,6 +22,7 @@ from mnist_tb.events import records
 from mnist_tb.events.status import Status
 from mnist_tb.events.writer import EventWriter
 from mnist_tb.model import CNN
+from mnist_tb.runs import files
 from mnist_tb.runs.folder import Run
 from mnist_tb.tracking import graph, live
 
@@ -200,5 +201,5 @@ def test_a_cut_touches_what_the_run_has_written_itself_alone(tmp_path: Path) -> 
         assert set(lengths) == {writer.path.name}  # type: ignore[union-attr]
         writer.scalars(2, {"a": 2.0})
     EventWriter(tmp_path, 2).close()
-    records.trim(tmp_path, lengths)
+    files.trim(tmp_path, lengths)
     assert records.sizes(tmp_path) == lengths | {name: len(content) for name, content in others.items()}

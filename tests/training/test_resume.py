@@ -31,6 +31,7 @@ from mnist_tb.cli.main import main
 from mnist_tb.errors import InputError, command_line
 from mnist_tb.events import records
 from mnist_tb.events.writer import EventWriter
+from mnist_tb.runs import files
 from mnist_tb.runs.folder import Run, list_run_folders
 from mnist_tb.training import checkpoint, signals
 from mnist_tb.training.checkpoint import AsyncCheckpointer
@@ -346,8 +347,8 @@ def test_flush_says_how_long_the_files_are_then(tmp_path: Path) -> None:
     with EventWriter(tmp_path, 2) as second:
         second.scalars(2, {"a": 3.0})
         assert len(second.flush()) == 2
-    records.trim(tmp_path, lengths)
-    records.trim(tmp_path, lengths)  # again, as after a kill in between
+    files.trim(tmp_path, lengths)
+    files.trim(tmp_path, lengths)  # again, as after a kill in between
     assert records.sizes(tmp_path) == lengths
     assert [(e.step, e.value) for e in read_events(Run(tmp_path)).Scalars("a")] == [(1, 1.0)]
 
@@ -359,7 +360,7 @@ def test_what_is_noted_after_the_mark_does_not_count(tmp_path: Path) -> None:
         tracker.scalars(2, {"a": 2.0})
         lengths = written()
         tracker.flush()
-    records.trim(tmp_path, lengths)
+    files.trim(tmp_path, lengths)
     assert [e.step for e in read_events(Run(tmp_path)).Scalars("a")] == [1]
 
 
@@ -382,7 +383,7 @@ def test_a_checkpoint_counts_no_event_that_came_after_it(train: Train, monkeypat
     run = train("--epochs", "3", *(word for setting in settings for word in ("--set", setting)))
     assert len(lengths) >= 6, "some within epochs too"
     for step, sizes in sorted(lengths.items(), reverse=True):
-        records.trim(run.path, sizes)
+        files.trim(run.path, sizes)
         found = read_events(run)
         tags = found.Tags()
         seen = [e.step for tag in tags["scalars"] for e in found.Scalars(tag)]
