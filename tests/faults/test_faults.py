@@ -25,7 +25,7 @@ PLACES = [
     Place("mnist_tb.tracking.graph.draw", 1),  # the network is drawn for the Graphs tab
     Place("mnist_tb.train.end_of_epoch", 1),  # before the first look at validation
     Place("mnist_tb.tracking.figures.predictions", 2),  # drawing, on the writing thread
-    Place("mnist_tb.runs.files.trim", 1),  # taking back what came after the checkpoint
+    Place("mnist_tb.training.checkpoint.trim", 1),  # taking back what came after the checkpoint
     Place("mnist_tb.train.evaluate", 2),  # validation
     Place(
         "mnist_tb.training.checkpoint.save_plain", 2, "'batch': 0"
