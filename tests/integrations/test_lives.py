@@ -178,7 +178,7 @@ PROGRAM = """
             copy.close()
         writer.close()
     elif how == "removed":
-        shutil.rmtree("0001-x")
+        shutil.rmtree(Path("0001-x").rename("gone"))  # at once: another thread still writes to it
         log(3, writer)
         said(writer.close)
         writer.close()
